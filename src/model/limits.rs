@@ -1,0 +1,59 @@
+//! Every limit of the queue, with its unit and its reason.
+
+use std::time::Duration;
+
+/// Longest job id and queue name, in bytes: fits a table column and a file name.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Longest single argument or environment string that `execve` takes, in bytes, its NUL included: the
+/// kernel's `MAX_ARG_STRLEN`, 32 pages. A shell command is one argument.
+pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
+
+/// Most bytes of arguments and environment together that are accepted for one job. The kernel takes a
+/// quarter of the stack limit, but never more than this (`_STK_LIM / 4 * 3`).
+pub const EXEC_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// Longest line of a batch file, in bytes: room for a job with the largest environment, escaped.
+pub const LINE_BYTES_MAX: usize = 4 * EXEC_BYTES_MAX;
+
+/// Outputs up to this size, in bytes, live in the queue file; larger ones would take a power of two of
+/// whole pages there, so they stay in files of their own.
+pub const INLINE_OUTPUT_BYTES_MAX: usize = 4_000;
+
+/// Most inline output of one transaction, in bytes, which keeps a transaction within 10 ms.
+pub const INLINE_OUTPUT_BYTES_PER_COMMIT: usize = 1024 * 1024;
+
+/// Longest retry delay that can be set, and the longest duration taken anywhere.
+pub const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Longest text taken as a duration, in bytes: longer runs of digits overflow the parser.
+pub const DURATION_TEXT_BYTES_MAX: usize = 32;
+
+/// Most retries that can be asked for.
+pub const RETRIES_MAX: u32 = 1_000_000;
+
+/// Largest backoff base.
+pub const BACKOFF_BASE_MAX: f64 = 1_000.0;
+
+/// Longest time between SIGTERM and SIGKILL.
+pub const KILL_GRACE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Smallest and largest output kept of one stream of one attempt, in bytes.
+pub const OUTPUT_LIMIT_RANGE: std::ops::RangeInclusive<u64> = 4 * 1024..=1024 * 1024 * 1024 * 1024;
+
+/// Most workers of one pool.
+pub const WORKERS_MAX: usize = 4_096;
+
+/// A job that died of SIGTERM, SIGINT or SIGHUP not sent by its pool waits this long before it counts as
+/// failed: whoever ends a whole service signals the pool a moment before or after the job.
+pub const SIGNAL_DOUBT: Duration = Duration::from_secs(1);
+
+/// Survivors of a dead pool get at most this long between SIGTERM and SIGKILL, so that their jobs run
+/// again within two seconds.
+pub const SURVIVOR_GRACE_MAX: Duration = Duration::from_secs(1);
+
+/// How many ended pools POOLS remembers.
+pub const ENDED_POOLS_KEPT: usize = 20;
+
+/// A file this far ahead of the clock is worth a word.
+pub const CLOCK_BEHIND_WORTH_SAYING: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,0 +1,20 @@
+//! Pure values and rules: what a job is, which states it can be in, what moves it between them, when a
+//! failure is tried again. Nothing here does I/O or reads a clock.
+
+mod ids;
+mod job;
+mod limits;
+mod outcome;
+mod retry;
+mod settings;
+mod state;
+mod time;
+
+pub use ids::{BadName, JobId, LaneId, Lease, PoolId, QueueName, Seq, WorkerId};
+pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, TimeLimit, pool_variable};
+pub use limits::*;
+pub use outcome::{Ending, Kept, Outcome, Run};
+pub use retry::{Policy, retry_delay};
+pub use settings::{BadValue, SettingKey, Settings, parse_duration, show_duration};
+pub use state::{CancelReason, Claimed, DeadReason, Progress, Refusal, State, StateKind};
+pub use time::Millis;
