@@ -9,6 +9,7 @@ mod retry;
 mod settings;
 mod state;
 mod time;
+mod view;
 
 pub use ids::{BadName, JobId, LaneId, Lease, PoolId, QueueName, Seq, WorkerId};
 pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, TimeLimit, pool_variable};
@@ -18,3 +19,4 @@ pub use retry::{Policy, retry_delay};
 pub use settings::{BadValue, SettingKey, Settings, parse_duration, show_duration};
 pub use state::{CancelReason, Claimed, DeadReason, Progress, Refusal, State, StateKind};
 pub use time::Millis;
+pub use view::{Job, Output, Stream};

@@ -1,0 +1,414 @@
+//! `check`: every invariant of the store's map, on one read snapshot.
+//!
+//! Each pass reads one table and compares it with what the jobs say it should hold. What is wrong is reported
+//! in words; a record that cannot be read is reported and counts as missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{ReadOnlyTable, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
+
+use super::StoreError;
+use super::codec::decode;
+use super::finish::{STDERR, STDOUT};
+use super::placement::Placement;
+use super::records::{
+    AttemptRecord, DeadReasonRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord,
+    StateRecord, state_code,
+};
+use super::tables::{
+    ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
+    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot,
+};
+use crate::model::{JobId, Seq, StateKind};
+
+/// Most violations that are put into words: a damaged file has one for every job.
+const REPORTED_MAX: usize = 1_000;
+
+/// A place in an index: which table, and the key.
+type Row = (&'static str, String, u64, u64, u64);
+
+/// What `check` found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What is wrong, a line each; at most a thousand.
+    pub violations: Vec<String>,
+    /// How many there are in all.
+    pub found: usize,
+    /// How many jobs were checked.
+    pub jobs: u64,
+    /// The jobs whose output should be in a file: seq, attempt, stream code 1 or 2, bytes.
+    pub files: Vec<(Seq, u32, crate::model::Stream, u64)>,
+}
+
+impl Report {
+    fn wrong(&mut self, invariant: u8, what: impl FnOnce() -> String) {
+        self.found += 1;
+        if self.violations.len() < REPORTED_MAX {
+            self.violations.push(format!("invariant {invariant}: {}", what()));
+        }
+    }
+}
+
+impl Snapshot {
+    /// Verifies every invariant of the store. An error means that not even that could be done.
+    pub fn check(&self) -> Result<Report, StoreError> {
+        let mut check = Check { snapshot: self, report: Report::default(), seen: Seen::default() };
+        check.lanes()?;
+        check.pools()?;
+        check.jobs()?;
+        check.indexes()?;
+        check.counts()?;
+        check.specs_and_ids()?;
+        check.environments()?;
+        check.attempts()?;
+        check.outputs()?;
+        check.needs()?;
+        check.counters()?;
+        Ok(check.report)
+    }
+}
+
+/// What the jobs say the other tables should hold.
+#[derive(Default)]
+struct Seen {
+    rows: BTreeSet<Row>,
+    counts: BTreeMap<(u64, u8), u64>,
+    lanes: BTreeSet<u64>,
+    runs: BTreeMap<u128, u64>,
+    queue_lanes: BTreeSet<(String, u64)>,
+    live_pools: BTreeSet<String>,
+    attempts: BTreeMap<u64, u32>,
+    needs: BTreeMap<u64, u32>,
+    env_refs: BTreeMap<u128, u64>,
+    outputs: BTreeMap<(u64, u32, u8), u64>,
+    leases: BTreeSet<u64>,
+    next_run: u64,
+}
+
+struct Check<'s> {
+    snapshot: &'s Snapshot,
+    report: Report,
+    seen: Seen,
+}
+
+impl Check<'_> {
+    /// The records of a table that can be read; the others are violations.
+    fn records<K, T>(
+        &mut self,
+        definition: TableDefinition<'static, K, Record>,
+        mut visit: impl FnMut(&mut Self, K::SelfType<'_>, T),
+    ) -> Result<(), StoreError>
+    where
+        K: redb::Key + 'static,
+        T: DeserializeOwned,
+    {
+        let table: ReadOnlyTable<K, Record> = self.snapshot.open(definition)?;
+        for row in redb::ReadableTable::iter(&table)? {
+            let (key, bytes) = row?;
+            match decode("", bytes.value()) {
+                Ok(record) => visit(self, key.value(), record),
+                Err(error) => {
+                    let name = redb::TableHandle::name(&definition).to_owned();
+                    self.report.wrong(1, || format!("{name} {:?}: {error}", key.value()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lanes(&mut self) -> Result<(), StoreError> {
+        self.records(LANES, |check, lane, record: LaneRecord| {
+            check.seen.lanes.insert(lane);
+            match record.kind {
+                LaneKind::Queue => {
+                    check.seen.queue_lanes.insert((record.queue, lane));
+                }
+                LaneKind::Run(run) => {
+                    let newest = check.seen.runs.entry(run.identity).or_default();
+                    *newest = lane.max(*newest);
+                    check.seen.next_run = check.seen.next_run.max(run.number + 1);
+                }
+            }
+        })?;
+        let mut queues = BTreeSet::new();
+        for row in redb::ReadableTable::iter(&self.snapshot.open(QUEUES)?)? {
+            let key = row?.0;
+            queues.insert((key.value().0.to_owned(), key.value().1));
+        }
+        for lane in queues.symmetric_difference(&self.seen.queue_lanes.clone()) {
+            self.report.wrong(1, || format!("queue {} and its lane {} are not mirrored", lane.0, lane.1));
+        }
+        let runs = self.seen.runs.clone();
+        self.records(RUNS, |check, identity, lane: u64| {
+            if runs.get(&identity) != Some(&lane) {
+                check.report.wrong(1, || format!("RUNS does not name the newest lane of a run, but {lane}"));
+            }
+        })
+    }
+
+    fn pools(&mut self) -> Result<(), StoreError> {
+        self.records(POOLS, |check, id, record: PoolRecord| {
+            if record.ended.is_none() {
+                check.seen.live_pools.insert(id.to_owned());
+            }
+        })
+    }
+
+    fn jobs(&mut self) -> Result<(), StoreError> {
+        self.records(JOBS, |check, seq, record: JobRecord| {
+            check.report.jobs += 1;
+            *check.seen.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
+            check.seen.attempts.insert(seq, record.attempts);
+            if record.needs > 0 {
+                check.seen.needs.insert(seq, record.needs);
+            }
+            if !check.seen.lanes.contains(&record.lane) {
+                check.report.wrong(1, || format!("job {seq} is in lane {}, which does not exist", record.lane));
+            }
+            if (record.kind() == StateKind::Blocked) != (record.needs > 0) {
+                check.report.wrong(9, || format!("job {seq} is {} and needs {}", record.kind().name(), record.needs));
+            }
+            check.placement(seq, &record);
+            check.allowance(seq, &record);
+        })
+    }
+
+    fn placement(&mut self, seq: u64, record: &JobRecord) {
+        let row = match Placement::of(record) {
+            Placement::Ready { lane, rank } => ("READY", String::new(), lane, u64::from(rank), seq),
+            Placement::Schedule { due } => ("SCHEDULE", String::new(), due, 0, seq),
+            Placement::Leases { pool } => ("LEASES", pool, 0, 0, seq),
+            Placement::Finished { state, at } => ("FINISHED", String::new(), u64::from(state), at, seq),
+            Placement::Blocked => return,
+        };
+        self.seen.rows.insert(row);
+        if let StateRecord::Processing { lease, pool, .. } = &record.state {
+            if !self.seen.live_pools.contains(pool) {
+                self.report.wrong(4, || format!("job {seq} is held by pool {pool}, which is not there"));
+            }
+            if !self.seen.leases.insert(*lease) {
+                self.report.wrong(4, || format!("job {seq} shares lease {lease} with another"));
+            }
+        }
+    }
+
+    fn allowance(&mut self, seq: u64, record: &JobRecord) {
+        let (failures, losses) = (record.failures, record.losses);
+        let justified = match record.state {
+            StateRecord::Failed { allowed, .. } => (1..=allowed).contains(&failures),
+            StateRecord::Dead { reason: DeadReasonRecord::Lost, allowed, .. } => allowed > 0 && losses >= allowed,
+            StateRecord::Dead { allowed, .. } => failures > allowed,
+            StateRecord::Scheduled { .. } | StateRecord::Blocked => failures == 0 && losses == 0,
+            StateRecord::Pending
+            | StateRecord::Processing { .. }
+            | StateRecord::Completed { .. }
+            | StateRecord::Cancelled { .. } => true,
+        };
+        if !justified {
+            let state = record.kind().name();
+            self.report.wrong(6, || format!("job {seq} is {state} after {failures} failures and {losses} losses"));
+        }
+        if u64::from(failures) + u64::from(losses) > u64::from(record.attempts) {
+            self.report.wrong(6, || format!("job {seq} has more failures and losses than attempts"));
+        }
+    }
+
+    fn indexes(&mut self) -> Result<(), StoreError> {
+        let mut rows = BTreeSet::new();
+        for row in redb::ReadableTable::iter(&self.snapshot.open(READY)?)? {
+            let (lane, rank, seq) = row?.0.value();
+            rows.insert(("READY", String::new(), lane, u64::from(rank), seq));
+        }
+        for row in redb::ReadableTable::iter(&self.snapshot.open(SCHEDULE)?)? {
+            let (due, seq) = row?.0.value();
+            rows.insert(("SCHEDULE", String::new(), due, 0, seq));
+        }
+        for row in redb::ReadableTable::iter(&self.snapshot.open(LEASES)?)? {
+            let key = row?.0;
+            rows.insert(("LEASES", key.value().0.to_owned(), 0, 0, key.value().1));
+        }
+        for row in redb::ReadableTable::iter(&self.snapshot.open(FINISHED)?)? {
+            let (state, at, seq) = row?.0.value();
+            rows.insert(("FINISHED", String::new(), u64::from(state), at, seq));
+        }
+        for (table, pool, a, b, seq) in rows.difference(&self.seen.rows) {
+            let known = self.seen.attempts.contains_key(seq);
+            self.report.wrong(if known { 2 } else { 1 }, || {
+                format!("{table} has job {seq} under {pool} {a} {b}, where it does not belong")
+            });
+        }
+        for (table, pool, a, b, seq) in self.seen.rows.difference(&rows) {
+            self.report.wrong(2, || format!("{table} lacks job {seq} under {pool} {a} {b}"));
+        }
+        Ok(())
+    }
+
+    fn counts(&mut self) -> Result<(), StoreError> {
+        let mut recount = std::mem::take(&mut self.seen.counts);
+        self.records(COUNTS, |check, key, count: u64| {
+            let actual = recount.remove(&key).unwrap_or_default();
+            if count != actual || count == 0 {
+                check.report.wrong(3, || format!("lane {} counts {count} of state {}, has {actual}", key.0, key.1));
+            }
+        })?;
+        for ((lane, state), actual) in recount {
+            self.report.wrong(3, || format!("lane {lane} does not count its {actual} of state {state}"));
+        }
+        Ok(())
+    }
+
+    fn specs_and_ids(&mut self) -> Result<(), StoreError> {
+        let mut ids: BTreeMap<String, u64> = BTreeMap::new();
+        let mut without: BTreeSet<u64> = self.seen.attempts.keys().copied().collect();
+        self.records(SPECS, |check, seq, spec: SpecRecord| {
+            if !without.remove(&seq) {
+                check.report.wrong(1, || format!("SPECS has {seq}, which is no job"));
+            }
+            *check.seen.env_refs.entry(spec.env).or_default() += 1;
+            if let Some(id) = spec.id
+                && ids.insert(id.clone(), seq).is_some()
+            {
+                check.report.wrong(7, || format!("two jobs are called {id}"));
+            }
+        })?;
+        for seq in without {
+            self.report.wrong(1, || format!("job {seq} has no spec"));
+        }
+        self.records(IDS, |check, id, seq: u64| {
+            if ids.remove(id) != Some(seq) {
+                check.report.wrong(7, || format!("IDS says that {id} is job {seq}, its spec does not"));
+            }
+            let default_name_of = id.parse().ok().and_then(|id: JobId| super::placement::numbered(&id));
+            if default_name_of.is_some_and(|other| check.seen.attempts.contains_key(&other.0) && other.0 != seq) {
+                check.report.wrong(7, || format!("the id {id} is also the number of another job"));
+            }
+        })?;
+        for (id, seq) in ids {
+            self.report.wrong(7, || format!("job {seq} is called {id}, but IDS lacks it"));
+        }
+        Ok(())
+    }
+
+    fn environments(&mut self) -> Result<(), StoreError> {
+        let mut present = BTreeSet::new();
+        self.records(ENVS, |_, key, _: EnvRecord| {
+            present.insert(key);
+        })?;
+        let mut expected = std::mem::take(&mut self.seen.env_refs);
+        for key in expected.keys().filter(|key| !present.contains(key)) {
+            self.report.wrong(1, || format!("environment {key:032x} is missing"));
+        }
+        self.records(ENV_REFS, |check, key, count: u64| {
+            let actual = expected.remove(&key).unwrap_or_default();
+            if actual != count || !present.remove(&key) {
+                check.report.wrong(8, || format!("environment {key:032x} counts {count} jobs, has {actual}"));
+            }
+        })?;
+        for key in expected.keys().chain(&present) {
+            self.report.wrong(8, || format!("environment {key:032x} has no count of its jobs"));
+        }
+        Ok(())
+    }
+
+    fn attempts(&mut self) -> Result<(), StoreError> {
+        let mut next: BTreeMap<u64, u32> = BTreeMap::new();
+        self.records(ATTEMPTS, |check, (seq, number), attempt: AttemptRecord| {
+            let expected = next.entry(seq).or_insert(1);
+            if number != *expected {
+                check.report.wrong(5, || format!("job {seq} has attempt {number} where {expected} belongs"));
+            }
+            *expected = number.saturating_add(1);
+            if attempt.ended < attempt.started {
+                check.report.wrong(5, || format!("attempt {number} of job {seq} ends before it starts"));
+            }
+            check.note_outputs(seq, number, &attempt);
+        })?;
+        for (seq, count) in &self.seen.attempts {
+            let found = next.remove(seq).map_or(0, |next| next - 1);
+            if found != *count {
+                self.report.wrong(5, || format!("job {seq} counts {count} attempts, has {found}"));
+            }
+        }
+        for seq in next.keys() {
+            self.report.wrong(1, || format!("ATTEMPTS has {seq}, which is no job"));
+        }
+        Ok(())
+    }
+
+    fn note_outputs(&mut self, seq: u64, number: u32, attempt: &AttemptRecord) {
+        use crate::model::Stream;
+        for (code, stream, kept) in [(STDOUT, Stream::Stdout, attempt.stdout), (STDERR, Stream::Stderr, attempt.stderr)]
+        {
+            match kept {
+                KeptRecord::Empty => {}
+                KeptRecord::Inline(bytes) => {
+                    self.seen.outputs.insert((seq, number, code), bytes);
+                }
+                KeptRecord::File { bytes, .. } => self.report.files.push((Seq(seq), number, stream, bytes)),
+            }
+        }
+    }
+
+    fn outputs(&mut self) -> Result<(), StoreError> {
+        let mut expected = std::mem::take(&mut self.seen.outputs);
+        self.records(OUTPUT, |check, key, bytes: ByteBuf| {
+            if expected.remove(&key) != Some(bytes.len() as u64) {
+                check.report.wrong(8, || format!("OUTPUT {key:?} is not what its attempt says"));
+            }
+        })?;
+        for key in expected.keys() {
+            self.report.wrong(8, || format!("OUTPUT {key:?} is missing"));
+        }
+        Ok(())
+    }
+
+    fn needs(&mut self) -> Result<(), StoreError> {
+        let mut mirror = BTreeSet::new();
+        for row in redb::ReadableTable::iter(&self.snapshot.open(NEEDED_BY)?)? {
+            let (needed, seq) = row?.0.value();
+            mirror.insert((seq, needed));
+        }
+        let mut unresolved = std::mem::take(&mut self.seen.needs);
+        self.records(NEEDS, |check, (seq, needed), settled: bool| {
+            if !mirror.remove(&(seq, needed)) {
+                check.report.wrong(9, || format!("job {seq} needs {needed}, which does not know it"));
+            }
+            if let Some(open) = unresolved.get_mut(&seq)
+                && !settled
+            {
+                *open = open.saturating_sub(1);
+            }
+        })?;
+        for (seq, needed) in mirror {
+            self.report.wrong(9, || format!("job {needed} is said to be needed by {seq}, which does not say so"));
+        }
+        for (seq, open) in unresolved.into_iter().filter(|(_, open)| *open > 0) {
+            self.report.wrong(9, || format!("job {seq} counts {open} needs that it does not have"));
+        }
+        Ok(())
+    }
+
+    fn counters(&mut self) -> Result<(), StoreError> {
+        let head = self.snapshot.head()?;
+        let last = |found: Option<&u64>| found.copied().unwrap_or_default();
+        let in_use = [
+            ("seq", head.next_seq, last(self.seen.attempts.keys().next_back())),
+            ("lease", head.next_lease, last(self.seen.leases.last())),
+            ("lane", head.next_lane, last(self.seen.lanes.last())),
+            ("run", head.next_run, self.seen.next_run.saturating_sub(1)),
+        ];
+        for (what, next, used) in in_use {
+            if next <= used {
+                self.report.wrong(7, || format!("the next {what} is {next}, but {used} is in use"));
+            }
+        }
+        let present = self.report.jobs;
+        if head.enqueued != present + head.removed {
+            let (enqueued, removed) = (head.enqueued, head.removed);
+            self.report.wrong(3, || format!("{enqueued} enqueued, {present} present and {removed} removed"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Claiming: a pool takes the next jobs of the lanes that it serves.
+//!
+//! Precondition: the pool is registered. Afterwards each claimed job is `processing` under a fresh lease of
+//! that pool. Order: queues in turn; within a queue priority first, then the order of enqueueing.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::ReadableTable;
+
+use super::StoreError;
+use super::records::{EnvRecord, LaneRecord, SpecRecord};
+use super::tables::Tx;
+use crate::model::{
+    Command, EnvChange, Environment, JobId, LaneId, Lease, PoolId, QueueName, Seq, Settings, TimeLimit,
+};
+
+/// Which lanes a pool claims from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serves {
+    /// All queues, those to come included.
+    AllQueues,
+    /// These queues.
+    Queues(Vec<QueueName>),
+    /// The jobs of one run.
+    Run(LaneId),
+}
+
+impl Serves {
+    /// Whether the jobs of `queue` are among them.
+    pub fn queue(&self, queue: &str) -> bool {
+        match self {
+            Self::AllQueues => true,
+            Self::Queues(names) => names.iter().any(|name| name.as_str() == queue),
+            Self::Run(_) => false,
+        }
+    }
+}
+
+/// The right to report how a claimed job ended, once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a claim that is neither finished nor given back keeps its job from running"]
+pub struct Token {
+    /// The job.
+    pub(crate) seq: Seq,
+    /// The lease that it was claimed under.
+    pub(crate) lease: Lease,
+}
+
+impl Token {
+    /// The right of a recoverer to report for a pool that died.
+    pub(crate) fn of_dead_pool(seq: Seq, lease: Lease) -> Self {
+        Self { seq, lease }
+    }
+
+    /// The job.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The lease.
+    pub fn lease(&self) -> Lease {
+        self.lease
+    }
+}
+
+/// A claimed job with all that running it takes.
+#[derive(Debug)]
+pub struct Claim {
+    /// The right to report its end.
+    pub token: Token,
+    /// What the job is called.
+    pub id: JobId,
+    /// The number that this run will have, from 1.
+    pub attempt: u32,
+    /// What to execute.
+    pub work: Work,
+}
+
+/// What to execute and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Work {
+    /// The command.
+    pub command: Command,
+    /// Its folder.
+    pub cwd: PathBuf,
+    /// The environment of its `enqueue`.
+    pub env: Arc<Environment>,
+    /// Changes to it.
+    pub env_change: EnvChange,
+    /// How long it may run.
+    pub timeout: TimeLimit,
+    /// Time between SIGTERM and SIGKILL.
+    pub kill_grace: Duration,
+    /// Bytes kept of one stream.
+    pub output_limit: u64,
+    /// The words before a shell command.
+    pub shell: Vec<String>,
+}
+
+/// What a pool keeps from one claim to the next.
+#[derive(Debug, Default)]
+pub struct ClaimCache {
+    /// Environments lately used, so that a batch decodes its one environment once.
+    environments: HashMap<u128, Arc<Environment>>,
+    /// The queue that was served last: the next one's turn comes first.
+    last_queue: Option<String>,
+}
+
+/// Most environments that a pool remembers; a few KiB each.
+const ENVIRONMENTS_CACHED: usize = 256;
+
+impl Tx<'_> {
+    /// Claims up to `limit` jobs for `pool`.
+    pub fn claim(
+        &mut self,
+        pool: &PoolId,
+        serves: &Serves,
+        limit: usize,
+        cache: &mut ClaimCache,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut queues = self.heads(serves, limit)?;
+        let mut claims = Vec::new();
+        let mut settings: BTreeMap<String, Settings> = BTreeMap::new();
+        while claims.len() < limit {
+            let Some((queue, seq)) = next_in_turn(&mut queues, &mut cache.last_queue) else { break };
+            if !settings.contains_key(&queue) {
+                settings.insert(queue.clone(), self.settings(&queue)?);
+            }
+            claims.push(self.claim_one(pool, seq, &settings[&queue], cache)?);
+        }
+        Ok(claims)
+    }
+
+    /// The first `limit` pending jobs of each queue served, in order.
+    fn heads(&mut self, serves: &Serves, limit: usize) -> Result<BTreeMap<String, VecDeque<Seq>>, StoreError> {
+        let mut heads: BTreeMap<String, Vec<(u8, u64)>> = BTreeMap::new();
+        for (queue, lane) in self.lanes_served(serves)? {
+            let ready = self.tables.ready.open()?;
+            let rows = ready.range((lane.0, 0, 0)..=(lane.0, u8::MAX, u64::MAX))?;
+            let head = heads.entry(queue).or_default();
+            for row in rows.take(limit) {
+                let (_, rank, seq) = row?.0.value();
+                head.push((rank, seq));
+            }
+        }
+        let merge = |mut rows: Vec<(u8, u64)>| {
+            rows.sort_unstable();
+            rows.into_iter().take(limit).map(|(_, seq)| Seq(seq)).collect()
+        };
+        Ok(heads
+            .into_iter()
+            .map(|(queue, rows)| (queue, merge(rows)))
+            .filter(|(_, head): &(_, VecDeque<_>)| !head.is_empty())
+            .collect())
+    }
+
+    fn lanes_served(&mut self, serves: &Serves) -> Result<Vec<(String, LaneId)>, StoreError> {
+        if let Serves::Run(lane) = serves {
+            let record: Option<LaneRecord> = self.tables.lanes.get(lane.0)?;
+            return Ok(record.map(|record| (record.queue, *lane)).into_iter().collect());
+        }
+        let mut lanes = Vec::new();
+        for row in self.tables.queues.open()?.range::<(&str, u64)>(..)? {
+            let key = row?.0;
+            let (queue, lane) = key.value();
+            if serves.queue(queue) {
+                lanes.push((queue.to_owned(), LaneId(lane)));
+            }
+        }
+        Ok(lanes)
+    }
+
+    fn claim_one(
+        &mut self,
+        pool: &PoolId,
+        seq: Seq,
+        settings: &Settings,
+        cache: &mut ClaimCache,
+    ) -> Result<Claim, StoreError> {
+        let record = self.job(seq)?;
+        let spec: SpecRecord = self.spec(seq)?;
+        let lease = Lease(self.head.next_lease);
+        self.head.next_lease += 1;
+        let progress = record.progress()?.claim(lease, pool, self.now);
+        let progress =
+            progress.map_err(|_| StoreError::Damaged(format!("job {} is in READY but not pending", seq.0)))?;
+        self.move_job(seq, &record, &progress)?;
+        Ok(Claim {
+            token: Token { seq, lease },
+            id: spec.id()?.unwrap_or_else(|| JobId::from(seq)),
+            attempt: record.attempts.saturating_add(1),
+            work: self.work(&spec, settings, cache)?,
+        })
+    }
+
+    pub(super) fn spec(&mut self, seq: Seq) -> Result<SpecRecord, StoreError> {
+        let spec = self.tables.specs.get(seq.0)?;
+        spec.ok_or_else(|| StoreError::Damaged(format!("job {} has no SPEC", seq.0)))
+    }
+
+    fn work(&mut self, spec: &SpecRecord, settings: &Settings, cache: &mut ClaimCache) -> Result<Work, StoreError> {
+        Ok(Work {
+            command: spec.command(),
+            cwd: PathBuf::from(std::ffi::OsStr::from_bytes(&spec.cwd)),
+            env: self.environment(spec.env, cache)?,
+            env_change: spec.env_change(),
+            timeout: spec.timeout.map_or(settings.timeout, Into::into),
+            kill_grace: settings.kill_grace,
+            output_limit: settings.output_limit,
+            shell: spec.shell.clone().unwrap_or_else(|| settings.shell.clone()),
+        })
+    }
+
+    fn environment(&mut self, key: u128, cache: &mut ClaimCache) -> Result<Arc<Environment>, StoreError> {
+        if let Some(env) = cache.environments.get(&key) {
+            return Ok(Arc::clone(env));
+        }
+        let record: EnvRecord = self
+            .tables
+            .envs
+            .get(key)?
+            .ok_or_else(|| StoreError::Damaged("a job's environment is missing".to_owned()))?;
+        let env: Arc<Environment> =
+            Arc::new(record.0.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect());
+        if cache.environments.len() >= ENVIRONMENTS_CACHED {
+            cache.environments.clear();
+        }
+        cache.environments.insert(key, Arc::clone(&env));
+        Ok(env)
+    }
+}
+
+/// The next job of the queue after the one that was served last.
+fn next_in_turn(queues: &mut BTreeMap<String, VecDeque<Seq>>, last: &mut Option<String>) -> Option<(String, Seq)> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let after = last
+        .as_ref()
+        .and_then(|last| queues.range::<String, _>((Excluded(last), Unbounded)).next().map(|(name, _)| name.clone()));
+    let queue = after.or_else(|| queues.keys().next().cloned())?;
+    let head = queues.get_mut(&queue)?;
+    let seq = head.pop_front()?;
+    if head.is_empty() {
+        queues.remove(&queue);
+    }
+    *last = Some(queue.clone());
+    Some((queue, seq))
+}

@@ -1,0 +1,172 @@
+//! Enqueueing: many jobs in one transaction, all or none.
+//!
+//! Precondition: every id is free and every spec was checked. Afterwards each job has its record, its spec,
+//! its place in a lane, and a share in its environment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redb::ReadableTable;
+use serde_bytes::ByteBuf;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::StoreError;
+use super::codec::encode;
+use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord};
+use super::tables::Tx;
+use crate::model::{Environment, JobId, JobSpec, LaneId, QueueName, Seq};
+
+/// A job that was enqueued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// Its number.
+    pub seq: Seq,
+    /// What it is called.
+    pub id: JobId,
+}
+
+impl Tx<'_> {
+    /// Enqueues `specs` in their queues, in this order.
+    pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        let mut lanes: BTreeMap<&QueueName, LaneId> = BTreeMap::new();
+        for spec in specs {
+            if !lanes.contains_key(&spec.queue) {
+                lanes.insert(&spec.queue, self.queue_lane(&spec.queue)?);
+            }
+        }
+        self.enqueue_each(specs, |spec| lanes[&spec.queue])
+    }
+
+    /// Enqueues `specs` in `lane`, in this order.
+    pub(super) fn enqueue_into(&mut self, lane: LaneId, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        self.enqueue_each(specs, |_| lane)
+    }
+
+    fn enqueue_each(
+        &mut self,
+        specs: &[JobSpec],
+        lane_of: impl Fn(&JobSpec) -> LaneId,
+    ) -> Result<Vec<Enqueued>, StoreError> {
+        let mut environments = Environments::default();
+        let mut enqueued = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let env = environments.share(self, &spec.env)?;
+            let seq = self.next_seq()?;
+            if let Some(id) = &spec.id {
+                if self.find(id)?.is_some() {
+                    return Err(StoreError::Duplicate(id.clone()));
+                }
+                self.tables.ids.put(id.as_str(), &seq.0)?;
+            }
+            self.tables.specs.put(seq.0, &SpecRecord::of(spec, env))?;
+            self.place_job(seq, &new_record(spec, lane_of(spec), self.now.0))?;
+            enqueued.push(Enqueued { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)) });
+        }
+        self.head.enqueued += specs.len() as u64;
+        environments.write_references(self)?;
+        Ok(enqueued)
+    }
+
+    /// The next number whose text is nobody's id.
+    fn next_seq(&mut self) -> Result<Seq, StoreError> {
+        loop {
+            let seq = Seq(self.head.next_seq);
+            self.head.next_seq += 1;
+            if self.tables.ids.get::<u64>(JobId::from(seq).as_str())?.is_none() {
+                return Ok(seq);
+            }
+        }
+    }
+
+    /// The lane of a queue, made if it has none.
+    fn queue_lane(&mut self, queue: &QueueName) -> Result<LaneId, StoreError> {
+        let name = queue.as_str();
+        let first = self.tables.queues.open()?.range((name, 0)..=(name, u64::MAX))?.next();
+        if let Some(lane) = first.transpose()?.map(|(key, _)| key.value().1) {
+            return Ok(LaneId(lane));
+        }
+        let lane = self.add_lane(&LaneRecord { queue: name.to_owned(), published: true, kind: LaneKind::Queue })?;
+        self.tables.queues.add((name, lane.0))?;
+        Ok(lane)
+    }
+
+    /// A new lane.
+    pub(super) fn add_lane(&mut self, record: &LaneRecord) -> Result<LaneId, StoreError> {
+        let lane = LaneId(self.head.next_lane);
+        self.head.next_lane += 1;
+        self.tables.lanes.put(lane.0, record)?;
+        self.touch();
+        Ok(lane)
+    }
+
+    /// Takes the id away from a job that has ended: it goes by its number from now on.
+    pub(super) fn release_id(&mut self, seq: Seq) -> Result<(), StoreError> {
+        let Some(mut spec) = self.tables.specs.get::<SpecRecord>(seq.0)? else { return Ok(()) };
+        if let Some(id) = spec.id.take() {
+            self.tables.ids.delete(id.as_str())?;
+            self.tables.specs.put(seq.0, &spec)?;
+        }
+        Ok(())
+    }
+}
+
+fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
+    let state = match spec.start_at {
+        Some(due) if due.0 > now => StateRecord::Scheduled { due: due.0 },
+        Some(_) | None => StateRecord::Pending,
+    };
+    JobRecord {
+        lane: lane.0,
+        rank: rank(spec.priority),
+        created: now,
+        updated: now,
+        failures: 0,
+        losses: 0,
+        attempts: 0,
+        needs: 0,
+        state,
+    }
+}
+
+/// 100 − priority, which sorts higher priorities first; what is out of range counts as its end.
+fn rank(priority: i8) -> u8 {
+    u8::try_from(100 - i16::from(priority.clamp(-100, 100))).unwrap_or(100)
+}
+
+/// The environments of one transaction: each is hashed once, and its references are counted in memory.
+#[derive(Default)]
+struct Environments {
+    last: Option<(Arc<Environment>, u128)>,
+    references: BTreeMap<u128, u64>,
+}
+
+impl Environments {
+    /// The key in ENVS of `env`, one reference more.
+    fn share(&mut self, tx: &mut Tx<'_>, env: &Arc<Environment>) -> Result<u128, StoreError> {
+        let key = match &self.last {
+            Some((last, key)) if Arc::ptr_eq(last, env) => *key,
+            Some(_) | None => write_environment(tx, env)?,
+        };
+        self.last = Some((Arc::clone(env), key));
+        *self.references.entry(key).or_default() += 1;
+        Ok(key)
+    }
+
+    fn write_references(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        for (key, more) in self.references {
+            let before: u64 = tx.tables.env_refs.get(key)?.unwrap_or_default();
+            tx.tables.env_refs.put(key, &(before + more))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_environment(tx: &mut Tx<'_>, env: &Environment) -> Result<u128, StoreError> {
+    let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
+    let record = EnvRecord(env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect());
+    let key = xxh3_128(&encode(&record)?);
+    if tx.tables.env_refs.get::<u64>(key)?.is_none() {
+        tx.tables.envs.put(key, &record)?;
+    }
+    Ok(key)
+}

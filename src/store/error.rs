@@ -1,0 +1,99 @@
+//! What can go wrong on the store's floor.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::model::{BadValue, JobId, Refusal};
+
+/// Why a store operation did not happen. Whatever it is, nothing of the operation was done, except
+/// where [`StoreError::outcome_is_unknown`].
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no queue file.
+    #[error("there is no queue in `{}`", .0.display())]
+    NoQueue(PathBuf),
+    /// The file is not a queue, or no longer one.
+    #[error("the queue file is damaged: {0}")]
+    Damaged(String),
+    /// The file is something else altogether.
+    #[error("the file is not a queue: {0}")]
+    NotAQueue(String),
+    /// A later version wrote it.
+    #[error("the queue has schema version {found}, this program knows {known}: use a newer queuectl")]
+    Schema {
+        /// What the file says.
+        found: u32,
+        /// What this program reads and writes.
+        known: u32,
+    },
+    /// The file cannot be written.
+    #[error("the queue cannot be written: {0}")]
+    ReadOnly(io::Error),
+    /// The system refused to read or write.
+    #[error("cannot read or write the queue: {0}")]
+    Io(#[from] io::Error),
+    /// The commit failed half-way: it may have happened, or not.
+    #[error("the queue could not be written to the end: {0}")]
+    CommitFailed(String),
+    /// A record is larger than any may be.
+    #[error("too large to store: {0}")]
+    TooLarge(String),
+    /// An id that is taken.
+    #[error("there is already a job {0}")]
+    Duplicate(JobId),
+    /// No job of that id.
+    #[error("there is no job {0}")]
+    NoSuchJob(JobId),
+    /// A job that is in no state for that.
+    #[error("job {id}: {refusal}")]
+    Refused {
+        /// The job.
+        id: JobId,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// A value that a setting does not take.
+    #[error(transparent)]
+    BadValue(#[from] BadValue),
+}
+
+impl StoreError {
+    /// Whether the operation may have happened all the same: open the queue anew and look.
+    pub fn outcome_is_unknown(&self) -> bool {
+        matches!(self, Self::CommitFailed(_))
+    }
+}
+
+impl From<redb::StorageError> for StoreError {
+    fn from(error: redb::StorageError) -> Self {
+        match error {
+            redb::StorageError::Io(error) => Self::Io(error),
+            redb::StorageError::Corrupted(what) => Self::Damaged(what),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::TableError> for StoreError {
+    fn from(error: redb::TableError) -> Self {
+        match error {
+            redb::TableError::Storage(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::TransactionError> for StoreError {
+    fn from(error: redb::TransactionError) -> Self {
+        match error {
+            redb::TransactionError::Storage(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::CommitError> for StoreError {
+    fn from(error: redb::CommitError) -> Self {
+        Self::CommitFailed(error.to_string())
+    }
+}

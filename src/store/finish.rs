@@ -1,0 +1,91 @@
+//! Finishing: a claim's one accepted outcome.
+//!
+//! Precondition: the job is `processing` under the token's lease; else the news is late and changes no byte.
+//! Afterwards the lease is gone, a started run is in ATTEMPTS with its small outputs in OUTPUT, and the job is
+//! where the state machine puts it.
+
+use redb::ReadableTable;
+use serde_bytes::Bytes;
+
+use super::StoreError;
+use super::claim::Token;
+use super::records::{AttemptRecord, LaneRecord, SpecRecord};
+use super::tables::Tx;
+use crate::model::{Ending, JobId, Kept, Policy, Progress, Run, Seq, State};
+
+/// The stream codes in OUTPUT's keys.
+pub(super) const STDOUT: u8 = 1;
+/// See [`STDOUT`].
+pub(super) const STDERR: u8 = 2;
+
+/// What became of a job whose claim ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// The job.
+    pub seq: Seq,
+    /// What it is called.
+    pub id: JobId,
+    /// Where it is now.
+    pub progress: Progress,
+}
+
+impl Tx<'_> {
+    /// Takes the news of how a claim ended; `None` if it is late, because the lease is no longer held.
+    pub fn finish(&mut self, token: &Token, ending: &Ending) -> Result<Option<Finished>, StoreError> {
+        let seq = token.seq;
+        let Some(record) = self.tables.jobs.get::<super::records::JobRecord>(seq.0)? else { return Ok(None) };
+        let before = record.progress()?;
+        let State::Processing(claimed) = &before.state else { return Ok(None) };
+        if claimed.lease != token.lease {
+            return Ok(None);
+        }
+        let spec = self.spec(seq)?;
+        let policy = self.policy(record.lane, &spec)?;
+        let Ok(progress) = before.finish(token.lease, ending, &policy, self.now) else { return Ok(None) };
+        self.move_job(seq, &record, &progress)?;
+        if let Ending::Ran(run) = ending {
+            let attempt = AttemptRecord::of(run, &claimed.pool);
+            self.tables.attempts.put((seq.0, progress.attempts), &attempt)?;
+            self.keep_outputs(seq, progress.attempts, run)?;
+        }
+        Ok(Some(Finished { seq, id: spec.id()?.unwrap_or_else(|| JobId::from(seq)), progress }))
+    }
+
+    fn keep_outputs(&mut self, seq: Seq, attempt: u32, run: &Run) -> Result<(), StoreError> {
+        for (stream, kept) in [(STDOUT, &run.stdout), (STDERR, &run.stderr)] {
+            if let Kept::Inline(bytes) = kept {
+                self.tables.output.put((seq.0, attempt, stream), &Bytes::new(bytes))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn policy(&mut self, lane: u64, spec: &SpecRecord) -> Result<Policy, StoreError> {
+        let lane: Option<LaneRecord> = self.tables.lanes.get(lane)?;
+        let lane = lane.ok_or_else(|| StoreError::Damaged("a job's lane is missing".to_owned()))?;
+        Ok(Policy::of(spec.max_retries, spec.backoff_base, &self.settings(&lane.queue)?))
+    }
+
+    /// Makes up to `limit` jobs ready whose start or retry time has come. Returns how many there were.
+    pub fn promote_due(&mut self, limit: usize) -> Result<usize, StoreError> {
+        let now = self.now.0;
+        let mut due = Vec::new();
+        for row in self.tables.schedule.open()?.range((0, 0)..=(now, u64::MAX))?.take(limit) {
+            due.push(Seq(row?.0.value().1));
+        }
+        for seq in &due {
+            let record = self.job(*seq)?;
+            let progress = record.progress()?.due(self.now);
+            let progress =
+                progress.map_err(|_| StoreError::Damaged(format!("job {} is in SCHEDULE but not due", seq.0)))?;
+            self.move_job(*seq, &record, &progress)?;
+        }
+        Ok(due.len())
+    }
+
+    /// When the next job becomes ready by itself.
+    pub fn next_due(&mut self) -> Result<Option<crate::model::Millis>, StoreError> {
+        let first = self.tables.schedule.open()?.range::<(u64, u64)>(..)?.next();
+        Ok(first.transpose()?.map(|(key, _)| crate::model::Millis(key.value().0)))
+    }
+}

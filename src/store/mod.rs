@@ -1,0 +1,54 @@
+//! The queue file. Nothing outside this folder names redb.
+//!
+//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `runs`, `pools`,
+//! `config`. They take the time from their caller and know no processes. All of them move jobs through one
+//! door, `placement`.
+//!
+//! # Invariants
+//!
+//! True of every committed state, and verified by [`Snapshot::check`]:
+//! 1. Every seq in an index exists in JOBS; every job has a SPEC, a LANE, and its environment.
+//! 2. A job is in exactly the placement that its state demands, under the key recomputed from its record.
+//! 3. COUNTS equal a recount, without rows of zero; enqueued = present + removed.
+//! 4. `processing` ⇔ exactly one lease; its pool is in POOLS and has not ended.
+//! 5. Attempt records are contiguous from 1 up to the job's count, each with end ≥ start. What runs now is
+//!    not among them: it is on the board of its pool.
+//! 6. Failures and losses are within what the record says was allowed when it moved; `dead` has a reason that
+//!    they justify.
+//! 7. Next seq, lease, lane and run exceed all in use; ids are unique and mirrored.
+//! 8. Inline outputs that records name exist; reference counts of environments are right.
+//! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
+
+mod ask;
+mod check;
+mod claim;
+mod codec;
+mod config;
+mod enqueue;
+mod error;
+mod finish;
+mod open;
+mod placement;
+mod pools;
+mod query;
+mod records;
+mod runs;
+mod tables;
+mod turnstile;
+
+#[cfg(test)]
+mod tests;
+
+pub use ask::Cancelled;
+pub use check::Report;
+pub use claim::{Claim, ClaimCache, Serves, Token, Work};
+pub use enqueue::Enqueued;
+pub use error::StoreError;
+pub use finish::Finished;
+pub use open::{Store, panic_is_fenced};
+pub use pools::{Held, PoolInfo};
+pub use query::{Cursor, Page};
+pub use records::{Asked, Generations};
+pub use runs::{NewRun, RunInfo, RunStart};
+pub use tables::{Snapshot, Tx};
+pub use turnstile::OnWait;

@@ -1,0 +1,286 @@
+//! Opening, creating and leaving the queue file; every transaction goes through here.
+//!
+//! **Creation** is not kill-safe in redb (a half-made file is refused for ever after), so a new file is made
+//! under a temporary name with its schema, closed, synced, and renamed under the turnstile. A kill before the
+//! rename leaves a stray temporary file, which the next creation removes; after it the queue is whole.
+//!
+//! **A panic inside redb** on a damaged file is caught here and becomes [`StoreError::Damaged`].
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::{io, process};
+
+use redb::{
+    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError,
+    TransactionError, WriteTransaction,
+};
+
+use super::tables::{META, SCHEMA_VERSION, Snapshot, Tables, Tx};
+use super::turnstile::{OnWait, Turnstile, patiently};
+use super::{StoreError, records};
+use crate::model::Millis;
+
+/// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes.
+const CACHE_BYTES: usize = 24 * 1024 * 1024;
+
+/// The queue file, open.
+pub struct Store {
+    folder: PathBuf,
+    handle: Handle,
+    turnstile: Option<Turnstile>,
+    on_wait: OnWait,
+}
+
+enum Handle {
+    Writable(Database),
+    ReadOnly(ReadOnlyDatabase),
+    /// Between a failed commit and the next open.
+    Broken,
+}
+
+thread_local! {
+    static FENCED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside redb, where a panic means a damaged file and is reported as an error: a
+/// panic hook should then keep quiet.
+pub fn panic_is_fenced() -> bool {
+    FENCED.get()
+}
+
+/// Runs what a damaged file can make panic.
+fn fence<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let outer = FENCED.replace(true);
+    let caught = catch_unwind(AssertUnwindSafe(work));
+    FENCED.set(outer);
+    caught.unwrap_or_else(|_| Err(StoreError::Damaged("its pages contradict each other".to_owned())))
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_concurrency_mode(ConcurrencyMode::MultiWriter);
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+impl Store {
+    /// Opens the queue in `folder` for reading and writing, waiting for its turn.
+    pub fn open(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        let turnstile = Turnstile::open(&folder.join("run")).map_err(|error| missing(folder, error))?;
+        let database = open_writable(folder, &turnstile, &on_wait)?;
+        Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)
+    }
+
+    /// Opens the queue in `folder` for reading. A file that its last process left without closing needs a
+    /// writable open, which is cheap; where the file cannot be written, that is the error.
+    pub fn open_read_only(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        check_shape(folder)?;
+        let opened = fence(|| Ok(builder().open_read_only(file_of(folder))))?;
+        match opened {
+            Ok(database) => Self::checked(folder, Handle::ReadOnly(database), None, on_wait),
+            Err(DatabaseError::RepairAborted) => Self::open(folder, on_wait),
+            Err(error) => Err(open_error(folder, error)),
+        }
+    }
+
+    /// Opens the queue in `folder`, which exists with its sub-folders, and makes the file if it is missing.
+    /// Says whether it did.
+    pub fn open_or_create(folder: &Path, on_wait: OnWait) -> Result<(Self, bool), StoreError> {
+        match Self::open(folder, on_wait) {
+            Err(StoreError::NoQueue(_)) => {}
+            opened => return opened.map(|store| (store, false)),
+        }
+        let turnstile = Turnstile::open(&folder.join("run"))?;
+        let silent: OnWait = Box::new(|| {});
+        let turn = turnstile.take(&silent)?;
+        let made = create_file(folder)?;
+        drop(turn);
+        Self::open(folder, silent).map(|store| (store, made))
+    }
+
+    fn checked(
+        folder: &Path,
+        handle: Handle,
+        turnstile: Option<Turnstile>,
+        on_wait: OnWait,
+    ) -> Result<Self, StoreError> {
+        let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait };
+        let version = store.read(|snapshot| match snapshot.get::<_, u32>(META, "schema") {
+            Ok(version) => Ok(version),
+            Err(StoreError::Damaged(why)) if why.contains("TableDoesNotExist") => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        match version {
+            Some(SCHEMA_VERSION) => Ok(store),
+            Some(found) => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
+            None => Err(StoreError::NotAQueue("it is a redb file of something else".to_owned())),
+        }
+    }
+
+    /// The folder of the queue.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The queue file.
+    pub fn file(&self) -> PathBuf {
+        file_of(&self.folder)
+    }
+
+    /// Looks at the queue as it is now.
+    pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        fence(|| {
+            let txn = match &self.handle {
+                Handle::Writable(database) => database.begin_read()?,
+                Handle::ReadOnly(database) => database.begin_read()?,
+                Handle::Broken => return Err(StoreError::CommitFailed("the queue was not reopened".to_owned())),
+            };
+            look(&Snapshot::new(txn))
+        })
+    }
+
+    /// Changes the queue in one transaction at `now`: all of `change`, durable when this returns, or nothing.
+    /// `change` must not wait for anything.
+    pub fn write<T>(
+        &self,
+        now: Millis,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        fence(|| {
+            let txn = self.begin_write()?;
+            let mut tx = Tx::begin(&txn, now)?;
+            let done = change(&mut tx)?;
+            if tx.has_changed() {
+                tx.flush()?;
+                txn.commit()?;
+            }
+            Ok(done)
+        })
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        let (Handle::Writable(database), Some(turnstile)) = (&self.handle, &self.turnstile) else {
+            let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+            return Err(StoreError::ReadOnly(error));
+        };
+        let _turn = turnstile.take(&self.on_wait)?;
+        match database.try_begin_write() {
+            Err(TransactionError::WouldBlock) => Ok(patiently(&self.on_wait, || database.begin_write())?),
+            begun => Ok(begun?),
+        }
+    }
+
+    /// After a failed commit: closes the handle, which refuses writes, and opens the file anew.
+    pub fn reopen(&mut self) -> Result<(), StoreError> {
+        let turnstile = Turnstile::open(&self.folder.join("run"))?;
+        self.handle = Handle::Broken;
+        self.handle = Handle::Writable(open_writable(&self.folder, &turnstile, &self.on_wait)?);
+        self.turnstile = Some(turnstile);
+        Ok(())
+    }
+
+    /// Gives the file up without redb's closing commit: for a process that exits now. Every commit of the
+    /// queue records what the next open needs.
+    pub fn leave(self) {
+        std::mem::forget(self.handle);
+    }
+}
+
+fn file_of(folder: &Path) -> PathBuf {
+    folder.join("queue.redb")
+}
+
+fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Result<Database, StoreError> {
+    check_shape(folder)?;
+    let path = file_of(folder);
+    let turn = turnstile.take(on_wait)?;
+    let opened = fence(|| Ok(patiently(on_wait, || fence(|| Ok(builder().open(&path))))))??;
+    drop(turn);
+    opened.map_err(|error| open_error(folder, error))
+}
+
+/// What can be told of the file before redb reads it.
+fn check_shape(folder: &Path) -> Result<(), StoreError> {
+    let path = file_of(folder);
+    let metadata = fs::metadata(&path).map_err(|error| missing(folder, error))?;
+    if !metadata.is_file() {
+        return Err(StoreError::NotAQueue("it is not a regular file".to_owned()));
+    }
+    if metadata.size() == 0 {
+        return Err(StoreError::NotAQueue("it is empty".to_owned()));
+    }
+    Ok(())
+}
+
+fn missing(folder: &Path, error: io::Error) -> StoreError {
+    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+        return StoreError::NoQueue(folder.to_owned());
+    }
+    access_error(error)
+}
+
+fn access_error(error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(error),
+        _ => StoreError::Io(error),
+    }
+}
+
+fn open_error(folder: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            // What redb answers to a file that does not begin with its magic number.
+            io::ErrorKind::InvalidData => StoreError::NotAQueue("it is not a redb file".to_owned()),
+            io::ErrorKind::UnexpectedEof => StoreError::Damaged("it is cut short".to_owned()),
+            _ => missing(folder, error),
+        },
+        DatabaseError::Storage(error) => error.into(),
+        other => StoreError::Damaged(other.to_string()),
+    }
+}
+
+/// Makes the file, if nobody else did meanwhile. The turnstile is held.
+fn create_file(folder: &Path) -> Result<bool, StoreError> {
+    let path = file_of(folder);
+    if path.try_exists()? {
+        return Ok(false);
+    }
+    let new = folder.join("queue.redb.new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(access_error(error)),
+        _ => {}
+    }
+    let file = File::options().read(true).write(true).create_new(true).open(&new).map_err(access_error)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    fence(|| {
+        let database = builder().create(&new).map_err(|error| open_error(folder, error))?;
+        write_schema(&database)?;
+        database.close().map_err(|error| open_error(folder, error))
+    })?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    File::open(folder)?.sync_all()?;
+    Ok(true)
+}
+
+fn write_schema(database: &Database) -> Result<(), StoreError> {
+    let txn = database.begin_write()?;
+    {
+        let mut tables = Tables::new(&txn);
+        tables.open_all()?;
+        tables.meta.put("schema", &SCHEMA_VERSION)?;
+        let head = records::Head { next_seq: 1, next_lease: 1, next_lane: 1, next_run: 1, ..Default::default() };
+        tables.meta.put("head", &head)?;
+        tables.meta.put("generations", &records::Generations::default())?;
+    }
+    Ok(txn.commit()?)
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({}, process {})", self.folder.display(), process::id())
+    }
+}

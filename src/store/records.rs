@@ -1,0 +1,478 @@
+//! What is on disk. Not the model's types: those may change from one version to the next, these may not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::StoreError;
+use crate::model::{
+    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, JobId, JobSpec, Kept, Lease, Millis, Outcome,
+    PoolId, Progress, QueueName, Run, State, StateKind, TimeLimit, WorkerId,
+};
+
+/// META `head`: the counters that never go back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// Newest time of any transaction, in milliseconds.
+    pub newest: u64,
+    pub next_seq: u64,
+    pub next_lease: u64,
+    pub next_lane: u64,
+    pub next_run: u64,
+    /// Jobs ever enqueued.
+    pub enqueued: u64,
+    /// Jobs removed since.
+    pub removed: u64,
+}
+
+/// META `generations`: what a waiting process reads when the bell rings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generations {
+    /// Moves when there is more to claim, now or at a due time.
+    pub work: u64,
+    /// Moves when a person asked something of a pool.
+    pub control: u64,
+}
+
+/// LANES: a stream of jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct LaneRecord {
+    /// Whose settings its jobs follow.
+    pub queue: String,
+    /// Whether its jobs may be claimed and counted yet.
+    pub published: bool,
+    pub kind: LaneKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum LaneKind {
+    /// The jobs enqueued one by one.
+    Queue,
+    /// The jobs of one `run`.
+    Run(RunRecord),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct RunRecord {
+    pub number: u64,
+    pub identity: u128,
+    /// The line that continues it, as it was typed.
+    pub line: String,
+    #[serde(with = "serde_bytes")]
+    pub folder: Vec<u8>,
+    pub created: u64,
+    /// The flags that its jobs were enqueued with, to tell when they differ.
+    pub flags: String,
+}
+
+/// JOBS: what changes of a job. Small, since it is rewritten at each move.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    pub lane: u64,
+    /// 100 − priority, so that keys sort higher priorities first.
+    pub rank: u8,
+    pub created: u64,
+    pub updated: u64,
+    pub failures: u32,
+    pub losses: u32,
+    pub attempts: u32,
+    /// Jobs that it still waits for.
+    pub needs: u32,
+    pub state: StateRecord,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum StateRecord {
+    Scheduled { due: u64 },
+    Blocked,
+    Pending,
+    Processing { lease: u64, pool: String, at: u64, cancel_asked: bool },
+    Failed { due: u64, allowed: u32 },
+    Completed { at: u64 },
+    Dead { at: u64, reason: DeadReasonRecord, allowed: u32 },
+    Cancelled { at: u64, reason: CancelReasonRecord },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) enum DeadReasonRecord {
+    Failed,
+    TimedOut,
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) enum CancelReasonRecord {
+    Asked,
+    NeedFailed,
+}
+
+/// The code of a state in keys.
+pub(super) fn state_code(kind: StateKind) -> u8 {
+    match kind {
+        StateKind::Scheduled => 0,
+        StateKind::Blocked => 1,
+        StateKind::Pending => 2,
+        StateKind::Processing => 3,
+        StateKind::Failed => 4,
+        StateKind::Completed => 5,
+        StateKind::Dead => 6,
+        StateKind::Cancelled => 7,
+    }
+}
+
+/// The state of a code in keys.
+pub(super) fn state_of_code(code: u8) -> Result<StateKind, StoreError> {
+    let found = StateKind::ALL.into_iter().find(|kind| state_code(*kind) == code);
+    found.ok_or_else(|| StoreError::Damaged(format!("a key names the unknown state {code}")))
+}
+
+fn damaged_name(what: &str) -> StoreError {
+    StoreError::Damaged(format!("a record holds a bad {what}"))
+}
+
+impl JobRecord {
+    pub(super) fn kind(&self) -> StateKind {
+        match self.state {
+            StateRecord::Scheduled { .. } => StateKind::Scheduled,
+            StateRecord::Blocked => StateKind::Blocked,
+            StateRecord::Pending => StateKind::Pending,
+            StateRecord::Processing { .. } => StateKind::Processing,
+            StateRecord::Failed { .. } => StateKind::Failed,
+            StateRecord::Completed { .. } => StateKind::Completed,
+            StateRecord::Dead { .. } => StateKind::Dead,
+            StateRecord::Cancelled { .. } => StateKind::Cancelled,
+        }
+    }
+
+    pub(super) fn progress(&self) -> Result<Progress, StoreError> {
+        let state = match &self.state {
+            StateRecord::Scheduled { due } => State::Scheduled { due: Millis(*due) },
+            StateRecord::Blocked => State::Blocked,
+            StateRecord::Pending => State::Pending,
+            StateRecord::Processing { lease, pool, at, cancel_asked } => State::Processing(Claimed {
+                lease: Lease(*lease),
+                pool: pool.parse().map_err(|_| damaged_name("pool name"))?,
+                at: Millis(*at),
+                cancel_asked: *cancel_asked,
+            }),
+            StateRecord::Failed { due, allowed } => State::Failed { due: Millis(*due), allowed: *allowed },
+            StateRecord::Completed { at } => State::Completed { at: Millis(*at) },
+            StateRecord::Dead { at, reason, allowed } => {
+                State::Dead { at: Millis(*at), reason: (*reason).into(), allowed: *allowed }
+            }
+            StateRecord::Cancelled { at, reason } => State::Cancelled { at: Millis(*at), reason: (*reason).into() },
+        };
+        Ok(Progress { state, failures: self.failures, losses: self.losses, attempts: self.attempts })
+    }
+
+    /// The record after a move to `progress` at `now`.
+    pub(super) fn moved(&self, progress: &Progress, now: Millis) -> Self {
+        Self {
+            updated: now.0,
+            failures: progress.failures,
+            losses: progress.losses,
+            attempts: progress.attempts,
+            state: StateRecord::from(&progress.state),
+            ..*self
+        }
+    }
+}
+
+impl From<&State> for StateRecord {
+    fn from(state: &State) -> Self {
+        match state {
+            State::Scheduled { due } => Self::Scheduled { due: due.0 },
+            State::Blocked => Self::Blocked,
+            State::Pending => Self::Pending,
+            State::Processing(claimed) => Self::Processing {
+                lease: claimed.lease.0,
+                pool: claimed.pool.as_str().to_owned(),
+                at: claimed.at.0,
+                cancel_asked: claimed.cancel_asked,
+            },
+            State::Failed { due, allowed } => Self::Failed { due: due.0, allowed: *allowed },
+            State::Completed { at } => Self::Completed { at: at.0 },
+            State::Dead { at, reason, allowed } => {
+                let reason = match reason {
+                    DeadReason::Failed => DeadReasonRecord::Failed,
+                    DeadReason::TimedOut => DeadReasonRecord::TimedOut,
+                    DeadReason::Lost => DeadReasonRecord::Lost,
+                };
+                Self::Dead { at: at.0, reason, allowed: *allowed }
+            }
+            State::Cancelled { at, reason } => {
+                let reason = match reason {
+                    CancelReason::Asked => CancelReasonRecord::Asked,
+                    CancelReason::NeedFailed => CancelReasonRecord::NeedFailed,
+                };
+                Self::Cancelled { at: at.0, reason }
+            }
+        }
+    }
+}
+
+impl From<DeadReasonRecord> for DeadReason {
+    fn from(record: DeadReasonRecord) -> Self {
+        match record {
+            DeadReasonRecord::Failed => Self::Failed,
+            DeadReasonRecord::TimedOut => Self::TimedOut,
+            DeadReasonRecord::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<CancelReasonRecord> for CancelReason {
+    fn from(record: CancelReasonRecord) -> Self {
+        match record {
+            CancelReasonRecord::Asked => Self::Asked,
+            CancelReasonRecord::NeedFailed => Self::NeedFailed,
+        }
+    }
+}
+
+/// SPECS: what a job is. Written once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SpecRecord {
+    pub id: Option<String>,
+    pub command: CommandRecord,
+    #[serde(with = "serde_bytes")]
+    pub cwd: Vec<u8>,
+    /// Key in ENVS.
+    pub env: u128,
+    pub env_change: Vec<(ByteBuf, Option<ByteBuf>)>,
+    pub max_retries: Option<u32>,
+    pub backoff_base: Option<f64>,
+    pub timeout: Option<TimeLimitRecord>,
+    pub shell: Option<Vec<String>>,
+    pub name: Option<String>,
+    pub tags: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum CommandRecord {
+    Shell(ByteBuf),
+    Argv(Vec<ByteBuf>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) enum TimeLimitRecord {
+    Unlimited,
+    Millis(u64),
+}
+
+impl From<TimeLimit> for TimeLimitRecord {
+    fn from(limit: TimeLimit) -> Self {
+        match limit {
+            TimeLimit::Unlimited => Self::Unlimited,
+            TimeLimit::After(limit) => Self::Millis(millis(limit)),
+        }
+    }
+}
+
+impl From<TimeLimitRecord> for TimeLimit {
+    fn from(record: TimeLimitRecord) -> Self {
+        match record {
+            TimeLimitRecord::Unlimited => Self::Unlimited,
+            TimeLimitRecord::Millis(ms) => Self::After(Duration::from_millis(ms)),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl SpecRecord {
+    pub(super) fn of(spec: &JobSpec, env: u128) -> Self {
+        use std::os::unix::ffi::OsStrExt;
+        Self {
+            id: spec.id.as_ref().map(|id| id.as_str().to_owned()),
+            command: match &spec.command {
+                Command::Shell(text) => CommandRecord::Shell(ByteBuf::from(text.clone())),
+                Command::Argv(words) => CommandRecord::Argv(words.iter().cloned().map(ByteBuf::from).collect()),
+            },
+            cwd: spec.cwd.as_os_str().as_bytes().to_vec(),
+            env,
+            env_change: spec
+                .env_change
+                .iter()
+                .map(|(name, value)| (ByteBuf::from(name.clone()), value.clone().map(ByteBuf::from)))
+                .collect(),
+            max_retries: spec.max_retries,
+            backoff_base: spec.backoff_base,
+            timeout: spec.timeout.map(Into::into),
+            shell: spec.shell.clone(),
+            name: None,
+            tags: Vec::new(),
+        }
+    }
+
+    pub(super) fn command(&self) -> Command {
+        match &self.command {
+            CommandRecord::Shell(text) => Command::Shell(text.to_vec()),
+            CommandRecord::Argv(words) => Command::Argv(words.iter().map(|word| word.to_vec()).collect()),
+        }
+    }
+
+    pub(super) fn env_change(&self) -> EnvChange {
+        let change = |(name, value): &(ByteBuf, Option<ByteBuf>)| (name.to_vec(), value.as_ref().map(|v| v.to_vec()));
+        self.env_change.iter().map(change).collect()
+    }
+
+    pub(super) fn id(&self) -> Result<Option<JobId>, StoreError> {
+        self.id.as_ref().map(|id| id.parse().map_err(|_| damaged_name("job id"))).transpose()
+    }
+}
+
+/// ENVS: one environment, shared by the jobs that were enqueued with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct EnvRecord(pub BTreeMap<ByteBuf, ByteBuf>);
+
+/// ATTEMPTS: one started run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct AttemptRecord {
+    pub pool: String,
+    pub slot: u32,
+    pub started: u64,
+    pub ended: u64,
+    pub outcome: OutcomeRecord,
+    pub exit_code: Option<i32>,
+    pub signal: Option<i32>,
+    pub cpu_ms: u64,
+    pub max_rss_bytes: u64,
+    pub error: Option<String>,
+    pub stdout: KeptRecord,
+    pub stderr: KeptRecord,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) enum OutcomeRecord {
+    Completed,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Interrupted,
+    Lost,
+}
+
+/// What is kept of one stream of one attempt, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) enum KeptRecord {
+    Empty,
+    /// In OUTPUT, of this many bytes.
+    Inline(u64),
+    File {
+        bytes: u64,
+        left_out: u64,
+    },
+}
+
+impl From<&Kept> for KeptRecord {
+    fn from(kept: &Kept) -> Self {
+        match kept {
+            Kept::Empty => Self::Empty,
+            Kept::Inline(bytes) => Self::Inline(bytes.len() as u64),
+            Kept::File { bytes, left_out } => Self::File { bytes: *bytes, left_out: *left_out },
+        }
+    }
+}
+
+impl From<Outcome> for OutcomeRecord {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Failed => Self::Failed,
+            Outcome::TimedOut => Self::TimedOut,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Interrupted => Self::Interrupted,
+            Outcome::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<OutcomeRecord> for Outcome {
+    fn from(record: OutcomeRecord) -> Self {
+        match record {
+            OutcomeRecord::Completed => Self::Completed,
+            OutcomeRecord::Failed => Self::Failed,
+            OutcomeRecord::TimedOut => Self::TimedOut,
+            OutcomeRecord::Cancelled => Self::Cancelled,
+            OutcomeRecord::Interrupted => Self::Interrupted,
+            OutcomeRecord::Lost => Self::Lost,
+        }
+    }
+}
+
+impl AttemptRecord {
+    pub(super) fn of(run: &Run, pool: &PoolId) -> Self {
+        Self {
+            pool: pool.as_str().to_owned(),
+            slot: run.slot,
+            started: run.started.0,
+            ended: run.ended.max(run.started).0,
+            outcome: run.outcome.into(),
+            exit_code: run.exit_code,
+            signal: run.signal,
+            cpu_ms: millis(run.cpu),
+            max_rss_bytes: run.max_rss_bytes,
+            error: run.error.clone(),
+            stdout: (&run.stdout).into(),
+            stderr: (&run.stderr).into(),
+        }
+    }
+
+    pub(super) fn attempt(&self, number: u32) -> Result<Attempt, StoreError> {
+        Ok(Attempt {
+            number,
+            worker: WorkerId { pool: self.pool.parse().map_err(|_| damaged_name("pool name"))?, slot: self.slot },
+            started: Millis(self.started),
+            ended: Millis(self.ended),
+            outcome: self.outcome.into(),
+            exit_code: self.exit_code,
+            signal: self.signal,
+            cpu: Duration::from_millis(self.cpu_ms),
+            max_rss_bytes: self.max_rss_bytes,
+            error: self.error.clone(),
+        })
+    }
+}
+
+/// POOLS: a pool that lives, or one of the last that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct PoolRecord {
+    pub pid: u32,
+    pub boot_id: u128,
+    pub pid_namespace: u64,
+    pub nonce: u64,
+    pub started: u64,
+    pub workers: u32,
+    pub serves: ServesRecord,
+    pub asked: Asked,
+    pub log: Option<String>,
+    /// When and how it ended.
+    pub ended: Option<(u64, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum ServesRecord {
+    AllQueues,
+    Queues(Vec<String>),
+    Run(u64),
+}
+
+/// What a pool was asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Asked {
+    /// To work.
+    Work,
+    /// To start nothing more and end when its jobs have.
+    Stop,
+    /// To end its jobs and itself.
+    StopNow,
+}
+
+pub(super) fn queue_name(text: &str) -> Result<QueueName, StoreError> {
+    text.parse().map_err(|_| damaged_name("queue name"))
+}

@@ -1,0 +1,220 @@
+//! Runs: batches that are typed again to continue them.
+//!
+//! A run's identity is its whole input and folder. If the newest run of an identity has jobs that could still
+//! run, it was cut off, and the same line goes on with it; else the line begins a new run.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use redb::ReadableTable;
+
+use super::StoreError;
+use super::claim::Serves;
+use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_of_code};
+use super::tables::{COUNTS, LANES, QUEUES, Record, Snapshot, Tx};
+use crate::model::{JobSpec, LaneId, Millis, QueueName, StateKind};
+
+/// What a `run` brings.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// What makes it the same run when it is typed again.
+    pub identity: u128,
+    /// The line that continues it.
+    pub line: String,
+    /// Where it was typed.
+    pub folder: PathBuf,
+    /// The flags that its jobs are enqueued with.
+    pub flags: String,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunInfo {
+    /// The lane of its jobs.
+    pub lane: LaneId,
+    /// What people call it.
+    pub number: u64,
+    /// The line that continues it.
+    pub line: String,
+    /// Where that line was typed.
+    pub folder: PathBuf,
+    /// The flags that its jobs were enqueued with.
+    pub flags: String,
+    /// When it began.
+    pub created: Millis,
+    /// How many of its jobs are in each state.
+    pub counts: BTreeMap<StateKind, u64>,
+}
+
+impl RunInfo {
+    /// How many jobs it has.
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// How many of its jobs have not ended.
+    pub fn unfinished(&self) -> u64 {
+        self.counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum()
+    }
+}
+
+/// How a run starts.
+#[derive(Debug)]
+pub enum RunStart {
+    /// Anew.
+    New(RunInfo),
+    /// Where it was cut off.
+    Continued(RunInfo),
+}
+
+impl RunStart {
+    /// The run, however it started.
+    pub fn info(&self) -> &RunInfo {
+        match self {
+            Self::New(info) | Self::Continued(info) => info,
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Continues the newest run of this identity if it was cut off and `fresh` does not forbid it; else begins
+    /// a run of `specs`.
+    pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<RunStart, StoreError> {
+        let newest: Option<u64> = self.tables.runs.get(run.identity)?;
+        if let Some(lane) = newest.filter(|_| !fresh)
+            && let Some(info) = run_info(self.tables.lanes.open()?, self.tables.counts.open()?, LaneId(lane))?
+            && info.unfinished() > 0
+        {
+            return Ok(RunStart::Continued(info));
+        }
+        self.begin_run(run, specs).map(RunStart::New)
+    }
+
+    fn begin_run(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<RunInfo, StoreError> {
+        self.take_over_ids(run.identity, specs)?;
+        let number = self.head.next_run;
+        self.head.next_run += 1;
+        let record = RunRecord {
+            number,
+            identity: run.identity,
+            line: run.line.clone(),
+            folder: run.folder.as_os_str().as_bytes().to_vec(),
+            created: self.now.0,
+            flags: run.flags.clone(),
+        };
+        let queue = QueueName::default_queue().as_str().to_owned();
+        let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
+        self.tables.runs.put(run.identity, &lane.0)?;
+        self.enqueue_into(lane, specs)?;
+        let counts = BTreeMap::from([(StateKind::Pending, specs.len() as u64)]);
+        Ok(info(lane, record, counts))
+    }
+
+    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity.
+    fn take_over_ids(&mut self, identity: u128, specs: &[JobSpec]) -> Result<(), StoreError> {
+        for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
+            let Some(seq) = self.find(id)? else { continue };
+            let record = self.job(seq)?;
+            if !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {
+                return Err(StoreError::Duplicate(id.clone()));
+            }
+            self.release_id(seq)?;
+        }
+        Ok(())
+    }
+
+    fn run_identity(&mut self, record: &JobRecord) -> Result<Option<u128>, StoreError> {
+        let lane: Option<LaneRecord> = self.tables.lanes.get(record.lane)?;
+        Ok(lane.and_then(|lane| match lane.kind {
+            LaneKind::Run(run) => Some(run.identity),
+            LaneKind::Queue => None,
+        }))
+    }
+
+    /// The run that owns a lane, if one does.
+    pub fn run_of_lane(&mut self, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
+        run_info(self.tables.lanes.open()?, self.tables.counts.open()?, lane)
+    }
+}
+
+impl Snapshot {
+    /// One run.
+    pub fn run(&self, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
+        run_info(&self.open(LANES)?, &self.open(COUNTS)?, lane)
+    }
+
+    /// How many jobs of the lanes that `serves` names could still run without a person, those that any pool
+    /// holds included.
+    pub fn unfinished(&self, serves: &Serves) -> Result<u64, StoreError> {
+        let mut lanes = Vec::new();
+        for row in self.open(QUEUES)?.range::<(&str, u64)>(..)? {
+            let key = row?.0;
+            let (queue, lane) = key.value();
+            if serves.queue(queue) {
+                lanes.push(lane);
+            }
+        }
+        if let Serves::Run(lane) = serves {
+            lanes.push(lane.0);
+        }
+        let counts = self.open(COUNTS)?;
+        let mut unfinished = 0;
+        for lane in lanes {
+            let counts = lane_counts(&counts, lane)?;
+            unfinished += counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, n)| n).sum::<u64>();
+        }
+        Ok(unfinished)
+    }
+
+    /// The runs that have jobs which could still run.
+    pub fn unfinished_runs(&self) -> Result<Vec<RunInfo>, StoreError> {
+        let (lanes, counts) = (self.open(LANES)?, self.open(COUNTS)?);
+        let mut unfinished = std::collections::BTreeSet::new();
+        for row in counts.range::<(u64, u8)>(..)? {
+            let (lane, state) = row?.0.value();
+            if !state_of_code(state)?.has_ended() {
+                unfinished.insert(lane);
+            }
+        }
+        let infos = unfinished.into_iter().map(|lane| run_info(&lanes, &counts, LaneId(lane)));
+        Ok(infos.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+}
+
+fn run_info(
+    lanes: &impl ReadableTable<u64, Record>,
+    counts: &impl ReadableTable<(u64, u8), Record>,
+    lane: LaneId,
+) -> Result<Option<RunInfo>, StoreError> {
+    let record: Option<LaneRecord> = super::tables::get(lanes, lane.0)?;
+    match record.map(|record| record.kind) {
+        Some(LaneKind::Run(run)) => Ok(Some(info(lane, run, lane_counts(counts, lane.0)?))),
+        Some(LaneKind::Queue) | None => Ok(None),
+    }
+}
+
+fn info(lane: LaneId, run: RunRecord, counts: BTreeMap<StateKind, u64>) -> RunInfo {
+    RunInfo {
+        lane,
+        number: run.number,
+        line: run.line,
+        folder: PathBuf::from(std::ffi::OsString::from_vec(run.folder)),
+        flags: run.flags,
+        created: Millis(run.created),
+        counts,
+    }
+}
+
+/// The counts of one lane.
+pub(super) fn lane_counts(
+    counts: &impl ReadableTable<(u64, u8), Record>,
+    lane: u64,
+) -> Result<BTreeMap<StateKind, u64>, StoreError> {
+    let mut found = BTreeMap::new();
+    for row in counts.range((lane, 0)..=(lane, u8::MAX))? {
+        let (key, count) = row?;
+        found.insert(state_of_code(key.value().1)?, super::codec::decode("COUNTS", count.value())?);
+    }
+    Ok(found)
+}

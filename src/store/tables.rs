@@ -1,0 +1,280 @@
+//! The tables, and the two ways to see them: [`Tx`] inside a write transaction, [`Snapshot`] in a read one.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StoreError;
+use super::codec::{decode, encode};
+use super::records::{Generations, Head};
+use crate::model::{Millis, Settings};
+
+/// Version of the tables below. A file of another version is refused.
+pub(super) const SCHEMA_VERSION: u32 = 1;
+
+/// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
+pub(super) type Record = &'static [u8];
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $constant:ident, $field:ident: $key:ty => $value:ty;)*) => {
+        $($(#[$doc])* pub(super) const $constant: TableDefinition<'static, $key, $value> =
+            TableDefinition::new(stringify!($field));)*
+
+        /// The tables of a write transaction, each opened when it is first used.
+        pub(super) struct Tables<'t> {
+            $(pub(super) $field: Lazy<'t, $key, $value>,)*
+        }
+
+        impl<'t> Tables<'t> {
+            pub(super) fn new(txn: &'t WriteTransaction) -> Self {
+                Self { $($field: Lazy { txn, definition: $constant, table: None },)* }
+            }
+
+            /// Makes every table, so that a reader finds them all.
+            pub(super) fn open_all(&mut self) -> Result<(), StoreError> {
+                $(self.$field.open()?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+tables! {
+    /// `schema`, `head`, `generations` → their records.
+    META, meta: &'static str => Record;
+    /// (queue, or "" for all; setting) → text.
+    CONFIG, config: (&'static str, &'static str) => Record;
+    /// lane → [`super::records::LaneRecord`].
+    LANES, lanes: u64 => Record;
+    /// (queue, lane): the published lanes that ordinary pools serve.
+    QUEUES, queues: (&'static str, u64) => ();
+    /// identity of a run → its newest lane.
+    RUNS, runs: u128 => Record;
+    /// seq → [`super::records::JobRecord`].
+    JOBS, jobs: u64 => Record;
+    /// seq → [`super::records::SpecRecord`].
+    SPECS, specs: u64 => Record;
+    /// An id that a user gave → seq.
+    IDS, ids: &'static str => Record;
+    /// (scope, key) → seq: for enqueueing once.
+    KEYS, keys: (u128, u128) => Record;
+    /// (lane, rank, seq): what is pending, in the order in which it is claimed.
+    READY, ready: (u64, u8, u64) => ();
+    /// (due, seq): what is scheduled or failed. Its first key is the next deadline.
+    SCHEDULE, schedule: (u64, u64) => ();
+    /// (pool, seq): what is processing. The lease itself is in the job's state.
+    LEASES, leases: (&'static str, u64) => ();
+    /// (state, ended at, seq): what has ended.
+    FINISHED, finished: (u8, u64, u64) => ();
+    /// (seq, seq that it needs) → whether that is settled.
+    NEEDS, needs: (u64, u64) => Record;
+    /// (seq, seq that needs it): the mirror of NEEDS.
+    NEEDED_BY, needed_by: (u64, u64) => ();
+    /// (tag, value, seq).
+    TAGS, tags: (&'static str, &'static str, u64) => ();
+    /// (lane, state) → how many; no rows of zero.
+    COUNTS, counts: (u64, u8) => Record;
+    /// (seq, attempt) → [`super::records::AttemptRecord`].
+    ATTEMPTS, attempts: (u64, u32) => Record;
+    /// (seq, attempt, stream) → bytes, with the codec's header.
+    OUTPUT, output: (u64, u32, u8) => Record;
+    /// hash → [`super::records::EnvRecord`].
+    ENVS, envs: u128 => Record;
+    /// hash → how many jobs share it.
+    ENV_REFS, env_refs: u128 => Record;
+    /// pool → [`super::records::PoolRecord`].
+    POOLS, pools: &'static str => Record;
+}
+
+/// A table that is opened when it is first used.
+pub(super) struct Lazy<'t, K: Key + 'static, V: Value + 'static> {
+    txn: &'t WriteTransaction,
+    definition: TableDefinition<'static, K, V>,
+    table: Option<Table<'t, K, V>>,
+}
+
+impl<'t, K: Key + 'static, V: Value + 'static> Lazy<'t, K, V> {
+    pub(super) fn open(&mut self) -> Result<&mut Table<'t, K, V>, StoreError> {
+        if self.table.is_none() {
+            self.table = Some(self.txn.open_table(self.definition)?);
+        }
+        self.table.as_mut().ok_or_else(|| StoreError::Damaged("a table is not open".to_owned()))
+    }
+}
+
+impl<K: Key + 'static> Lazy<'_, K, ()> {
+    pub(super) fn add<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<(), StoreError> {
+        self.open()?.insert(key, ())?;
+        Ok(())
+    }
+
+    pub(super) fn take<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<(), StoreError> {
+        self.open()?.remove(key)?;
+        Ok(())
+    }
+}
+
+impl<K: Key + 'static> Lazy<'_, K, Record> {
+    pub(super) fn put<'k>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+        record: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        let bytes = encode(record)?;
+        self.open()?.insert(key, bytes.as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn get<'k, T: DeserializeOwned>(
+        &mut self,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<T>, StoreError> {
+        get(self.open()?, key)
+    }
+
+    pub(super) fn delete<'k>(&mut self, key: impl Borrow<K::SelfType<'k>>) -> Result<(), StoreError> {
+        self.open()?.remove(key)?;
+        Ok(())
+    }
+}
+
+/// The record of `key`.
+pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
+    table: &impl ReadableTable<K, Record>,
+    key: impl Borrow<K::SelfType<'k>>,
+) -> Result<Option<T>, StoreError> {
+    table.get(key)?.map(|bytes| decode(std::any::type_name::<T>(), bytes.value())).transpose()
+}
+
+/// A write transaction at work.
+pub struct Tx<'t> {
+    pub(super) tables: Tables<'t>,
+    pub(super) now: Millis,
+    pub(super) head: Head,
+    pub(super) generations: Generations,
+    /// The settings of the queues that this transaction met.
+    pub(super) settings: BTreeMap<String, Settings>,
+    count_changes: BTreeMap<(u64, u8), i64>,
+    /// Whether there is anything to commit.
+    changed: bool,
+}
+
+impl<'t> Tx<'t> {
+    /// Begins at `now`, or at the newest time of the file if that is later.
+    pub(super) fn begin(txn: &'t WriteTransaction, now: Millis) -> Result<Self, StoreError> {
+        let mut tables = Tables::new(txn);
+        let mut head: Head = tables.meta.get("head")?.unwrap_or_default();
+        let generations = tables.meta.get("generations")?.unwrap_or_default();
+        head.newest = head.newest.max(now.0);
+        let now = Millis(head.newest);
+        Ok(Self {
+            tables,
+            now,
+            head,
+            generations,
+            settings: BTreeMap::new(),
+            count_changes: BTreeMap::new(),
+            changed: false,
+        })
+    }
+
+    /// The time of this transaction: never behind the newest time in the file.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// Where the generations stand, this transaction's own moves included.
+    pub fn generations(&self) -> Generations {
+        self.generations
+    }
+
+    /// There is something to commit.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// There is more to claim, now or at a due time: waiting pools look.
+    pub(super) fn ring_for_work(&mut self) {
+        self.generations.work += 1;
+        self.changed = true;
+    }
+
+    /// A person asked something of a pool: it looks.
+    pub(super) fn ring_for_control(&mut self) {
+        self.generations.control += 1;
+        self.changed = true;
+    }
+
+    /// One more, or one fewer, job of `state` in `lane`.
+    pub(super) fn count(&mut self, lane: u64, state: u8, change: i64) {
+        *self.count_changes.entry((lane, state)).or_default() += change;
+    }
+
+    /// Writes what was gathered in memory.
+    pub(super) fn flush(mut self) -> Result<(), StoreError> {
+        for ((lane, state), change) in std::mem::take(&mut self.count_changes) {
+            if change == 0 {
+                continue;
+            }
+            let before: u64 = self.tables.counts.get((lane, state))?.unwrap_or_default();
+            let after = before
+                .checked_add_signed(change)
+                .ok_or_else(|| StoreError::Damaged("a count would fall below zero".to_owned()))?;
+            if after == 0 {
+                self.tables.counts.delete((lane, state))?;
+            } else {
+                self.tables.counts.put((lane, state), &after)?;
+            }
+        }
+        self.tables.meta.put("head", &self.head)?;
+        self.tables.meta.put("generations", &self.generations)
+    }
+}
+
+/// The queue as it was at one moment. It pins pages of the file: take a new one for each look, and hold none
+/// while waiting.
+pub struct Snapshot {
+    txn: ReadTransaction,
+}
+
+impl Snapshot {
+    pub(super) fn new(txn: ReadTransaction) -> Self {
+        Self { txn }
+    }
+
+    pub(super) fn open<K: Key + 'static, V: Value + 'static>(
+        &self,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>, StoreError> {
+        Ok(self.txn.open_table(definition)?)
+    }
+
+    pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
+        &self,
+        definition: TableDefinition<'static, K, Record>,
+        key: impl Borrow<K::SelfType<'k>>,
+    ) -> Result<Option<T>, StoreError> {
+        get(&self.open(definition)?, key)
+    }
+
+    pub(super) fn head(&self) -> Result<Head, StoreError> {
+        self.get(META, "head")?.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))
+    }
+
+    /// Where the generations stand.
+    pub fn generations(&self) -> Result<Generations, StoreError> {
+        self.get(META, "generations").map(Option::unwrap_or_default)
+    }
+
+    /// The newest time in the file.
+    pub fn newest(&self) -> Result<Millis, StoreError> {
+        Ok(Millis(self.head()?.newest))
+    }
+}

@@ -1,0 +1,84 @@
+//! The turnstile: whose turn it is to become the writer.
+//!
+//! redb's writer lock has neither a time-out nor an order: a pool that commits without pause was measured to
+//! keep an `enqueue` out for seconds. So whoever wants to write first takes `flock(run/turn)` and lets go as
+//! soon as it is the writer: the writer before it is then the only one that it waited for.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+use std::{io, thread};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+/// How long a wait for the file may take before the user is told.
+const WORTH_SAYING: Duration = Duration::from_secs(2);
+
+/// Told once for each wait that takes over two seconds, from a thread of its own.
+pub type OnWait = Box<dyn Fn() + Send + Sync>;
+
+pub(super) struct Turnstile {
+    file: File,
+}
+
+/// A place at the turnstile; let go by dropping it.
+pub(super) struct Turn<'t>(&'t File);
+
+impl Turnstile {
+    /// Opens `run/turn`, made if it is missing. Opened for reading, so that closing it rings no bell.
+    pub(super) fn open(run: &Path) -> io::Result<Self> {
+        let path = run.join("turn");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => rustix::fs::open(&path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR)?,
+            opened => opened?,
+        };
+        Ok(Self { file: file.into() })
+    }
+
+    /// Waits for its turn.
+    pub(super) fn take(&self, on_wait: &OnWait) -> io::Result<Turn<'_>> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Turn(&self.file)),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(error.into()),
+        }
+        patiently(on_wait, || {
+            loop {
+                match rustix::fs::flock(&self.file, FlockOperation::LockExclusive) {
+                    Err(Errno::INTR) => {}
+                    done => return done,
+                }
+            }
+        })?;
+        Ok(Turn(&self.file))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Cannot fail on an open file; if it did, the end of the process would let go.
+        let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Does what may block, and tells if it takes long.
+pub(super) fn patiently<T>(on_wait: &OnWait, block: impl FnOnce() -> T) -> T {
+    let over = Mutex::new(false);
+    let ended = Condvar::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let guard = over.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = ended.wait_timeout_while(guard, WORTH_SAYING, |over| !*over);
+            if waited.is_ok_and(|(over, _)| !*over) {
+                on_wait();
+            }
+        });
+        let done = block();
+        *over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        ended.notify_one();
+        done
+    })
+}
