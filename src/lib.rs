@@ -1,6 +1,7 @@
 //! A background job queue for the terminal.
 
 pub mod model;
+pub mod queue;
 pub mod store;
 /// The command line.
 pub mod cli {

@@ -71,16 +71,4 @@ impl Tx<'_> {
         }
         Ok(plan)
     }
-
-    /// Which of `pool`'s claimed jobs a person asked to cancel.
-    pub fn cancels_asked(&mut self, pool: &crate::model::PoolId) -> Result<Vec<Seq>, StoreError> {
-        let mut asked = Vec::new();
-        for held in self.leases(pool)? {
-            let seq = held.token.seq();
-            if matches!(self.job(seq)?.state, StateRecord::Processing { cancel_asked: true, .. }) {
-                asked.push(seq);
-            }
-        }
-        Ok(asked)
-    }
 }

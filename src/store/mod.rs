@@ -46,7 +46,7 @@ pub use enqueue::Enqueued;
 pub use error::StoreError;
 pub use finish::Finished;
 pub use open::{Store, panic_is_fenced};
-pub use pools::{Held, PoolInfo};
+pub use pools::{Control, Held, PoolInfo};
 pub use query::{Cursor, Page};
 pub use records::{Asked, Generations};
 pub use runs::{NewRun, RunInfo, RunStart};

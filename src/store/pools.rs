@@ -8,8 +8,8 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::claim::{Serves, Token};
-use super::records::{Asked, PoolRecord, ServesRecord, StateRecord, queue_name};
-use super::tables::{POOLS, Snapshot, Tx};
+use super::records::{Asked, JobRecord, PoolRecord, ServesRecord, StateRecord, queue_name};
+use super::tables::{JOBS, POOLS, Snapshot, Tx};
 use crate::model::{ENDED_POOLS_KEPT, LaneId, Lease, Millis, PoolId, Seq};
 
 /// A pool as its row tells.
@@ -174,7 +174,32 @@ impl Tx<'_> {
     }
 }
 
+/// What a person asked of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Of the pool itself.
+    pub asked: Asked,
+    /// The jobs that it holds and should end.
+    pub cancels: Vec<Seq>,
+}
+
 impl Snapshot {
+    /// What a pool that lives was asked; `None` if it is not registered, or no longer.
+    pub fn control(&self, id: &PoolId) -> Result<Option<Control>, StoreError> {
+        let Some(record) = self.get::<_, PoolRecord>(POOLS, id.as_str())? else { return Ok(None) };
+        if record.ended.is_some() {
+            return Ok(None);
+        }
+        let mut cancels = Vec::new();
+        for seq in self.held_by(id)? {
+            let job: Option<JobRecord> = self.get(JOBS, seq.0)?;
+            if job.is_some_and(|job| matches!(job.state, StateRecord::Processing { cancel_asked: true, .. })) {
+                cancels.push(seq);
+            }
+        }
+        Ok(Some(Control { asked: record.asked, cancels }))
+    }
+
     /// All pools, ended ones too.
     pub fn pools(&self) -> Result<Vec<PoolInfo>, StoreError> {
         list(&self.open(POOLS)?)

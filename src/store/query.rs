@@ -154,12 +154,12 @@ impl Snapshot {
     fn newest_finished(&self, kind: StateKind, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
         let code = state_code(kind);
         let (at, seq) = cursor.before.unwrap_or((u64::MAX, u64::MAX));
-        let rows = self.open(FINISHED)?.range((code, 0, 0)..(code, at, seq))?.rev().take(limit);
-        let key = |row: Result<(redb::AccessGuard<'_, (u8, u64, u64)>, _), redb::StorageError>| {
+        let mut keys = Vec::new();
+        for row in self.open(FINISHED)?.range((code, 0, 0)..(code, at, seq))?.rev().take(limit) {
             let (_, at, seq) = row?.0.value();
-            Ok((at, seq))
-        };
-        rows.map(key).collect()
+            keys.push((at, seq));
+        }
+        Ok(keys)
     }
 
     fn latest_due(&self, kind: StateKind, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
