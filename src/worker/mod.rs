@@ -1,0 +1,5 @@
+//! The pool: what runs jobs, and how pools know of each other.
+
+#![allow(dead_code, unused_imports)]
+
+pub(crate) mod board;
