@@ -5,8 +5,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use super::*;
 use crate::model::{Lease, Millis, Outcome, Seq};
+use crate::worker::bell::{Bell, Ring};
+
+/// Longer than anything that must come may take on the busiest machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with all that a bell watches.
+fn queue_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("run")).unwrap();
+    fs::write(folder.path().join("queue.redb"), "").unwrap();
+    folder
+}
 
 fn slot(seq: u64, stage: Stage) -> Slot {
     Slot { seq: Seq(seq), lease: Lease(seq + 1000), attempt: 3, worker: 7, stage }
@@ -282,6 +296,32 @@ fn removing_what_is_gone_is_no_error() {
     pool.remove().unwrap();
 }
 
+#[test]
+fn whoever_only_looks_rings_no_bell() {
+    let folder = queue_folder();
+    let pool = PoolFile::create(&folder.path().join("run"), 1).unwrap();
+    let mut bell = Bell::new(folder.path()).unwrap();
+    pool.write(0, &slot(1, starting())).unwrap();
+    pool.clear(0).unwrap();
+    pool.write(5, &slot(2, running())).unwrap();
+    read(&pool.path).unwrap().unwrap();
+    assert_eq!(probe(&pool.path).unwrap(), Life::Alive);
+    assert_eq!(bell.wait(Some(Duration::ZERO)).unwrap(), Ring::TimedOut);
+    assert!(bell.take_closed().is_empty());
+}
+
+#[test]
+fn an_orderly_end_rings() {
+    let folder = queue_folder();
+    let pool = PoolFile::create(&folder.path().join("run"), 1).unwrap();
+    let id = pool.id().clone();
+    let mut bell = Bell::new(folder.path()).unwrap();
+    pool.remove().unwrap();
+    assert_eq!(bell.wait(Some(PATIENCE)).unwrap(), Ring::Changed);
+    assert!(bell.take_closed().contains(&id));
+    assert!(bell.take_closed().is_empty());
+}
+
 /// A pool in a process of its own, which lives until it is killed or this value is dropped.
 struct PoolProcess {
     child: Child,
@@ -324,15 +364,34 @@ fn the_pool_process() {
 }
 
 #[test]
-fn a_killed_pool_is_dead_and_leaves_its_board() {
-    let run = tempfile::tempdir().unwrap();
-    let pool = PoolProcess::start(run.path());
-    let pid = pool.child.id();
-    let path = run.path().join(pool.id.as_str());
+fn a_killed_pool_rings_is_dead_and_leaves_its_board() {
+    let folder = queue_folder();
+    let run = folder.path().join("run");
+    let pool = PoolProcess::start(&run);
+    let (id, pid) = (pool.id.clone(), pool.child.id());
+    let path = run.join(id.as_str());
+    let mut bell = Bell::new(folder.path()).unwrap();
     assert_eq!(probe(&path).unwrap(), Life::Alive);
     pool.kill();
+    assert_eq!(bell.wait(Some(PATIENCE)).unwrap(), Ring::Changed);
+    assert_eq!(bell.take_closed(), [id].into());
     assert_eq!(probe(&path).unwrap(), Life::Dead);
     let board = read(&path).unwrap().unwrap();
     assert_eq!(board.identity.pid, pid);
     assert_eq!(board.slots, [slot(42, running())]);
+}
+
+/// The bell may ring before the killer has seen the death.
+#[test]
+fn the_first_ring_of_a_death_is_enough() {
+    let folder = queue_folder();
+    let run = folder.path().join("run");
+    for _ in 0..20 {
+        let mut pool = PoolProcess::start(&run);
+        let mut bell = Bell::new(folder.path()).unwrap();
+        pool.child.kill().unwrap();
+        assert_eq!(bell.wait(Some(PATIENCE)).unwrap(), Ring::Changed);
+        assert_eq!(probe_after_close(&run.join(pool.id.as_str())).unwrap(), Life::Dead);
+        pool.child.wait().unwrap();
+    }
 }
