@@ -1,10 +1,4 @@
 //! A background job queue for the terminal.
 
+pub mod cli;
 pub mod model;
-/// The command line.
-pub mod cli {
-    /// Runs it.
-    pub fn run() -> std::process::ExitCode {
-        std::process::ExitCode::SUCCESS
-    }
-}
