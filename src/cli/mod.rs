@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod bytes;
+mod discover;
 
 /// Runs it.
 pub fn run() -> std::process::ExitCode {
