@@ -4,6 +4,7 @@
 
 mod bytes;
 mod discover;
+mod input;
 
 /// Runs it.
 pub fn run() -> std::process::ExitCode {
