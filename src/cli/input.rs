@@ -1,0 +1,102 @@
+//! From texts to jobs: one JSON object, one command, or a batch of either, a line each.
+//!
+//! Reading the file or standard input is the caller's; what is here only turns bytes into [`JobSpec`]s or
+//! says what is wrong with them.
+
+mod error;
+mod job_json;
+mod lines;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(crate) use error::{At, InputError, Problem};
+pub(crate) use lines::{Batch, Format, Warning, lines};
+
+use crate::model::{Command, Environment, JobSpec, QueueName, TimeLimit};
+
+/// What a job takes over from the process that enqueues it, unless its text says otherwise.
+#[derive(Debug, Clone)]
+pub(crate) struct Base {
+    /// Where that process is; absolute.
+    pub cwd: PathBuf,
+    /// Its variables, already without those that jobs do not inherit.
+    pub env: Arc<Environment>,
+    /// The queue of jobs that name none.
+    pub queue: QueueName,
+    /// What was asked for on the command line.
+    pub max_retries: Option<u32>,
+    /// What was asked for on the command line.
+    pub timeout: Option<TimeLimit>,
+    /// How many bytes of arguments and environment `execve` takes here.
+    pub exec_bytes_max: usize,
+}
+
+/// The job of one JSON object.
+pub(crate) fn job(text: &[u8], base: &Base) -> Result<JobSpec, InputError> {
+    let start = text.trim_ascii_start();
+    if start.starts_with(b"{") {
+        job_json::parse(text, &Maker::new(base))
+    } else {
+        Err(Problem::no_object(start).into())
+    }
+}
+
+/// The job of one shell command, taken as it is.
+pub(crate) fn shell(text: Vec<u8>, base: &Base) -> Result<JobSpec, InputError> {
+    Ok(Maker::new(base).command(Command::Shell(text))?)
+}
+
+/// The job of a program and its arguments.
+pub(crate) fn argv(words: Vec<Vec<u8>>, base: &Base) -> Result<JobSpec, InputError> {
+    Ok(Maker::new(base).command(Command::Argv(words))?)
+}
+
+/// Makes jobs of one base.
+struct Maker<'a> {
+    base: &'a Base,
+    /// The job that says nothing itself, with an empty environment.
+    template: JobSpec,
+    /// Bytes that `execve` takes beside the base's environment; 0 when that one is not valid.
+    room: usize,
+}
+
+impl<'a> Maker<'a> {
+    fn new(base: &'a Base) -> Self {
+        let template = JobSpec {
+            queue: base.queue.clone(),
+            max_retries: base.max_retries,
+            timeout: base.timeout,
+            ..JobSpec::new(Command::Shell(Vec::new()), base.cwd.clone())
+        };
+        let sample = JobSpec { env: Arc::clone(&base.env), ..JobSpec::new(Command::Shell(b":".to_vec()), "/") };
+        let valid = sample.check(base.exec_bytes_max).is_ok();
+        // A pointer and two separators each, rounded up: too much is safe here, see `finish`.
+        let bytes: usize = base.env.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+        let room = if valid { base.exec_bytes_max.saturating_sub(bytes) } else { 0 };
+        Self { base, template, room }
+    }
+
+    fn start(&self, command: Command) -> JobSpec {
+        JobSpec { command, ..self.template.clone() }
+    }
+
+    /// Checks a job that was started here and gives it its environment.
+    fn finish(&self, mut spec: JobSpec) -> Result<JobSpec, Problem> {
+        // Going through the environment for each of a million jobs would take most of the time, and it is
+        // the same for all: what fits beside it is fine, and only the rest needs the full check.
+        let fits = self.room > 0 && spec.check(self.room).is_ok();
+        spec.env = Arc::clone(&self.base.env);
+        if !fits {
+            spec.check(self.base.exec_bytes_max)?;
+        }
+        Ok(spec)
+    }
+
+    fn command(&self, command: Command) -> Result<JobSpec, Problem> {
+        self.finish(self.start(command))
+    }
+}
+
+#[cfg(test)]
+mod tests;
