@@ -4,4 +4,4 @@ pub mod cli;
 pub mod model;
 pub mod queue;
 pub mod store;
-pub(crate) mod worker;
+pub mod worker;

@@ -9,7 +9,7 @@ use redb::ReadableTable;
 use super::StoreError;
 use super::claim::{Serves, Token};
 use super::records::{Asked, JobRecord, PoolRecord, ServesRecord, StateRecord, queue_name};
-use super::tables::{JOBS, POOLS, Snapshot, Tx};
+use super::tables::{JOBS, LEASES, POOLS, Record, Snapshot, Tx, get};
 use crate::model::{ENDED_POOLS_KEPT, LaneId, Lease, Millis, PoolId, Seq};
 
 /// A pool as its row tells.
@@ -124,21 +124,7 @@ impl Tx<'_> {
 
     /// The leases that a pool holds.
     pub fn leases(&mut self, id: &PoolId) -> Result<Vec<Held>, StoreError> {
-        let name = id.as_str();
-        let mut seqs = Vec::new();
-        for row in self.tables.leases.open()?.range((name, 0)..=(name, u64::MAX))? {
-            seqs.push(Seq(row?.0.value().1));
-        }
-        let mut held = Vec::with_capacity(seqs.len());
-        for seq in seqs {
-            let record = self.job(seq)?;
-            let StateRecord::Processing { lease, .. } = record.state else {
-                return Err(StoreError::Damaged(format!("job {} is in LEASES but not processing", seq.0)));
-            };
-            let token = Token::of_dead_pool(seq, Lease(lease));
-            held.push(Held { token, attempt: record.attempts.saturating_add(1) });
-        }
-        Ok(held)
+        leases(self.tables.leases.open()?, self.tables.jobs.open()?, id)
     }
 
     /// Moves a pool that holds no lease to those that have ended. Says whether it was still there.
@@ -200,13 +186,37 @@ impl Snapshot {
         Ok(Some(Control { asked: record.asked, cancels }))
     }
 
+    /// The leases that a pool holds.
+    pub fn leases(&self, id: &PoolId) -> Result<Vec<Held>, StoreError> {
+        leases(&self.open(LEASES)?, &self.open(JOBS)?, id)
+    }
+
     /// All pools, ended ones too.
     pub fn pools(&self) -> Result<Vec<PoolInfo>, StoreError> {
         list(&self.open(POOLS)?)
     }
 }
 
-fn list(table: &impl ReadableTable<&'static str, super::tables::Record>) -> Result<Vec<PoolInfo>, StoreError> {
+fn leases(
+    rows: &impl ReadableTable<(&'static str, u64), ()>,
+    jobs: &impl ReadableTable<u64, Record>,
+    id: &PoolId,
+) -> Result<Vec<Held>, StoreError> {
+    let name = id.as_str();
+    let mut held = Vec::new();
+    for row in rows.range((name, 0)..=(name, u64::MAX))? {
+        let seq = row?.0.value().1;
+        let record: Option<JobRecord> = get(jobs, seq)?;
+        let Some(JobRecord { state: StateRecord::Processing { lease, .. }, attempts, .. }) = record else {
+            return Err(StoreError::Damaged(format!("job {seq} is in LEASES but not processing")));
+        };
+        let token = Token::of_dead_pool(Seq(seq), Lease(lease));
+        held.push(Held { token, attempt: attempts.saturating_add(1) });
+    }
+    Ok(held)
+}
+
+fn list(table: &impl ReadableTable<&'static str, Record>) -> Result<Vec<PoolInfo>, StoreError> {
     let mut pools = Vec::new();
     for row in table.range::<&str>(..)? {
         let (id, record) = row?;

@@ -18,7 +18,7 @@ use super::records::{
 use super::tables::{
     ATTEMPTS, COUNTS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, READY, Record, SCHEDULE, SPECS, Snapshot, get,
 };
-use crate::model::{Attempt, Job, JobId, LaneId, Output, PoolId, Seq, StateKind, Stream};
+use crate::model::{Attempt, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream};
 
 /// Where a page of jobs left off.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,12 @@ impl Snapshot {
             *counts.entry(kind).or_default() += decode::<u64>("COUNTS", count.value())?;
         }
         Ok(counts)
+    }
+
+    /// When the next job becomes ready by itself.
+    pub fn next_due(&self) -> Result<Option<Millis>, StoreError> {
+        let first = self.open(SCHEDULE)?.range::<(u64, u64)>(..)?.next();
+        Ok(first.transpose()?.map(|(key, _)| Millis(key.value().0)))
     }
 
     /// The seq of the job that `id` names.
@@ -272,8 +278,8 @@ impl JobTables {
             },
             progress: record.progress()?,
             max_retries,
-            created: crate::model::Millis(record.created),
-            updated: crate::model::Millis(record.updated),
+            created: Millis(record.created),
+            updated: Millis(record.updated),
             last_attempt: last.map(|attempt| attempt.attempt(record.attempts)).transpose()?,
         })
     }

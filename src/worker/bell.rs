@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Why a wait ended. Where several reasons came together, the first of these is told first and the others
 /// by the next waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Ring {
+pub enum Ring {
     /// The queue is no longer where it was: it was moved, deleted or replaced, or its folder was.
     Moved,
     /// Somebody called [`Waker::wake`].
@@ -51,7 +51,7 @@ pub(crate) enum Ring {
 
 /// Waits for a queue.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub struct Bell {
     queue: PathBuf,
     /// Device and inode of what `queue` led to at the start.
     file: (u64, u64),
@@ -73,12 +73,12 @@ struct Deaf {
 
 /// Ends a wait from another thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Waker(Arc<OwnedFd>);
+pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {
     /// Makes the bell's wait, or else its next one, answer [`Ring::Woken`]: once, however often this is
     /// called until then.
-    pub(crate) fn wake(&self) {
+    pub fn wake(&self) {
         // It can fail only when the count is full, and then there is a wake to come.
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
@@ -87,7 +87,7 @@ impl Waker {
 impl Bell {
     /// The bell of the queue in `folder`, which holds `queue.redb` and `run/`. An absolute path keeps it
     /// right when this process changes its folder.
-    pub(crate) fn new(folder: &Path) -> io::Result<Self> {
+    pub fn new(folder: &Path) -> io::Result<Self> {
         Self::with_watches(folder, Watches::new)
     }
 
@@ -113,12 +113,12 @@ impl Bell {
 
     /// Why inotify cannot be had, if it cannot: the bell then rings [`Ring::Changed`] every 250 ms,
     /// whether anything changed or not.
-    pub(crate) fn is_deaf(&self) -> Option<&str> {
+    pub fn is_deaf(&self) -> Option<&str> {
         self.deaf.as_ref().map(|deaf| deaf.why)
     }
 
     /// Rings [`Ring::Changed`] also when `file` is modified, until it is deleted.
-    pub(crate) fn also_watch(&mut self, file: &Path) -> io::Result<()> {
+    pub fn also_watch(&mut self, file: &Path) -> io::Result<()> {
         match self.watches.as_ref().map(|watches| watches.also(file)) {
             Some(Err(error)) => self.go_deaf(error),
             Some(Ok(())) | None => Ok(()),
@@ -126,19 +126,19 @@ impl Bell {
     }
 
     /// What ends this bell's waits from elsewhere.
-    pub(crate) fn waker(&self) -> Waker {
+    pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.wakes))
     }
 
     /// The pools whose files were closed or deleted since this was asked last: the ones to ask
     /// [`probe_after_close`](super::board::probe_after_close) about. A hint: a deaf bell knows of none,
     /// and one that was not listened to for too long may have forgotten some.
-    pub(crate) fn take_closed(&mut self) -> BTreeSet<PoolId> {
+    pub fn take_closed(&mut self) -> BTreeSet<PoolId> {
         std::mem::take(&mut self.closed)
     }
 
     /// Waits until something happens, or happened since the last wait, for at most `timeout`.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ring> {
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ring> {
         let deadline = timeout.map(|timeout| monotonic().saturating_add(timeout));
         loop {
             self.poll_until(deadline)?;

@@ -1,6 +1,25 @@
-//! The pool: what runs jobs, and how pools know of each other.
+//! Running jobs.
 
-#![allow(dead_code, unused_imports)]
-
+mod activity;
 pub(crate) mod bell;
 pub(crate) mod board;
+pub(crate) mod child;
+mod committer;
+mod dispatcher;
+mod news;
+mod output;
+mod pool;
+pub(crate) mod program;
+mod recovery;
+mod run;
+mod signals;
+#[cfg(test)]
+pub(crate) mod specimen;
+pub(crate) mod tree;
+
+pub use activity::{Activity, activity, is_alive};
+pub use bell::{Bell, Ring};
+pub use news::{JobNews, News, Observer};
+pub use output::output_path;
+pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
+pub use recovery::{dead_pools, recover};

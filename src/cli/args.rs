@@ -1,0 +1,486 @@
+//! The command line as it is typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::{JobId, QueueName, StateKind, TimeLimit, WORKERS_MAX, parse_duration};
+
+/// The commands by what they are for; clap has no groups of commands.
+const GROUPED_HELP: &str = "\
+{about}
+
+{usage-heading} {usage}
+
+Run a batch:
+  run       Run commands in parallel and wait for them; type it again to continue
+
+Queue jobs for later:
+  enqueue   Add one job, or many at once
+  worker    Start, stop and list the pools that run enqueued jobs
+
+Look:
+  status    Counts, pools, and what runs now
+  list      Jobs, the newest first
+  show      One job with all its attempts
+  logs      What a job wrote
+  wait      Wait until jobs have ended
+
+Act:
+  cancel    Cancel jobs; what runs is ended
+  retry     Give ended jobs a fresh set of attempts
+  dlq       The dead letter queue: jobs that failed for good
+
+Keep:
+  config    Read and change settings
+  check     Verify the queue file
+
+{options}
+
+Exit codes: 0 done, 1 jobs failed, 2 usage, 3 no such job, queue or key, 4 refused,
+5 the queue file cannot be used, 6 timed out waiting, 7 anything else, 130 stopped.
+
+Examples:
+  queuectl run -j 4 jobs.txt
+  queuectl enqueue -c 'echo hi' && queuectl worker start --until-empty
+";
+
+/// A background job queue: runs shell commands in parallel, retries failures, and loses nothing.
+#[derive(Debug, Parser)]
+#[command(name = "queuectl", version, help_template = GROUPED_HELP, subcommand_required = true, infer_long_args = false)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// The queue's folder; else $QUEUECTL_DB, else the nearest .queuectl here or above
+    #[arg(long, value_name = "FOLDER", global = true)]
+    pub db: Option<OsString>,
+    /// When to use colour
+    #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Run(Run),
+    Enqueue(Enqueue),
+    #[command(subcommand)]
+    Worker(Worker),
+    Status(Json),
+    List(List),
+    Show(Show),
+    Logs(Logs),
+    Wait(Wait),
+    Cancel(Cancel),
+    Retry(Retry),
+    #[command(subcommand)]
+    Dlq(Dlq),
+    #[command(subcommand)]
+    Config(Config),
+    Check(Json),
+}
+
+/// Run commands in parallel and wait for them
+///
+/// The commands are stored before the first one starts, so nothing is lost if this is interrupted: type the
+/// same line again and it goes on where it was. Each job's output is printed as it ends.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl run jobs.txt                   one shell command a line
+  queuectl run -j 8 --max-retries 0 jobs.txt
+  find . -name '*.wav' | sed 's/.*/flac \"&\"/' | queuectl run -
+  queuectl run -- make test               one command; exits with its code")]
+pub(super) struct Run {
+    /// How many jobs run at a time [default: the number of cores]
+    #[arg(short, long, visible_alias = "count", value_name = "N", value_parser = workers)]
+    pub jobs: Option<usize>,
+    /// Retries after the first attempt [default: the setting max-retries, 3]
+    #[arg(long, value_name = "N", value_parser = retries)]
+    pub max_retries: Option<u32>,
+    /// How long each job may run, such as 90s, 5m or none [default: none]
+    #[arg(long, value_name = "D", value_parser = time_limit)]
+    pub timeout: Option<TimeLimit>,
+    /// Print only what the jobs write, and what failed
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Begin anew even if the same run was cut off
+    #[arg(long)]
+    pub fresh: bool,
+    /// Take each line as a shell command, whatever it looks like
+    #[arg(long, conflicts_with = "jsonl")]
+    pub lines: bool,
+    /// Take each line as the JSON of a job
+    #[arg(long)]
+    pub jsonl: bool,
+    /// A file of commands, a line each; - for standard input
+    #[arg(value_name = "FILE", required_unless_present = "argv")]
+    pub file: Option<PathBuf>,
+    /// One command with its arguments, executed as given
+    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["file", "lines", "jsonl"])]
+    pub argv: Vec<OsString>,
+}
+
+/// Add one job, or many at once
+///
+/// A job is given as JSON, as shell text with -c, or as a command after --; many are read from a file, one
+/// command or one JSON object a line, all or nothing. JSON fields: id, command or argv, max_retries,
+/// backoff_base, timeout, cwd, env, shell, queue.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["job", "shell_text", "file", "argv"])),
+    after_help = "\
+Examples:
+  queuectl enqueue '{\"id\":\"job1\",\"command\":\"echo hi\",\"max_retries\":5}'
+  queuectl enqueue -c 'sleep 2 && echo done'
+  queuectl enqueue -- rsync -a photos/ backup/
+  queuectl enqueue --file jobs.jsonl
+  seq 100 | sed 's/.*/echo &/' | queuectl enqueue -")]
+pub(super) struct Enqueue {
+    /// The job as JSON; - reads many from standard input
+    #[arg(value_name = "JSON")]
+    pub job: Option<OsString>,
+    /// A text for the shell
+    #[arg(short = 'c', long = "command", value_name = "SHELL TEXT", allow_hyphen_values = true)]
+    pub shell_text: Option<OsString>,
+    /// A file of jobs, a line each; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print only the ids
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Print the jobs as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// A command with its arguments, executed as given
+    #[arg(last = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+/// Start, stop and list the pools that run enqueued jobs
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  queuectl worker start --count 4
+  queuectl worker start --detach && queuectl worker list
+  queuectl worker stop")]
+pub(super) enum Worker {
+    Start(WorkerStart),
+    Stop(WorkerStop),
+    List(Json),
+}
+
+/// Start a pool of workers, in the foreground unless --detach
+///
+/// Ctrl-C once lets running jobs finish, twice ends them, a third time kills them. Ended jobs are logged to
+/// standard output, a line each.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl worker start                          one worker, all queues
+  queuectl worker start --count 4 --until-empty  ends when nothing is left to do
+  queuectl worker start --queue gpu --detach")]
+pub(super) struct WorkerStart {
+    /// How many jobs it runs at a time
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = workers)]
+    pub count: usize,
+    /// Serve only this queue; may be given several times
+    #[arg(long = "queue", value_name = "QUEUE")]
+    pub queues: Vec<QueueName>,
+    /// End when nothing is left that could run; exit 1 if a job died meanwhile
+    #[arg(long)]
+    pub until_empty: bool,
+    /// Go on in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// This process is the background one
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// Stop all pools and wait until they are gone
+///
+/// Running jobs finish first, unless --now. Runs (queuectl run) are left alone: end those with Ctrl-C.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl worker stop
+  queuectl worker stop --now --timeout 10s")]
+pub(super) struct WorkerStop {
+    /// End running jobs: they wait for the next pool, with no retry used up
+    #[arg(long)]
+    pub now: bool,
+    /// How long to wait, such as 30s or 5m
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Print what is asked for
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl status
+  queuectl status --json | jq .jobs
+  queuectl check")]
+pub(super) struct Json {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// List jobs, the newest first
+///
+/// Jobs that have ended are ordered by when they did. JSON is complete unless --limit says otherwise.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl list
+  queuectl list --state failed --limit 10
+  queuectl list --json | jq -r '.[].id'")]
+pub(super) struct List {
+    /// Only jobs in this state
+    #[arg(long, value_name = "STATE", value_parser = state)]
+    pub state: Option<StateKind>,
+    /// At most so many [default: 50, with --json all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show one job with all its attempts
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl show job1")]
+pub(super) struct Show {
+    /// The job
+    pub id: JobId,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print what a job wrote
+///
+/// Without --stdout or --stderr both are printed, each to its own stream.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl logs job1
+  queuectl logs job1 --stderr --attempt 1
+  queuectl logs -f job1")]
+pub(super) struct Logs {
+    /// The job
+    pub id: JobId,
+    /// Only standard output
+    #[arg(long, conflicts_with = "stderr")]
+    pub stdout: bool,
+    /// Only standard error
+    #[arg(long)]
+    pub stderr: bool,
+    /// Which attempt [default: the last]
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+    /// Go on until the job has ended
+    #[arg(short, long, conflicts_with = "attempt")]
+    pub follow: bool,
+}
+
+/// Wait until jobs have ended
+///
+/// Exit 0 if all of them completed, 1 if one did not, 6 if the time is over first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl wait job1 job2
+  queuectl wait --all --timeout 1h")]
+pub(super) struct Wait {
+    /// The jobs
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<JobId>,
+    /// All jobs that have not ended
+    #[arg(long)]
+    pub all: bool,
+    /// How long to wait, such as 30s or 5m
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Cancel jobs; the processes of one that runs are ended
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl cancel job1 job2")]
+pub(super) struct Cancel {
+    /// The jobs; all are cancelled or none
+    #[arg(required = true)]
+    pub ids: Vec<JobId>,
+}
+
+/// Give ended jobs a fresh set of attempts; their history is kept
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl retry job1
+  queuectl retry --all-dead")]
+pub(super) struct Retry {
+    /// The jobs; all are retried or none
+    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead")]
+    pub ids: Vec<JobId>,
+    /// Every job in the dead letter queue
+    #[arg(long)]
+    pub all_dead: bool,
+}
+
+/// The dead letter queue: jobs that failed for good
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  queuectl dlq list
+  queuectl dlq retry job1
+  queuectl dlq retry --all")]
+pub(super) enum Dlq {
+    List(DlqList),
+    Retry(DlqRetry),
+}
+
+/// List dead jobs, the last to die first
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl dlq list --limit 10")]
+pub(super) struct DlqList {
+    /// At most so many [default: 50, with --json all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Give dead jobs a fresh set of attempts; their history is kept
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl dlq retry job1
+  queuectl dlq retry --all")]
+pub(super) struct DlqRetry {
+    /// The jobs; all are retried or none
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<JobId>,
+    /// Every dead job
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Read and change settings
+///
+/// Jobs that did not set a value themselves follow the settings at the moment it is needed, those that are
+/// in the queue already too.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  queuectl config set max-retries 5
+  queuectl config set timeout 2h
+  queuectl config get backoff-base
+  queuectl config list")]
+pub(super) enum Config {
+    Set(ConfigSet),
+    Get(ConfigGet),
+    List(Json),
+    Unset(ConfigUnset),
+}
+
+/// Change a setting
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl config set backoff-base 2.5
+  queuectl config set shell '/bin/bash -c'")]
+pub(super) struct ConfigSet {
+    /// Which: max-retries, backoff-base, max-backoff, timeout, kill-grace, max-losses, output-limit, shell
+    pub key: String,
+    /// What to
+    #[arg(allow_hyphen_values = true)]
+    pub value: String,
+}
+
+/// Print a setting
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl config get max-retries")]
+pub(super) struct ConfigGet {
+    /// Which
+    pub key: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Let a setting follow its default again
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl config unset timeout")]
+pub(super) struct ConfigUnset {
+    /// Which
+    pub key: String,
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=WORKERS_MAX).contains(count));
+    count.ok_or_else(|| format!("it is a whole number from 1 to {WORKERS_MAX}"))
+}
+
+fn retries(text: &str) -> Result<u32, String> {
+    let count = text.parse().ok().filter(|count| *count <= crate::model::RETRIES_MAX);
+    count.ok_or_else(|| format!("it is a whole number from 0 to {}", crate::model::RETRIES_MAX))
+}
+
+fn time_limit(text: &str) -> Result<TimeLimit, String> {
+    text.parse().map_err(|()| "it is a duration from 1ms to 365d, such as 90s, 5m or 1h30m, or `none`".to_owned())
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    parse_duration(text).ok_or_else(|| "it is a duration up to 365d, such as 90s, 5m or 1h30m".to_owned())
+}
+
+fn state(text: &str) -> Result<StateKind, String> {
+    StateKind::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = StateKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("there is no such state; there are {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_a_group_and_has_an_example() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(after.contains("Example") && after.contains("queuectl"), "{}", sub.get_name());
+                check(sub);
+            }
+        }
+        let cli = Cli::command();
+        for sub in cli.get_subcommands() {
+            assert!(GROUPED_HELP.contains(&format!("\n  {} ", sub.get_name())), "{}", sub.get_name());
+        }
+        check(&cli);
+    }
+}

@@ -1,0 +1,126 @@
+//! `cancel`, `retry` and `dlq retry`.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use super::super::args;
+use super::super::context::{Context, say, stdout};
+use super::super::exit::{Exit, Failure};
+use super::super::render::human;
+use super::status::continue_line;
+use crate::model::{JobId, LaneId, StateKind};
+use crate::queue::Queue;
+use crate::store::Cancelled;
+use crate::worker::{self, Bell, News, Observer};
+
+/// Most jobs of one transaction of a command that takes all.
+const BATCH: usize = 1_000;
+
+pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let mut bell = Bell::new(queue.folder())?;
+    let done = queue.write(|tx| tx.cancel(&args.ids)).map_err(|error| refused(error, "queuectl list"))?;
+    let mut out = stdout();
+    for (id, cancelled) in done {
+        if cancelled == Cancelled::Asked {
+            let ended = await_end(&queue, &mut bell, &id)?;
+            if ended == StateKind::Completed {
+                writeln!(out, "Job {id} completed before it could be cancelled")?;
+                continue;
+            }
+        }
+        writeln!(out, "✓ Job {id} cancelled")?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+/// Waits until the pool of a job has ended it; if that pool is dead, recovers it.
+fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<StateKind, Failure> {
+    loop {
+        let state = queue.read(|snapshot| match snapshot.find(id)? {
+            Some(seq) => snapshot.state(seq),
+            None => Ok(None),
+        })?;
+        match state {
+            Some(state) if state == StateKind::Processing => {}
+            Some(state) => return Ok(state),
+            None => return Ok(StateKind::Cancelled),
+        }
+        if !worker::dead_pools(queue)?.is_empty() {
+            worker::recover(queue, None, &BTreeSet::new(), &Quiet)?;
+            continue;
+        }
+        bell.wait(None)?;
+    }
+}
+
+/// Says what of a recovery a person should know.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn news(&self, news: News) {
+        if let News::Stuck(what) = news {
+            say(format_args!("{what}"));
+        }
+    }
+}
+
+pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let mut lanes = BTreeSet::new();
+    let mut out = stdout();
+    if all_dead {
+        let count = retry_all(&queue, &mut lanes)?;
+        if count == 0 {
+            writeln!(out, "The dead letter queue is empty")?;
+        } else {
+            writeln!(out, "✓ {} will run again", human::count(count, "job"))?;
+        }
+    } else {
+        let done = queue.write(|tx| tx.retry(ids)).map_err(|error| refused(error, "queuectl dlq list"))?;
+        for (id, lane) in done {
+            lanes.insert(lane);
+            writeln!(out, "✓ Job {id} will run again")?;
+        }
+    }
+    out.flush()?;
+    tell_runs(&queue, &lanes)?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+/// In transactions of bounded size, oldest death first; as many as were dead at the start, so that one which dies
+/// again meanwhile is not retried for ever.
+fn retry_all(queue: &Queue, lanes: &mut BTreeSet<LaneId>) -> Result<u64, Failure> {
+    let dead = queue.read(|snapshot| Ok(snapshot.counts()?[&StateKind::Dead]))?;
+    let mut count = 0;
+    while count < dead {
+        let limit = usize::try_from(dead - count).unwrap_or(BATCH).min(BATCH);
+        let done = queue.write(|tx| {
+            let dead = tx.dead(limit)?;
+            tx.retry(&dead)
+        })?;
+        if done.is_empty() {
+            break;
+        }
+        count += done.len() as u64;
+        lanes.extend(done.into_iter().map(|(_, lane)| lane));
+    }
+    Ok(count)
+}
+
+/// Jobs of a run wait for that run: its line continues it.
+fn tell_runs(queue: &Queue, lanes: &BTreeSet<LaneId>) -> Result<(), Failure> {
+    for lane in lanes {
+        if let Some(run) = queue.read(|snapshot| snapshot.run(*lane))? {
+            say(format_args!("run {} is unfinished now; to continue it, type: {}", run.number, continue_line(&run)));
+        }
+    }
+    Ok(())
+}
+
+fn refused(error: crate::store::StoreError, next: &str) -> Failure {
+    Failure::from(error).next(next)
+}

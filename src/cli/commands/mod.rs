@@ -1,0 +1,13 @@
+//! The commands, a file each: arguments → store or pool → what is shown.
+
+pub(super) mod ask;
+pub(super) mod check;
+pub(super) mod config;
+pub(super) mod enqueue;
+pub(super) mod list;
+pub(super) mod logs;
+pub(super) mod run;
+pub(super) mod show;
+pub(super) mod status;
+pub(super) mod wait;
+pub(super) mod worker;

@@ -1,0 +1,114 @@
+//! `show`.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use super::super::args;
+use super::super::context::{Context, stdout};
+use super::super::exit::{Exit, Failure};
+use super::super::render::{human, json};
+use super::list::{activities, activity_of};
+use crate::model::{Attempt, Job, JobId, Millis, Seq};
+use crate::queue::Queue;
+use crate::store::StoreError;
+use crate::worker::Activity;
+
+pub(crate) fn show(context: &Context, args: &args::Show) -> Result<Exit, Failure> {
+    let queue = context.open_read_only()?;
+    let seq = find(&queue, &args.id)?;
+    let activities = activities(&queue)?;
+    let (job, attempts) = queue.read(|snapshot| Ok((snapshot.job(seq)?, snapshot.attempts(seq)?)))?;
+    let job = job.ok_or_else(|| Failure::from(StoreError::NoSuchJob(args.id.clone())))?;
+    let activity = activity_of(&job, &activities);
+    let mut out = stdout();
+    if args.json {
+        let mut object = json::job(&job, activity);
+        let mut history: Vec<Value> = attempts.iter().map(json::attempt).collect();
+        history.extend(activity.map(running));
+        object.insert("history".to_owned(), history.into());
+        writeln!(out, "{}", Value::from(object))?;
+    } else {
+        write_job(&mut out, &job, activity, queue.clock().now())?;
+        write_attempts(&mut out, &attempts, activity, queue.clock().now())?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+/// The seq of a job, or that there is none.
+pub(crate) fn find(queue: &Queue, id: &JobId) -> Result<Seq, Failure> {
+    let found = queue.read(|snapshot| snapshot.find(id))?;
+    found.ok_or_else(|| Failure::from(StoreError::NoSuchJob(id.clone())).next("queuectl list"))
+}
+
+/// An attempt that goes on.
+fn running(run: &Activity) -> Value {
+    serde_json::json!({
+        "attempt": run.attempt,
+        "worker": run.worker.to_string(),
+        "started_at": json::time(run.started),
+        "ended_at": null,
+        "outcome": null,
+        "exit_code": null,
+        "signal": null,
+        "cpu_ms": null,
+        "max_rss_bytes": null,
+        "error": null,
+    })
+}
+
+fn write_job(out: &mut impl Write, job: &Job, activity: Option<&Activity>, now: Millis) -> Result<(), Failure> {
+    let state = &job.progress.state;
+    let detail = human::detail(job, now);
+    let detail = if detail.is_empty() { detail } else { format!("   {detail}") };
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<10}{value}");
+    line("Job", job.id.to_string())?;
+    line("State", format!("{}{detail}", human::state(state.kind())))?;
+    line("Command", human::plain(&job.command.to_string()))?;
+    line("Folder", human::plain(&job.cwd.to_string_lossy()))?;
+    line("Queue", job.queue.to_string())?;
+    if let Some(run) = job.run {
+        line("Run", run.to_string())?;
+    }
+    line("Tries", human::attempts(&job.progress, job.max_retries))?;
+    line("Enqueued", format!("{} ({})", human::ago(job.created, now), job.created))?;
+    if let Some(activity) = activity {
+        let since = human::about(now.since(activity.started));
+        line("Running", format!("for {since} on worker {}", activity.worker))?;
+    }
+    Ok(())
+}
+
+fn write_attempts(
+    out: &mut impl Write,
+    attempts: &[Attempt],
+    activity: Option<&Activity>,
+    now: Millis,
+) -> Result<(), Failure> {
+    if attempts.is_empty() && activity.is_none() {
+        return Ok(());
+    }
+    let mut table = human::table(&["ATTEMPT", "OUTCOME", "STARTED", "TOOK", "CPU", "MEMORY", "WORKER", "DETAIL"]);
+    for attempt in attempts {
+        table.add_row(human::row([
+            attempt.number.to_string(),
+            attempt.outcome.name().to_owned(),
+            human::ago(attempt.started, now),
+            human::about(attempt.ended.since(attempt.started)),
+            human::about(attempt.cpu),
+            human::size(attempt.max_rss_bytes),
+            attempt.worker.to_string(),
+            attempt.error.as_deref().map(human::plain).unwrap_or_default(),
+        ]));
+    }
+    if let Some(run) = activity {
+        let (since, took) = (human::ago(run.started, now), human::about(now.since(run.started)));
+        let cells = [run.attempt.to_string(), "running".to_owned(), since, took];
+        let rest = [String::new(), String::new(), run.worker.to_string(), String::new()];
+        table.add_row(human::row(cells.into_iter().chain(rest)));
+    }
+    writeln!(out, "\n{table}")?;
+    Ok(())
+}

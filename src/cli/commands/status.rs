@@ -1,0 +1,254 @@
+//! `status`, and `worker list`, which shows a part of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::super::args;
+use super::super::context::{Context, say, stdout};
+use super::super::exit::{Exit, Failure};
+use super::super::render::{human, json};
+use crate::model::{CLOCK_BEHIND_WORTH_SAYING, JobId, LaneId, Millis, Seq, StateKind};
+use crate::queue::Queue;
+use crate::store::{PoolInfo, RunInfo, Serves, StoreError};
+use crate::worker::{self, Activity};
+
+/// What `status` shows, read at one moment.
+struct Status {
+    counts: BTreeMap<StateKind, u64>,
+    pools: Vec<PoolStatus>,
+    runs: Vec<RunInfo>,
+    ended: Vec<PoolInfo>,
+    now: Millis,
+}
+
+struct PoolStatus {
+    pool: PoolInfo,
+    alive: bool,
+    /// What it runs: the job's name and command with each.
+    running: Vec<(Activity, JobId, String)>,
+    /// How many jobs it has claimed.
+    claimed: usize,
+}
+
+impl Status {
+    fn read(queue: &Queue) -> Result<Self, StoreError> {
+        let mut ended = Vec::new();
+        let (counts, pools, runs) = queue.read(|snapshot| {
+            let mut pools = Vec::new();
+            for pool in snapshot.pools()? {
+                if pool.ended.is_some() {
+                    ended.push(pool);
+                    continue;
+                }
+                let held: BTreeSet<(Seq, u64)> =
+                    snapshot.leases(&pool.id)?.iter().map(|held| (held.token.seq(), held.token.lease().0)).collect();
+                let mut running = Vec::new();
+                for activity in worker::activity(queue, &pool.id) {
+                    // The board may be ahead of this snapshot, or behind it.
+                    if !held.contains(&(activity.seq, activity.lease)) {
+                        continue;
+                    }
+                    if let Some(job) = snapshot.job(activity.seq)? {
+                        running.push((activity, job.id, job.command.to_string()));
+                    }
+                }
+                let alive = worker::is_alive(queue, &pool.id);
+                pools.push(PoolStatus { pool, alive, running, claimed: held.len() });
+            }
+            Ok((snapshot.counts()?, pools, snapshot.unfinished_runs()?))
+        })?;
+        Ok(Self { counts, pools, runs, ended, now: queue.clock().now() })
+    }
+
+    /// Whether a living pool works on a run.
+    fn is_served(&self, run: LaneId) -> bool {
+        self.pools.iter().any(|pool| pool.alive && pool.pool.serves == Serves::Run(run))
+    }
+}
+
+pub(crate) fn status(context: &Context, args: &args::Json) -> Result<Exit, Failure> {
+    let queue = context.open_read_only()?;
+    if queue.clock().ahead() > CLOCK_BEHIND_WORTH_SAYING {
+        let ahead = human::about(queue.clock().ahead());
+        say(format_args!("the newest time in the queue is {ahead} ahead of the clock: waiting times follow the queue"));
+    }
+    let status = Status::read(&queue)?;
+    let mut out = stdout();
+    if args.json {
+        writeln!(out, "{}", status_json(&queue, &status))?;
+    } else {
+        show(&queue, &status, &mut out)?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Failure> {
+    let bold = anstyle::Style::new().bold();
+    writeln!(out, "{bold}Queue Status{bold:#}   {}", queue.folder().display())?;
+    for kind in StateKind::ALL {
+        let style = human::style(kind);
+        let count = status.counts.get(&kind).copied().unwrap_or_default();
+        let ahead = if kind == StateKind::Processing { claimed_ahead(status, count) } else { String::new() };
+        writeln!(out, "  {style}{:<12}{style:#}{count:>9}{ahead}", kind.name())?;
+    }
+    writeln!(out, "  {:<12}{:>9}", "Total", status.counts.values().sum::<u64>())?;
+    show_pools(status, out)?;
+    show_runs(status, out)
+}
+
+/// Jobs that a pool holds but has not started yet.
+fn claimed_ahead(status: &Status, processing: u64) -> String {
+    let running = status.pools.iter().map(|pool| pool.running.len() as u64).sum::<u64>();
+    match processing.saturating_sub(running) {
+        0 => String::new(),
+        ahead => format!("   {running} running, {ahead} claimed"),
+    }
+}
+
+fn show_pools(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
+    let (alive, dead): (Vec<_>, Vec<_>) = status.pools.iter().partition(|pool| pool.alive);
+    if alive.is_empty() {
+        writeln!(out, "\nNo pool is running")?;
+        let waiting: u64 = [StateKind::Pending, StateKind::Failed, StateKind::Scheduled]
+            .iter()
+            .filter_map(|kind| status.counts.get(kind))
+            .sum();
+        let of_runs: u64 = status.runs.iter().map(RunInfo::unfinished).sum();
+        if waiting > of_runs {
+            writeln!(out, "  to run what waits, type: queuectl worker start")?;
+        }
+    }
+    for pool in alive {
+        writeln!(out, "\n{}", pool_line(&pool.pool, status.now))?;
+        for (activity, id, command) in &pool.running {
+            let since = human::about(status.now.since(activity.started));
+            writeln!(out, "  {:<10} {id}  {since}  {}", activity.worker.to_string(), short(command))?;
+        }
+        let idle = (pool.pool.workers as usize).saturating_sub(pool.running.len());
+        if idle > 0 {
+            writeln!(out, "  {idle} idle")?;
+        }
+    }
+    for pool in dead {
+        writeln!(
+            out,
+            "\nPool {} (process {}) died; its {} will run again when a pool starts",
+            pool.pool.id,
+            pool.pool.pid,
+            human::count(pool.claimed as u64, "job")
+        )?;
+    }
+    Ok(())
+}
+
+fn pool_line(pool: &PoolInfo, now: Millis) -> String {
+    let workers = human::count(u64::from(pool.workers), "worker");
+    let since = human::about(now.since(pool.started));
+    format!("Pool {} (process {}): {workers} for {}, since {since}", pool.id, pool.pid, queues(&pool.serves))
+}
+
+fn queues(serves: &Serves) -> String {
+    match serves {
+        Serves::AllQueues => "all queues".to_owned(),
+        Serves::Queues(names) => names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "),
+        Serves::Run(_) => "a run".to_owned(),
+    }
+}
+
+fn short(command: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let plain = human::plain(command);
+    if plain.chars().count() <= CHARS_MAX {
+        return plain;
+    }
+    plain.chars().take(CHARS_MAX - 1).chain(['…']).collect()
+}
+
+fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
+    for run in &status.runs {
+        let (left, total) = (run.unfinished(), run.total());
+        if status.is_served(run.lane) {
+            writeln!(out, "\nRun {}: {left} of {} to go", run.number, human::count(total, "job"))?;
+        } else {
+            writeln!(out, "\nRun {} was cut off: {left} of {} to go", run.number, human::count(total, "job"))?;
+            writeln!(out, "  to continue it, type: {}", continue_line(run))?;
+        }
+    }
+    Ok(())
+}
+
+/// What to type to continue a run.
+pub(crate) fn continue_line(run: &RunInfo) -> String {
+    let here = std::env::current_dir().is_ok_and(|cwd| cwd == run.folder);
+    if here { run.line.clone() } else { format!("cd {} && {}", shell_word(&run.folder.to_string_lossy()), run.line) }
+}
+
+/// A word as a shell takes it.
+pub(crate) fn shell_word(word: &str) -> String {
+    crate::model::Command::Argv(vec![word.as_bytes().to_vec()]).to_string()
+}
+
+fn status_json(queue: &Queue, status: &Status) -> Value {
+    let workers: Vec<Value> = status.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
+    let runs: Vec<Value> = status.runs.iter().map(|run| json::run(run, status.is_served(run.lane))).collect();
+    json!({
+        "queue_path": queue.folder().to_string_lossy(),
+        "total": status.counts.values().sum::<u64>(),
+        "jobs": json::counts(&status.counts),
+        "workers": workers,
+        "runs": runs,
+    })
+}
+
+/// A line for each worker of a pool, the idle ones with no job.
+fn workers_json(status: &PoolStatus) -> Vec<Value> {
+    let pool = &status.pool;
+    (0..pool.workers)
+        .map(|slot| {
+            let job = status.running.iter().find(|(activity, _, _)| activity.worker.slot == slot);
+            json!({
+                "id": format!("{}.{slot}", pool.id),
+                "pool": pool.id.as_str(),
+                "pid": pool.pid,
+                "started_at": json::time(pool.started),
+                "job": job.map(|(_, id, _)| id.as_str()),
+            })
+        })
+        .collect()
+}
+
+pub(crate) fn worker_list(context: &Context, args: &args::Json) -> Result<Exit, Failure> {
+    let queue = context.open_read_only()?;
+    let status = Status::read(&queue)?;
+    let mut out = stdout();
+    let alive: Vec<&PoolStatus> = status.pools.iter().filter(|pool| pool.alive).collect();
+    if args.json {
+        let living = alive.iter().map(|pool| json::pool(&pool.pool, &queues(&pool.pool.serves), pool.running.len()));
+        let ended = status.ended.iter().map(|pool| json::pool(pool, &queues(&pool.serves), 0));
+        writeln!(out, "{}", living.chain(ended).collect::<Value>())?;
+    } else if alive.is_empty() {
+        writeln!(out, "No pool is running")?;
+    } else {
+        let mut table = human::table(&["POOL", "PROCESS", "WORKERS", "RUNNING", "SERVES", "SINCE", "LOG"]);
+        for pool in alive {
+            let info = &pool.pool;
+            table.add_row(human::row([
+                info.id.to_string(),
+                info.pid.to_string(),
+                info.workers.to_string(),
+                pool.running.len().to_string(),
+                queues(&info.serves),
+                human::ago(info.started, status.now),
+                info.log.clone().unwrap_or_default(),
+            ]));
+        }
+        writeln!(out, "{table}")?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}

@@ -1,0 +1,140 @@
+//! What every command starts from: where the queue is, and the process that asks.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::args::Global;
+use super::discover::{Found, Place, discover};
+use super::exit::{Exit, Failure};
+use super::holder;
+use super::input::Base;
+use crate::model::{Environment, QueueName, pool_variable};
+use crate::queue::{Folder, Queue};
+use crate::store::{OnWait, StoreError};
+
+pub(super) struct Context {
+    pub cwd: PathBuf,
+    place: Place,
+}
+
+impl Context {
+    pub(super) fn new(global: &Global) -> Result<Self, Failure> {
+        let cwd = env::current_dir()
+            .map_err(|error| Failure::new(Exit::Other, format!("cannot tell the current folder: {error}")))?;
+        let env_db = env::var_os("QUEUECTL_DB");
+        let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let place = discover(global.db.as_deref(), env_db.as_deref(), &cwd, home.as_deref())
+            .map_err(|error| Failure::new(Exit::Other, format!("cannot look for the queue: {error}")))?;
+        for folder in &place.passed_over {
+            say(format_args!("passing over {}, which belongs to another user", folder.display()));
+        }
+        Ok(Self { cwd, place })
+    }
+
+    /// Whether the user named the queue's folder.
+    pub(super) fn is_given(&self) -> bool {
+        self.place.found == Found::Given
+    }
+
+    /// The queue's folder, whether or not it exists.
+    pub(super) fn folder_path(&self) -> &std::path::Path {
+        &self.place.folder
+    }
+
+    /// The queue, for looking.
+    pub(super) fn open_read_only(&self) -> Result<Queue, Failure> {
+        let folder = self.existing()?;
+        Queue::open_read_only(&folder, self.on_wait()).map_err(|error| self.explain(error))
+    }
+
+    /// The queue, which has to exist.
+    pub(super) fn open(&self) -> Result<Queue, Failure> {
+        let folder = self.existing()?;
+        Queue::open(&folder, self.on_wait()).map_err(|error| self.explain(error))
+    }
+
+    /// The queue, made if there is none.
+    pub(super) fn open_or_create(&self) -> Result<Queue, Failure> {
+        let folder = Folder::make(&self.place.folder)?;
+        let (queue, made) = Queue::open_or_create(&folder, self.on_wait()).map_err(|error| self.explain(error))?;
+        if made {
+            say(format_args!("new queue in {}", self.place.folder.display()));
+        } else {
+            self.say_where();
+        }
+        Ok(queue)
+    }
+
+    fn existing(&self) -> Result<Folder, Failure> {
+        let folder = Folder::existing(&self.place.folder)?.ok_or_else(|| self.no_queue())?;
+        self.say_where();
+        Ok(folder)
+    }
+
+    /// A queue found above this folder is named, so that nobody wonders whose jobs these are.
+    fn say_where(&self) {
+        if self.place.found == Found::Above {
+            say(format_args!("queue: {}", self.place.folder.display()));
+        }
+    }
+
+    fn no_queue(&self) -> Failure {
+        let message = if self.is_given() {
+            format!("there is no queue in {}", self.place.folder.display())
+        } else {
+            format!("there is no queue in {} or above", self.cwd.display())
+        };
+        Failure::new(Exit::NotFound, message).next("queuectl enqueue -c 'echo hi'    makes one here")
+    }
+
+    fn explain(&self, error: StoreError) -> Failure {
+        match error {
+            StoreError::NoQueue(_) => self.no_queue(),
+            error => Failure::from(error).of(self.place.folder.join("queue.redb").display()),
+        }
+    }
+
+    fn on_wait(&self) -> OnWait {
+        let folder = self.place.folder.clone();
+        Box::new(move || say(format_args!("{}", holder::describe(&folder))))
+    }
+
+    /// What jobs take over from this process.
+    pub(super) fn base(&self) -> Base {
+        let vars = env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec()));
+        // A name that is empty or has a `=` in front is a shell's own bookkeeping.
+        let inherited = |(name, _): &(Vec<u8>, Vec<u8>)| !pool_variable(name) && !name.is_empty() && !name.contains(&b'=');
+        let env: Environment = vars.filter(inherited).collect::<BTreeMap<_, _>>();
+        Base {
+            cwd: self.cwd.clone(),
+            env: Arc::new(env),
+            queue: QueueName::default_queue(),
+            max_retries: None,
+            timeout: None,
+            exec_bytes_max: exec_bytes_max(),
+        }
+    }
+}
+
+/// How many bytes of arguments and environment `execve` takes here, less what a pool adds to a job.
+fn exec_bytes_max() -> usize {
+    const ADDED_BY_POOLS: usize = 16 * 1024;
+    let limit = nix::unistd::sysconf(nix::unistd::SysconfVar::ARG_MAX).ok().flatten();
+    let limit = limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(2 * 1024 * 1024);
+    limit.min(crate::model::EXEC_BYTES_MAX).saturating_sub(ADDED_BY_POOLS)
+}
+
+/// Says something to the person at the terminal: on stderr, since stdout is for results. That nobody hears it
+/// is no reason to fail.
+pub(super) fn say(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(anstream::stderr(), "queuectl: {what}");
+}
+
+/// Standard output for results, with colour if that is wanted.
+pub(super) fn stdout() -> impl Write {
+    io::BufWriter::new(anstream::stdout())
+}

@@ -1,0 +1,131 @@
+//! How a command ends: its exit code, and what it says when something is wrong.
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use crate::queue::BadFolder;
+use crate::store::StoreError;
+use crate::worker::PoolError;
+
+/// The exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Done.
+    Done,
+    /// Jobs failed.
+    JobsFailed,
+    /// The command line or the input is wrong.
+    Usage,
+    /// There is no such job, queue or key.
+    NotFound,
+    /// A duplicate id, or a job in the wrong state.
+    Refused,
+    /// The queue file cannot be used.
+    QueueUnusable,
+    /// Timed out waiting.
+    TimedOut,
+    /// Anything else.
+    Other,
+    /// Stopped before the end.
+    Stopped,
+    /// The code of a job's command.
+    Of(u8),
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => 0,
+            Exit::JobsFailed => 1,
+            Exit::Usage => 2,
+            Exit::NotFound => 3,
+            Exit::Refused => 4,
+            Exit::QueueUnusable => 5,
+            Exit::TimedOut => 6,
+            Exit::Other => 7,
+            Exit::Stopped => 130,
+            Exit::Of(code) => code,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(u8::from(exit))
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub exit: Exit,
+    /// In words; `None` if everything was said already.
+    pub message: Option<String>,
+    /// What to type next.
+    pub next: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn new(exit: Exit, message: impl Display) -> Self {
+        Self { exit, message: Some(message.to_string()), next: None }
+    }
+
+    /// A failure that was told already.
+    pub(super) fn silent(exit: Exit) -> Self {
+        Self { exit, message: None, next: None }
+    }
+
+    /// With the line to type next.
+    pub(super) fn next(self, line: impl Display) -> Self {
+        Self { next: Some(line.to_string()), ..self }
+    }
+
+    /// With something before its message, such as the name of a file.
+    pub(super) fn of(self, what: impl Display) -> Self {
+        Self { message: self.message.map(|message| format!("{what}: {message}")), ..self }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match &error {
+            StoreError::NoQueue(_) | StoreError::NoSuchJob(_) => Exit::NotFound,
+            StoreError::Duplicate(_) | StoreError::Refused { .. } => Exit::Refused,
+            StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,
+            StoreError::Damaged(_)
+            | StoreError::NotAQueue(_)
+            | StoreError::Schema { .. }
+            | StoreError::ReadOnly(_)
+            | StoreError::Io(_)
+            | StoreError::CommitFailed(_) => Exit::QueueUnusable,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<BadFolder> for Failure {
+    fn from(error: BadFolder) -> Self {
+        Self::new(Exit::QueueUnusable, error)
+    }
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Store(error) => error.into(),
+            PoolError::QueueMoved(_) => Self::new(Exit::QueueUnusable, error),
+            PoolError::System { .. } => Self::new(Exit::Other, error),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// A closed pipe is how readers say that they have enough.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::silent(Exit::Done);
+        }
+        Self::new(Exit::Other, error)
+    }
+}

@@ -1,0 +1,150 @@
+//! Text for people: relative times, short commands, colours by state.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Row, Table, presets};
+
+use crate::model::{Job, Millis, Progress, State, StateKind, show_duration};
+
+/// Width of a table when it does not go to a terminal, in columns.
+const WIDTH_WITHOUT_TERMINAL: u16 = 120;
+
+/// The colour of a state.
+pub(crate) fn style(kind: StateKind) -> Style {
+    let color = match kind {
+        StateKind::Scheduled | StateKind::Blocked => AnsiColor::Cyan,
+        StateKind::Pending => AnsiColor::Blue,
+        StateKind::Processing | StateKind::Failed => AnsiColor::Yellow,
+        StateKind::Completed => AnsiColor::Green,
+        StateKind::Dead => AnsiColor::Red,
+        StateKind::Cancelled => AnsiColor::Magenta,
+    };
+    color.on_default()
+}
+
+/// A state in its colour.
+pub(crate) fn state(kind: StateKind) -> String {
+    let style = style(kind);
+    format!("{style}{}{style:#}", kind.name())
+}
+
+/// Text that changes nothing on a terminal: control characters are escaped, so that it stays on its line.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            let _ = write!(plain, "{}", c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
+/// A length of time, rounded so that it is short: `850ms`, `3.2s`, `4m 10s`, `2h 5m`, `3d 4h`.
+pub(crate) fn about(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{}ms", duration.as_millis()),
+        1..=59 => format!("{}.{}s", seconds, duration.subsec_millis() / 100),
+        60..=3_599 => two(seconds / 60, "m", seconds % 60, "s"),
+        3_600..=86_399 => two(seconds / 3_600, "h", seconds / 60 % 60, "m"),
+        86_400.. => two(seconds / 86_400, "d", seconds / 3_600 % 24, "h"),
+    }
+}
+
+fn two(many: u64, large: &str, few: u64, small: &str) -> String {
+    if few == 0 { format!("{many}{large}") } else { format!("{many}{large} {few}{small}") }
+}
+
+/// How long ago.
+pub(crate) fn ago(at: Millis, now: Millis) -> String {
+    format!("{} ago", about(now.since(at)))
+}
+
+/// What is to be said of a job in a word or two: since when, until when, why.
+pub(crate) fn detail(job: &Job, now: Millis) -> String {
+    let error = job.last_attempt.as_ref().and_then(|last| last.error.as_deref()).map(plain);
+    match &job.progress.state {
+        State::Scheduled { due } => format!("starts {}", until(*due, now)),
+        State::Failed { due, .. } => {
+            format!("{}; retry {}", error.unwrap_or_else(|| "failed".to_owned()), until(*due, now))
+        }
+        State::Completed { at } => error.map_or_else(|| ago(*at, now), |error| format!("{}; {error}", ago(*at, now))),
+        State::Dead { at, .. } => format!("{}; {}", error.unwrap_or_else(|| "failed".to_owned()), ago(*at, now)),
+        State::Cancelled { at, .. } => ago(*at, now),
+        State::Processing(claimed) if claimed.cancel_asked => "being cancelled".to_owned(),
+        State::Blocked | State::Pending | State::Processing(_) => String::new(),
+    }
+}
+
+fn until(due: Millis, now: Millis) -> String {
+    if due <= now { "now".to_owned() } else { format!("in {}", about(due.since(now))) }
+}
+
+/// `2 of 4`: attempts made and allowed; without the second when a job lost its pool and so had more.
+pub(crate) fn attempts(progress: &Progress, max_retries: u32) -> String {
+    let allowed = u64::from(max_retries) + 1;
+    if u64::from(progress.attempts) > allowed { progress.attempts.to_string() } else { format!("{}/{allowed}", progress.attempts) }
+}
+
+/// A table without lines that fits the terminal; what is too wide for it is cut.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(WIDTH_WITHOUT_TERMINAL);
+    }
+    table.set_truncation_indicator("…");
+    let bold = Style::new().bold();
+    table.set_header(header.iter().map(|title| format!("{bold}{title}{bold:#}")));
+    table
+}
+
+/// A row of one line.
+pub(crate) fn row(cells: impl IntoIterator<Item = String>) -> Row {
+    let mut row = Row::from(cells.into_iter().collect::<Vec<_>>());
+    row.max_height(1);
+    row
+}
+
+/// `1 job`, `2 jobs`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    match n {
+        1 => format!("1 {noun}"),
+        n if noun.ends_with("ss") => format!("{n} {noun}es"),
+        n => format!("{n} {noun}s"),
+    }
+}
+
+/// A size with its unit.
+pub(crate) fn size(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// A duration that was set, exactly.
+pub(crate) fn exactly(duration: Duration) -> String {
+    show_duration(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        let shown = |ms| about(Duration::from_millis(ms));
+        assert_eq!(shown(850), "850ms");
+        assert_eq!(shown(3_250), "3.2s");
+        assert_eq!(shown(250_000), "4m 10s");
+        assert_eq!(shown(7_500_000), "2h 5m");
+        assert_eq!(shown(86_400_000 * 3), "3d");
+    }
+
+    #[test]
+    fn nothing_reaches_the_terminal_raw() {
+        assert_eq!(plain("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
+    }
+}

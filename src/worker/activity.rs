@@ -1,0 +1,45 @@
+//! What pools do right now, read from their boards: starting a job is no transaction.
+
+use super::board::{self, Life, Stage};
+use crate::model::{Millis, PoolId, Seq, WorkerId};
+use crate::queue::Queue;
+
+/// A run that goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Activity {
+    /// The job.
+    pub seq: Seq,
+    /// Its lease, as a number.
+    pub lease: u64,
+    /// The run's number, from 1.
+    pub attempt: u32,
+    /// Who runs it.
+    pub worker: WorkerId,
+    /// Since when.
+    pub started: Millis,
+}
+
+/// The runs of a pool that go on, by worker. Empty if its board cannot be read.
+pub fn activity(queue: &Queue, pool: &PoolId) -> Vec<Activity> {
+    let board = board::read(&queue.folder().join("run").join(pool.as_str())).ok().flatten();
+    let slots = board.map(|board| board.slots).unwrap_or_default();
+    let mut runs: Vec<Activity> = slots
+        .into_iter()
+        .filter_map(|slot| {
+            let started = match slot.stage {
+                Stage::Starting { at, .. } | Stage::Running { at, .. } => at,
+                Stage::Ended { .. } => return None,
+            };
+            let worker = WorkerId { pool: pool.clone(), slot: slot.worker };
+            Some(Activity { seq: slot.seq, lease: slot.lease.0, attempt: slot.attempt, worker, started })
+        })
+        .collect();
+    runs.sort_by_key(|run| run.worker.slot);
+    runs
+}
+
+/// Whether a pool lives.
+pub fn is_alive(queue: &Queue, pool: &PoolId) -> bool {
+    // What cannot be probed is not declared dead.
+    !matches!(board::probe(&queue.folder().join("run").join(pool.as_str())), Ok(Life::Dead))
+}

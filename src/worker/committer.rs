@@ -1,0 +1,173 @@
+//! The store thread of a pool: the only one that commits for it.
+//!
+//! One transaction carries what was learned since the last: finishes, promotions of due jobs, new claims. Jobs
+//! are handed out after it. A commit that failed may have happened: the file is opened anew, finishes are
+//! repeated (a lease accepts one), and claims that nobody knows of are given back.
+
+use std::collections::BTreeSet;
+
+use super::dispatcher::{Committed, Event, Finish, Report, StoreTask};
+use super::news::{JobNews, News};
+use super::pool::{PoolError, Shared};
+use crate::model::{Ending, Seq};
+use crate::queue::Queue;
+use crate::store::{Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
+
+/// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
+const PROMOTED_MAX: usize = 1_000;
+
+pub(super) struct Committer<'a> {
+    shared: &'a Shared,
+    queue: Queue,
+    serves: &'a Serves,
+    cache: ClaimCache,
+    /// Where the generations stood after the last look or commit.
+    seen: Generations,
+    /// Whether a commit failed since the last that succeeded.
+    in_doubt: bool,
+}
+
+/// What one transaction did.
+struct Done {
+    finished: Vec<Option<Finished>>,
+    claims: Vec<Claim>,
+    due: Option<crate::model::Millis>,
+    before: Generations,
+    after: Generations,
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn new(shared: &'a Shared, queue: Queue, serves: &'a Serves) -> Self {
+        let (cache, seen) = (ClaimCache::default(), Generations::default());
+        Self { shared, queue, serves, cache, seen, in_doubt: false }
+    }
+
+    /// Does what the dispatcher asks for, until it asks to finish.
+    pub(super) fn run(mut self) -> Result<Finish, PoolError> {
+        loop {
+            let (task, claimed) = self.shared.next_store_task();
+            match task {
+                StoreTask::Commit { reports, want } => self.commit(reports, want, &claimed),
+                StoreTask::Check { is_empty } => self.check(is_empty),
+                StoreTask::Finish(finish) => return self.finish(finish),
+                StoreTask::Wait => {}
+            }
+        }
+    }
+
+    fn finish(self, finish: Finish) -> Result<Finish, PoolError> {
+        if finish == Finish::QueueMoved {
+            let folder = self.queue.folder().to_owned();
+            self.queue.leave();
+            return Err(PoolError::QueueMoved(folder));
+        }
+        let why = match finish {
+            Finish::Stopped => "stopped",
+            Finish::Empty | Finish::QueueMoved => "nothing was left to do",
+        };
+        let pool = self.shared.file.id();
+        self.shared.in_transaction(|| self.queue.write(|tx| tx.retire(pool, why)))?;
+        Ok(finish)
+    }
+
+    fn commit(&mut self, reports: Vec<Report>, want: usize, claimed: &BTreeSet<Seq>) {
+        let before = self.shared.moment();
+        let result = self.transact(&reports, want, claimed);
+        match result {
+            Ok(done) => {
+                let took = self.shared.moment().mono.saturating_sub(before.mono);
+                self.in_doubt = false;
+                self.tell(reports, done.finished);
+                let more_work = (want > 0).then_some(done.claims.len() == want);
+                let committed = Committed { claims: done.claims, more_work, due: done.due, took };
+                self.shared.handle(Event::Committed(committed));
+                if done.before.control != self.seen.control {
+                    self.follow_control();
+                }
+                self.seen = done.after;
+            }
+            Err(error) => self.not_committed(reports, &error),
+        }
+    }
+
+    fn transact(&mut self, reports: &[Report], want: usize, claimed: &BTreeSet<Seq>) -> Result<Done, StoreError> {
+        let (pool, serves, cache, in_doubt) = (self.shared.file.id(), self.serves, &mut self.cache, self.in_doubt);
+        self.shared.in_transaction(|| {
+            self.queue.write(|tx| {
+                let before = tx.generations();
+                let finish = |report: &Report| tx.finish(&report.token, &report.ending);
+                let finished = reports.iter().map(finish).collect::<Result<_, _>>()?;
+                if in_doubt {
+                    give_back_unknown(tx, pool, claimed)?;
+                }
+                tx.promote_due(PROMOTED_MAX)?;
+                let claims = if want > 0 { tx.claim(pool, serves, want, cache)? } else { Vec::new() };
+                Ok(Done { finished, claims, due: tx.next_due()?, before, after: tx.generations() })
+            })
+        })
+    }
+
+    fn tell(&self, reports: Vec<Report>, finished: Vec<Option<Finished>>) {
+        for (report, finished) in reports.into_iter().zip(finished) {
+            self.shared.release(&report);
+            if let (Some(Finished { seq, id, progress }), Ending::Ran(run)) = (finished, report.ending) {
+                let attempt = progress.attempts;
+                self.shared.observer.news(News::Finished(Box::new(JobNews { seq, id, attempt, run, progress })));
+            }
+        }
+    }
+
+    fn not_committed(&mut self, reports: Vec<Report>, error: &StoreError) {
+        if !self.in_doubt {
+            let trouble = format!("{error}; trying again until it works");
+            self.shared.observer.news(News::Trouble(trouble));
+        }
+        self.in_doubt = true;
+        // If it fails, the next try says so again.
+        let _ = self.queue.reopen();
+        self.shared.handle(Event::NotCommitted { reports });
+    }
+
+    /// What changed since the last look.
+    fn check(&mut self, is_empty: bool) {
+        let look = self.queue.read(|snapshot| {
+            let left = if is_empty { Some(snapshot.unfinished(self.serves)?) } else { None };
+            Ok((snapshot.generations()?, snapshot.next_due()?, left))
+        });
+        let Ok((now, due, left)) = look else {
+            // The next commit tells what is wrong.
+            self.shared.handle(Event::Checked { more_work: true, due: None });
+            return;
+        };
+        let seen = std::mem::replace(&mut self.seen, now);
+        self.shared.handle(Event::Checked { more_work: now.work != seen.work, due });
+        if now.control != seen.control {
+            self.follow_control();
+        }
+        if left == Some(0) {
+            self.shared.handle(Event::Empty);
+        }
+    }
+
+    fn follow_control(&self) {
+        let pool = self.shared.file.id();
+        if let Ok(Some(control)) = self.queue.read(|snapshot| snapshot.control(pool)) {
+            self.shared.handle(Event::Asked(control.asked));
+            self.shared.handle(Event::Cancel(control.cancels));
+        }
+    }
+}
+
+/// Claims of a commit that was thought to have failed.
+fn give_back_unknown(
+    tx: &mut Tx<'_>,
+    pool: &crate::model::PoolId,
+    claimed: &BTreeSet<Seq>,
+) -> Result<(), StoreError> {
+    for held in tx.leases(pool)? {
+        if !claimed.contains(&held.token.seq()) {
+            tx.finish(&held.token, &Ending::NotStarted)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,611 @@
+//! The dispatcher: what a pool does next, decided without a clock, a file or a process.
+//!
+//! Events go in with the time, actions come out; between events [`Dispatcher::next_deadline`] says until when
+//! nothing happens by itself. It sits behind one lock, and whoever has news brings it and carries out what it
+//! answers, so that a worker goes from one job to the next without waking another thread.
+//!
+//! True of every sequence of events:
+//! - never more jobs run than there are workers;
+//! - every claim comes back in a batch for the store exactly once, started or not;
+//! - after a stop nothing starts, and the pool finishes when its last report is committed.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::model::{Ending, JobId, Kept, Millis, Outcome, SIGNAL_DOUBT, Seq, TimeLimit};
+use crate::store::{Asked, Claim, Token};
+
+use super::output::Spool;
+
+/// How long a finished job's report waits for company, so that a commit carries many.
+const COMPANY_WAIT: Duration = Duration::from_millis(10);
+/// Most reports of one transaction: keeps it within 10 ms.
+const BATCH_MAX: usize = 256;
+/// When a run's output is first looked at, and how often one that does not grow.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the store waits before it tries again what failed, such as on a full disk.
+const STORE_RETRY: Duration = Duration::from_millis(250);
+/// SIGHUP, SIGINT and SIGTERM: what a person or a service manager ends processes with.
+const ENDING_SIGNALS: [i32; 3] = [1, 2, 15];
+
+/// A moment on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Monotonic time since some start: for what takes a while.
+    pub(super) mono: Duration,
+    /// The queue's time: for what is due.
+    pub(super) wall: Millis,
+}
+
+/// How one claim ended, on its way to the store.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) token: Token,
+    pub(super) ending: Ending,
+    /// Its place on the board, free again after the commit.
+    pub(super) place: Option<usize>,
+    /// Its output files, to be cleared away after the commit.
+    pub(super) spool: Option<Spool>,
+}
+
+/// Why a run is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    TimedOut,
+    Cancelled,
+    Interrupted,
+}
+
+impl Why {
+    /// The outcome of a run that was ended for this.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::TimedOut => Outcome::TimedOut,
+            Self::Cancelled => Outcome::Cancelled,
+            Self::Interrupted => Outcome::Interrupted,
+        }
+    }
+}
+
+/// What happens to a pool.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A worker's claim has ended.
+    Ended { slot: usize, report: Report },
+    /// The output of a run was looked at; look again after so long.
+    Looked { slot: usize, again: Duration },
+    /// The store committed what it was given and brought this.
+    Committed(Committed),
+    /// The store could not commit: here is its batch back.
+    NotCommitted { reports: Vec<Report> },
+    /// The store looked at the generations.
+    Checked { more_work: bool, due: Option<Millis> },
+    /// The bell rang.
+    Rang,
+    /// A person asked the pool to stop: once gently, then firmly, then at once.
+    Stop,
+    /// A person asked, through the file or by a second signal.
+    Asked(Asked),
+    /// The queue is no longer where it was.
+    QueueMoved,
+    /// Nothing is left to do, and the pool was to end then.
+    Empty,
+    /// These of its jobs were cancelled.
+    Cancel(Vec<Seq>),
+    /// The pool and its jobs stood still for so long.
+    Thawed { stood: Duration },
+    /// A deadline has come.
+    Tick,
+}
+
+/// What a commit brought.
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) claims: Vec<Claim>,
+    /// Whether there may be more to claim; `None` if none was asked for.
+    pub(super) more_work: Option<bool>,
+    /// When the next job is due.
+    pub(super) due: Option<Millis>,
+    /// How long the commit took.
+    pub(super) took: Duration,
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// SIGTERM and SIGCONT to what the worker runs.
+    Terminate { slot: usize },
+    /// SIGKILL to what the worker runs.
+    Kill { slot: usize },
+    /// Look how far the output of what the worker runs has grown.
+    Look { slot: usize },
+    /// Tell that the pool stops, and which jobs still run.
+    SayStopping { running: Vec<JobId>, ending: bool },
+}
+
+/// What the store thread does next.
+#[derive(Debug)]
+pub(super) enum StoreTask {
+    /// Commit these reports, promote what is due, claim up to so many jobs.
+    Commit { reports: Vec<Report>, want: usize },
+    /// Look whether the generations moved; if asked, whether anything is left to do.
+    Check { is_empty: bool },
+    /// Nothing before that time.
+    Wait,
+    /// Deregister the pool: it is done.
+    Finish(Finish),
+}
+
+/// Why a pool ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// It was asked to.
+    Stopped,
+    /// Nothing was left to do.
+    Empty,
+    /// The queue was moved or deleted.
+    QueueMoved,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Working,
+    /// Nothing starts; what runs may finish.
+    Draining(Finish),
+    /// What runs is being ended.
+    Ending(Finish),
+}
+
+#[derive(Debug)]
+struct Running {
+    seq: Seq,
+    id: JobId,
+    started: Duration,
+    timeout_at: Option<Duration>,
+    grace: Duration,
+    why: Option<Why>,
+    kill_at: Option<Duration>,
+    look_at: Duration,
+}
+
+#[derive(Debug)]
+struct Done {
+    report: Report,
+    since: Duration,
+    /// It died of a signal that may have been meant for the pool as well.
+    doubtful_until: Option<Duration>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    slots: Vec<Option<Running>>,
+    ready: VecDeque<Claim>,
+    done: Vec<Done>,
+    phase: Phase,
+    until_empty: bool,
+    /// Whether there may be something to claim.
+    more_work: bool,
+    due: Option<Millis>,
+    rang: bool,
+    is_empty_unknown: bool,
+    committing: bool,
+    retry_at: Option<Duration>,
+    commit_cost: Duration,
+    /// A typical run, once one was seen.
+    run_cost: Option<Duration>,
+}
+
+impl Dispatcher {
+    /// A pool of so many workers that has just been registered.
+    pub(super) fn new(workers: usize, until_empty: bool) -> Self {
+        Self {
+            slots: (0..workers).map(|_| None).collect(),
+            ready: VecDeque::new(),
+            done: Vec::new(),
+            phase: Phase::Working,
+            until_empty,
+            more_work: true,
+            due: None,
+            rang: false,
+            is_empty_unknown: true,
+            committing: false,
+            retry_at: None,
+            commit_cost: Duration::from_millis(1),
+            run_cost: None,
+        }
+    }
+
+    /// Takes an event and says what is to be done.
+    pub(super) fn handle(&mut self, event: Event, now: Moment) -> Vec<Action> {
+        match event {
+            Event::Ended { slot, report } => self.ended(slot, report, now),
+            Event::Looked { slot, again } => {
+                if let Some(running) = &mut self.slots[slot] {
+                    running.look_at = now.mono + again.min(LOOK_EVERY);
+                }
+            }
+            Event::Committed(committed) => self.committed(committed),
+            Event::NotCommitted { reports } => self.not_committed(reports, now),
+            Event::Checked { more_work, due } => {
+                self.more_work |= more_work;
+                self.due = due;
+                // What others did may also be what was waited for.
+                self.is_empty_unknown |= more_work;
+            }
+            Event::Rang => {
+                self.rang = true;
+                self.is_empty_unknown = true;
+            }
+            Event::Stop => return self.stop(now),
+            Event::Asked(asked) => return self.asked(asked, now),
+            Event::QueueMoved => {
+                self.drain(Finish::QueueMoved);
+                return self.end_all(now);
+            }
+            Event::Empty => {
+                self.is_empty_unknown = false;
+                if self.is_idle() && self.until_empty {
+                    self.drain(Finish::Empty);
+                }
+            }
+            Event::Cancel(seqs) => return self.cancel(&seqs, now),
+            Event::Thawed { stood } => self.thawed(stood),
+            Event::Tick => return self.tick(now),
+        }
+        Vec::new()
+    }
+
+    /// The next job for a worker that is idle. `None`: none for now, or, if the pool [`is_over`](Self::is_over)
+    /// for workers, none ever.
+    pub(super) fn take(&mut self, slot: usize, now: Moment) -> Option<Claim> {
+        if self.phase != Phase::Working {
+            return None;
+        }
+        let claim = self.ready.pop_front()?;
+        self.slots[slot] = Some(Running {
+            seq: claim.token.seq(),
+            id: claim.id.clone(),
+            started: now.mono,
+            timeout_at: match claim.work.timeout {
+                TimeLimit::Unlimited => None,
+                TimeLimit::After(limit) => Some(now.mono + limit),
+            },
+            grace: claim.work.kill_grace,
+            why: None,
+            kill_at: None,
+            look_at: now.mono + FIRST_LOOK,
+        });
+        Some(claim)
+    }
+
+    /// Whether workers can go home.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase != Phase::Working
+    }
+
+    /// Why the run of a worker is being ended, if it is.
+    pub(super) fn why(&self, slot: usize) -> Option<Why> {
+        self.slots[slot].as_ref().and_then(|running| running.why)
+    }
+
+    /// How long until what a worker runs is killed, if it is being ended.
+    pub(super) fn grace_left(&self, slot: usize, now: Moment) -> Duration {
+        let kill_at = self.slots[slot].as_ref().and_then(|running| running.kill_at);
+        kill_at.map_or(Duration::ZERO, |at| at.saturating_sub(now.mono))
+    }
+
+    fn running(&self) -> Vec<JobId> {
+        self.slots.iter().flatten().map(|running| running.id.clone()).collect()
+    }
+
+    /// Every job whose claim is in the dispatcher's hands.
+    pub(super) fn claimed(&self) -> BTreeSet<Seq> {
+        let running = self.slots.iter().flatten().map(|running| running.seq);
+        let ready = self.ready.iter().map(|claim| claim.token.seq());
+        let done = self.done.iter().map(|done| done.report.token.seq());
+        running.chain(ready).chain(done).collect()
+    }
+
+    /// How many workers could start a job now.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Whether the bell rang and nobody looked yet.
+    pub(super) fn has_rung(&self) -> bool {
+        self.rang
+    }
+
+    /// Until when nothing happens by itself that is not the store's.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.slots.iter().flatten().flat_map(Running::deadlines).min()
+    }
+
+    /// What the store thread does next; what it is given is out of the dispatcher's hands until
+    /// [`Event::Committed`] or [`Event::NotCommitted`].
+    pub(super) fn store_task(&mut self, now: Moment) -> StoreTask {
+        if self.retry_at.is_some_and(|at| now.mono < at) {
+            return StoreTask::Wait;
+        }
+        self.retry_at = None;
+        if self.should_commit(now) {
+            let reports = self.batch(now);
+            self.committing = true;
+            return StoreTask::Commit { reports, want: self.wanted() };
+        }
+        let is_empty = self.asks_if_empty();
+        if std::mem::take(&mut self.rang) || is_empty {
+            self.is_empty_unknown &= !is_empty;
+            return StoreTask::Check { is_empty };
+        }
+        match self.phase {
+            Phase::Draining(finish) | Phase::Ending(finish) if self.is_idle() => StoreTask::Finish(finish),
+            Phase::Working | Phase::Draining(_) | Phase::Ending(_) => StoreTask::Wait,
+        }
+    }
+
+    /// When the store thread has something to do, if nothing else happens.
+    pub(super) fn store_deadline(&self, now: Moment) -> Option<Duration> {
+        if self.retry_at.is_some() {
+            return self.retry_at;
+        }
+        if self.should_commit(now) || self.rang || self.asks_if_empty() || (self.is_over() && self.is_idle()) {
+            return Some(now.mono);
+        }
+        let flush = self.done.iter().map(|done| done.doubtful_until.unwrap_or(done.since + COMPANY_WAIT)).min();
+        let due = self.due.filter(|_| self.phase == Phase::Working);
+        let due = due.map(|due| now.mono + due.since(now.wall));
+        flush.into_iter().chain(due).min()
+    }
+
+    fn should_commit(&self, now: Moment) -> bool {
+        let fit = self.done.iter().filter(|done| done.is_fit(now)).count();
+        let waited = self.done.iter().any(|done| done.is_fit(now) && now.mono >= done.since + COMPANY_WAIT);
+        let is_due = self.phase == Phase::Working && self.due.is_some_and(|due| due <= now.wall);
+        let hungry = self.wanted() > 0 && self.ready.len() <= self.look_ahead() / 2;
+        // No company is to come soon, or somebody waits for what the commit brings.
+        let alone = self.phase != Phase::Working || (self.idle_workers() > 0 && self.ready.is_empty());
+        is_due || hungry || waited || fit >= BATCH_MAX || (fit > 0 && alone)
+    }
+
+    fn batch(&mut self, now: Moment) -> Vec<Report> {
+        let (fit, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.done).into_iter().partition(|done| done.is_fit(now));
+        self.done = rest;
+        let mut reports = Vec::with_capacity(fit.len().min(BATCH_MAX));
+        let mut inline = 0;
+        for done in fit {
+            inline += inline_bytes(&done.report.ending);
+            if reports.len() < BATCH_MAX && (reports.is_empty() || inline <= crate::model::INLINE_OUTPUT_BYTES_PER_COMMIT) {
+                reports.push(done.report);
+            } else {
+                self.done.push(done);
+            }
+        }
+        reports
+    }
+
+    /// How many jobs to claim: one for each idle worker, and as many as will start before the commit after
+    /// this one could bring more.
+    fn wanted(&self) -> usize {
+        if self.phase != Phase::Working || !self.more_work {
+            return 0;
+        }
+        (self.idle_workers() + self.look_ahead()).saturating_sub(self.ready.len())
+    }
+
+    /// Jobs that start within twice the last commit's time and the wait for company; none when jobs are long.
+    fn look_ahead(&self) -> usize {
+        let Some(run) = self.run_cost else { return 0 };
+        let window = 2 * self.commit_cost + COMPANY_WAIT;
+        let each = window.as_nanos() / run.as_nanos().max(1);
+        usize::try_from(each).unwrap_or(BATCH_MAX).saturating_mul(self.slots.len()).min(BATCH_MAX)
+    }
+
+    fn idle_workers(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_none()).count()
+    }
+
+    /// Whether every claim is back in the store.
+    fn is_idle(&self) -> bool {
+        self.idle_workers() == self.slots.len() && self.ready.is_empty() && self.done.is_empty() && !self.committing
+    }
+
+    fn asks_if_empty(&self) -> bool {
+        self.until_empty
+            && self.phase == Phase::Working
+            && self.is_empty_unknown
+            && !self.more_work
+            && self.is_idle()
+    }
+
+    fn ended(&mut self, slot: usize, report: Report, now: Moment) {
+        let Some(running) = self.slots[slot].take() else { return };
+        if running.why.is_none() {
+            let cost = now.mono.saturating_sub(running.started);
+            self.run_cost = Some(self.run_cost.map_or(cost, |typical| (3 * typical + cost) / 4));
+        }
+        let doubtful = self.phase == Phase::Working && running.why.is_none() && died_of_ending_signal(&report.ending);
+        let doubtful_until = doubtful.then(|| now.mono + SIGNAL_DOUBT);
+        let mut done = Done { report, since: now.mono, doubtful_until };
+        if self.phase != Phase::Working && running.why.is_none() && died_of_ending_signal(&done.report.ending) {
+            interrupt(&mut done.report.ending);
+        }
+        self.done.push(done);
+    }
+
+    fn committed(&mut self, committed: Committed) {
+        self.committing = false;
+        self.commit_cost = (3 * self.commit_cost + committed.took) / 4;
+        self.more_work = committed.more_work.unwrap_or(self.more_work);
+        self.due = committed.due;
+        self.is_empty_unknown = true;
+        self.ready.extend(committed.claims);
+        if self.phase != Phase::Working {
+            self.give_back();
+        }
+    }
+
+    fn not_committed(&mut self, reports: Vec<Report>, now: Moment) {
+        self.committing = false;
+        self.more_work = true;
+        self.retry_at = Some(now.mono + STORE_RETRY);
+        let back = |report| Done { report, since: now.mono, doubtful_until: None };
+        self.done.extend(reports.into_iter().map(back));
+    }
+
+    fn give_back(&mut self) {
+        let back = self.ready.drain(..).map(|claim| Done {
+            report: Report { token: claim.token, ending: Ending::NotStarted, place: None, spool: None },
+            since: Duration::ZERO,
+            doubtful_until: None,
+        });
+        self.done.extend(back);
+    }
+
+    fn stop(&mut self, now: Moment) -> Vec<Action> {
+        match self.phase {
+            Phase::Working => self.asked(Asked::Stop, now),
+            Phase::Draining(_) => self.asked(Asked::StopNow, now),
+            Phase::Ending(_) => self.kill_all(),
+        }
+    }
+
+    fn asked(&mut self, asked: Asked, now: Moment) -> Vec<Action> {
+        match (asked, self.phase) {
+            (Asked::Work, _) | (Asked::Stop, Phase::Draining(_) | Phase::Ending(_)) | (_, Phase::Ending(_)) => Vec::new(),
+            (Asked::Stop, Phase::Working) => {
+                self.drain(Finish::Stopped);
+                vec![Action::SayStopping { running: self.running(), ending: false }]
+            }
+            (Asked::StopNow, Phase::Working | Phase::Draining(_)) => {
+                self.drain(Finish::Stopped);
+                self.end_all(now)
+            }
+        }
+    }
+
+    /// Nothing starts any more; what died of a signal lately was meant to stop with the pool.
+    fn drain(&mut self, finish: Finish) {
+        if self.phase != Phase::Working {
+            return;
+        }
+        self.phase = Phase::Draining(finish);
+        self.give_back();
+        for done in &mut self.done {
+            if done.doubtful_until.take().is_some() {
+                interrupt(&mut done.report.ending);
+            }
+        }
+    }
+
+    fn end_all(&mut self, now: Moment) -> Vec<Action> {
+        let finish = match self.phase {
+            Phase::Draining(finish) | Phase::Ending(finish) => finish,
+            Phase::Working => Finish::Stopped,
+        };
+        self.phase = Phase::Ending(finish);
+        let mut actions = vec![Action::SayStopping { running: self.running(), ending: true }];
+        actions.extend(self.end(now, Why::Interrupted, |_| true));
+        actions
+    }
+
+    fn kill_all(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running else { continue };
+            running.kill_at = None;
+            actions.push(Action::Kill { slot });
+        }
+        actions
+    }
+
+    fn cancel(&mut self, seqs: &[Seq], now: Moment) -> Vec<Action> {
+        let (cancelled, ready) =
+            std::mem::take(&mut self.ready).into_iter().partition(|claim: &Claim| seqs.contains(&claim.token.seq()));
+        self.ready = cancelled;
+        self.give_back();
+        self.ready = ready;
+        self.end(now, Why::Cancelled, |running| seqs.contains(&running.seq))
+    }
+
+    /// Begins to end the runs that are meant and not being ended already.
+    fn end(&mut self, now: Moment, why: Why, meant: impl Fn(&Running) -> bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running.as_mut().filter(|running| running.why.is_none() && meant(running)) else {
+                continue;
+            };
+            running.why = Some(why);
+            running.timeout_at = None;
+            running.kill_at = Some(now.mono + running.grace);
+            actions.push(Action::Terminate { slot });
+        }
+        actions
+    }
+
+    fn thawed(&mut self, stood: Duration) {
+        for running in self.slots.iter_mut().flatten() {
+            for at in [&mut running.timeout_at, &mut running.kill_at].into_iter().flatten() {
+                *at += stood;
+            }
+            running.started += stood;
+        }
+    }
+
+    fn tick(&mut self, now: Moment) -> Vec<Action> {
+        let mut actions = self.end(now, Why::TimedOut, |running| running.timeout_at.is_some_and(|at| at <= now.mono));
+        for (slot, running) in self.slots.iter_mut().enumerate() {
+            let Some(running) = running else { continue };
+            if running.kill_at.is_some_and(|at| at <= now.mono) {
+                running.kill_at = None;
+                actions.push(Action::Kill { slot });
+            }
+            if running.look_at <= now.mono {
+                running.look_at = now.mono + LOOK_EVERY;
+                actions.push(Action::Look { slot });
+            }
+        }
+        actions
+    }
+}
+
+impl Running {
+    fn deadlines(&self) -> impl Iterator<Item = Duration> {
+        [self.timeout_at, self.kill_at, Some(self.look_at)].into_iter().flatten()
+    }
+}
+
+impl Done {
+    /// Whether its report may be committed.
+    fn is_fit(&self, now: Moment) -> bool {
+        self.doubtful_until.is_none_or(|until| until <= now.mono)
+    }
+}
+
+fn died_of_ending_signal(ending: &Ending) -> bool {
+    match ending {
+        Ending::Ran(run) => {
+            run.outcome == Outcome::Failed && run.signal.is_some_and(|signal| ENDING_SIGNALS.contains(&signal))
+        }
+        Ending::NotStarted => false,
+    }
+}
+
+fn interrupt(ending: &mut Ending) {
+    if let Ending::Ran(run) = ending {
+        run.outcome = Outcome::Interrupted;
+    }
+}
+
+fn inline_bytes(ending: &Ending) -> usize {
+    let kept = |kept: &Kept| if let Kept::Inline(bytes) = kept { bytes.len() } else { 0 };
+    match ending {
+        Ending::Ran(run) => kept(&run.stdout) + kept(&run.stderr),
+        Ending::NotStarted => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

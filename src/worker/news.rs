@@ -1,0 +1,53 @@
+//! What a pool tells whoever runs it.
+
+use crate::model::{JobId, PoolId, Progress, Run, Seq};
+
+/// Listens to a pool. It is told from the pool's threads, which wait for it: it must not block.
+pub trait Observer: Send + Sync {
+    /// Takes the news.
+    fn news(&self, news: News);
+}
+
+/// What happened in a pool.
+#[derive(Debug)]
+pub enum News {
+    /// A run has ended, and that is committed.
+    Finished(Box<JobNews>),
+    /// The pool stops: these jobs still run, and are waited for, or are being ended.
+    Stopping {
+        /// The jobs.
+        running: Vec<JobId>,
+        /// Whether they are being ended.
+        ending: bool,
+    },
+    /// Another pool died, and its jobs were set free.
+    Recovered {
+        /// The pool.
+        pool: PoolId,
+        /// How many jobs it had claimed.
+        jobs: usize,
+        /// How many of their processes had to be ended.
+        ended: usize,
+    },
+    /// Something of another pool's jobs cannot be ended, which keeps them from running again.
+    Stuck(String),
+    /// Changes can only be seen by looking every 250 ms, and why.
+    Deaf(String),
+    /// Something failed, and the pool goes on.
+    Trouble(String),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct JobNews {
+    /// The job.
+    pub seq: Seq,
+    /// What it is called.
+    pub id: JobId,
+    /// The run's number, from 1.
+    pub attempt: u32,
+    /// The run.
+    pub run: Run,
+    /// Where the job is now.
+    pub progress: Progress,
+}

@@ -1,0 +1,367 @@
+//! Recovery: what is left of a pool that died.
+//!
+//! First its processes are found and ended and seen to be gone, then one transaction reports its claims and
+//! retires it. Two recoverers find the same, and the second's reports come late. What each claim becomes is told
+//! by the dead pool's board:
+//!
+//! | the board says of a lease | its job |
+//! |---|---|
+//! | nothing | was never started: given back |
+//! | `Starting`, `Running` | lost: runs again, no retry used up |
+//! | `Ended` | has the outcome that its pool saw |
+//!
+//! After a reboot the board may be older than what happened, so whatever started counts as interrupted by the
+//! reboot: lost, but not towards `max-losses`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use super::board::{self, Board, Identity, Life, Slot, Stage};
+use super::news::{News, Observer};
+use super::output::{Spool, output_path};
+use super::pool::{Shared, token_prefix};
+use super::run::describe_exit;
+use super::tree::{self, Leader, Mark, Reach};
+use crate::model::{Ending, Kept, Millis, Output, Outcome, PoolId, Run, SURVIVOR_GRACE_MAX, Seq, Stream};
+use crate::queue::{Folder, Queue};
+use crate::store::{Held, PoolInfo, StoreError};
+
+/// How often a recovery that left something is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// SIGHUP, SIGINT and SIGTERM: what may have been meant for the pool as well.
+const ENDING_SIGNALS: [i32; 3] = [1, 2, 15];
+
+/// The pools that died and were not recovered yet.
+pub fn dead_pools(queue: &Queue) -> Result<Vec<PoolInfo>, StoreError> {
+    let run = queue.folder().join("run");
+    let pools = queue.read(crate::store::Snapshot::pools)?;
+    let is_dead = |pool: &PoolInfo| pool.ended.is_none() && is_dead(&run, &pool.id, false);
+    Ok(pools.into_iter().filter(is_dead).collect())
+}
+
+fn is_dead(run: &Path, pool: &PoolId, just_closed: bool) -> bool {
+    let path = run.join(pool.as_str());
+    let life = if just_closed { board::probe_after_close(&path) } else { board::probe(&path) };
+    // What cannot be probed is not declared dead.
+    matches!(life, Ok(Life::Dead))
+}
+
+/// Recovers every pool that died, `own` excepted. `closed` are those whose files were just closed. Says whether
+/// all could be recovered.
+pub fn recover(
+    queue: &Queue,
+    own: Option<&PoolId>,
+    closed: &BTreeSet<PoolId>,
+    observer: &dyn Observer,
+) -> Result<bool, StoreError> {
+    let run = queue.folder().join("run");
+    let mut all = true;
+    for pool in queue.read(crate::store::Snapshot::pools)? {
+        if pool.ended.is_some() || own == Some(&pool.id) || !is_dead(&run, &pool.id, closed.contains(&pool.id)) {
+            continue;
+        }
+        all &= Autopsy::of(queue, &pool)?.recover(observer)?;
+    }
+    sweep(queue, &run)?;
+    Ok(all)
+}
+
+/// Removes what pools that died while they were made left in `run/`.
+fn sweep(queue: &Queue, run: &Path) -> Result<(), StoreError> {
+    let mut rows = None;
+    for entry in fs::read_dir(run)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let pool = board::pool_name(&name);
+        let unnamed = name.as_encoded_bytes().starts_with(b".new-");
+        if !(unnamed || pool.is_some()) || !matches!(board::probe(&entry.path()), Ok(Life::Dead)) {
+            continue;
+        }
+        if rows.is_none() {
+            rows = Some(queue.read(crate::store::Snapshot::pools)?);
+        }
+        let lives = |info: &PoolInfo| info.ended.is_none() && Some(&info.id) == pool.as_ref();
+        if !rows.iter().flatten().any(lives) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// A dead pool under examination.
+struct Autopsy<'a> {
+    queue: &'a Queue,
+    pool: &'a PoolInfo,
+    /// Whether it died in this boot.
+    same_boot: bool,
+    /// Whether its processes can be seen from here.
+    visible: bool,
+    leases: Vec<Held>,
+    slots: HashMap<(Seq, u64), Slot>,
+    /// Slots whose lease is no longer held: their outcome was committed.
+    settled: Vec<Slot>,
+    token_prefix: String,
+}
+
+impl<'a> Autopsy<'a> {
+    fn of(queue: &'a Queue, pool: &'a PoolInfo) -> Result<Self, StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let here = Identity::of_this_process()?;
+        let same_boot = pool.boot_id == u128::from_be_bytes(here.boot_id);
+        let board = read_board(queue, pool);
+        let leases = queue.read(|snapshot| snapshot.leases(&pool.id))?;
+        let held: BTreeSet<(Seq, u64)> = leases.iter().map(|held| (held.token.seq(), held.token.lease().0)).collect();
+        let mut slots = HashMap::new();
+        let mut settled = Vec::new();
+        for slot in board.map(|board| board.slots).unwrap_or_default() {
+            if held.contains(&(slot.seq, slot.lease.0)) {
+                slots.insert((slot.seq, slot.lease.0), slot);
+            } else {
+                settled.push(slot);
+            }
+        }
+        let file = fs::metadata(queue.file())?;
+        Ok(Self {
+            queue,
+            pool,
+            same_boot,
+            visible: pool.pid_namespace == here.pid_namespace,
+            leases,
+            slots,
+            settled,
+            token_prefix: token_prefix(file.dev(), file.ino(), pool.nonce),
+        })
+    }
+
+    fn recover(mut self, observer: &dyn Observer) -> Result<bool, StoreError> {
+        if self.same_boot && !self.visible && !self.leases.is_empty() {
+            let jobs = self.leases.len();
+            observer.news(News::Stuck(format!(
+                "pool {} died in another pid namespace: its {jobs} jobs wait, since their processes cannot be seen from here",
+                self.pool.id
+            )));
+            return Ok(false);
+        }
+        let (ended, stuck) = if self.same_boot { self.end_survivors(observer)? } else { (0, BTreeSet::new()) };
+        self.leases.retain(|held| !stuck.contains(&held.token.seq()));
+        let jobs = self.leases.len();
+        if !self.report(stuck.is_empty())? {
+            return Ok(true);
+        }
+        if stuck.is_empty() {
+            let _ = fs::remove_file(self.path());
+            observer.news(News::Recovered { pool: self.pool.id.clone(), jobs, ended });
+        }
+        Ok(stuck.is_empty())
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.queue.folder().join("run").join(self.pool.id.as_str())
+    }
+
+    /// Ends what is left of its runs; answers how many processes, and the jobs of those that remain.
+    fn end_survivors(&self, observer: &dyn Observer) -> Result<(usize, BTreeSet<Seq>), StoreError> {
+        let grace = self.queue.read(crate::store::Snapshot::settings)?.kill_grace.min(SURVIVOR_GRACE_MAX);
+        let slots: Vec<Option<&Slot>> = self.leases.iter().map(|held| self.slot(held)).collect();
+        let marks: Vec<Mark> = self.leases.iter().zip(&slots).map(|(held, slot)| self.mark(held.token.lease().0, *slot)).collect();
+        let ending = tree::end(&marks, Reach::Tree, grace)?;
+        // A run that had ended may have left something in its group, as its pool was about to see.
+        let over: Vec<Mark> = self.settled.iter().map(|slot| self.mark(slot.lease.0, Some(slot))).collect();
+        let _ = tree::end(&over, Reach::Group, grace)?;
+        let mut stuck = BTreeSet::new();
+        for remaining in &ending.remaining {
+            let held = &self.leases[remaining.mark];
+            stuck.insert(held.token.seq());
+            observer.news(News::Stuck(format!(
+                "process {} of job {} is left of pool {} and cannot be ended: the job waits until it is gone",
+                remaining.pid.as_raw_pid(),
+                held.token.seq().0,
+                self.pool.id
+            )));
+        }
+        Ok((ending.ended, stuck))
+    }
+
+    fn slot(&self, held: &Held) -> Option<&Slot> {
+        self.slots.get(&(held.token.seq(), held.token.lease().0))
+    }
+
+    fn mark(&self, lease: u64, slot: Option<&Slot>) -> Mark {
+        let leader = slot.and_then(|slot| match slot.stage {
+            Stage::Starting { .. } => None,
+            Stage::Running { boot_ticks, born_by, pid, .. } | Stage::Ended { boot_ticks, born_by, pid, .. } => {
+                Some((pid, boot_ticks..=born_by))
+            }
+        });
+        let leader = leader.and_then(|(pid, born)| Some(Leader { pid: Pid::from_raw(pid.cast_signed())?, born }));
+        Mark { token: format!("{}{lease}", self.token_prefix).into_bytes(), leader }
+    }
+
+    /// Commits what became of its claims; retires it if nothing of it remains. Says whether it was still there.
+    fn report(&self, complete: bool) -> Result<bool, StoreError> {
+        let mut reports = Vec::with_capacity(self.leases.len());
+        for held in &self.leases {
+            reports.push((held, self.ending(held)?));
+        }
+        let retired = self.queue.write(|tx| {
+            for (held, ending) in &reports {
+                tx.finish(&held.token, ending)?;
+            }
+            if complete { tx.retire(&self.pool.id, "died") } else { Ok(true) }
+        })?;
+        self.clear_outputs(&reports);
+        Ok(retired)
+    }
+
+    fn ending(&self, held: &Held) -> Result<Ending, StoreError> {
+        let Some(slot) = self.slot(held) else { return Ok(Ending::NotStarted) };
+        let limit = self.queue.read(crate::store::Snapshot::settings)?.output_limit;
+        let (stdout, stderr) = Spool::left_by(self.queue.folder(), slot.seq, slot.attempt)?.collect(limit)?;
+        let now = self.queue.clock().now();
+        Ok(Ending::Ran(Run { stdout, stderr, ..self.outcome(slot, now) }))
+    }
+
+    fn outcome(&self, slot: &Slot, now: Millis) -> Run {
+        let lost = |started| Run {
+            slot: slot.worker,
+            started,
+            ended: now,
+            outcome: Outcome::Lost,
+            counts_as_loss: self.same_boot,
+            exit_code: None,
+            signal: None,
+            cpu: Duration::ZERO,
+            max_rss_bytes: 0,
+            error: Some(if self.same_boot { "its pool died" } else { "the machine went down" }.to_owned()),
+            stdout: Kept::Empty,
+            stderr: Kept::Empty,
+        };
+        match slot.stage {
+            Stage::Starting { at, .. } | Stage::Running { at, .. } => lost(at),
+            Stage::Ended { at, .. } if !self.same_boot => lost(at),
+            Stage::Ended { at, ended, outcome, exit_code, signal, cpu, max_rss_bytes, .. } => Run {
+                ended,
+                outcome: doubted(outcome, signal),
+                exit_code,
+                signal,
+                cpu,
+                max_rss_bytes,
+                error: describe_exit(exit_code, signal),
+                ..lost(at)
+            },
+        }
+    }
+
+    /// Outputs that are in the queue file now, of these reports and of those committed before, go.
+    fn clear_outputs(&self, reports: &[(&Held, Ending)]) {
+        let reported = reports.iter().filter_map(|(held, _)| self.slot(held));
+        for slot in reported.chain(&self.settled) {
+            for stream in Stream::ALL {
+                let kept = self.queue.read(|snapshot| snapshot.output(slot.seq, slot.attempt, stream));
+                if matches!(kept, Ok(Some(Output::Empty | Output::Inline(_)))) {
+                    let _ = fs::remove_file(output_path(self.queue.folder(), slot.seq, slot.attempt, stream));
+                }
+            }
+        }
+    }
+}
+
+/// What died of a signal in the last moments of its pool was meant to go with it.
+fn doubted(outcome: Outcome, signal: Option<i32>) -> Outcome {
+    let meant = outcome == Outcome::Failed && signal.is_some_and(|signal| ENDING_SIGNALS.contains(&signal));
+    if meant { Outcome::Interrupted } else { outcome }
+}
+
+/// A board that is missing or damaged tells nothing: its claims count as never started, and whatever they
+/// started is still found by its token.
+fn read_board(queue: &Queue, pool: &PoolInfo) -> Option<Board> {
+    let board = board::read(&queue.folder().join("run").join(pool.id.as_str())).ok()??;
+    (board.identity.nonce == pool.nonce).then_some(board)
+}
+
+/// The thread of a pool that recovers its peers.
+pub(super) struct Recoverer<'a> {
+    shared: &'a Shared,
+    folder: std::path::PathBuf,
+    state: Mutex<Suspicions>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Suspicions {
+    closed: BTreeSet<PoolId>,
+    look: bool,
+    over: bool,
+}
+
+impl<'a> Recoverer<'a> {
+    /// One that looks once at the start.
+    pub(super) fn new(shared: &'a Shared, queue: &Queue) -> Self {
+        let state = Mutex::new(Suspicions { look: true, ..Suspicions::default() });
+        Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new() }
+    }
+
+    /// These pools' files were closed: they may have died.
+    pub(super) fn suspect(&self, closed: BTreeSet<PoolId>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed.extend(closed);
+        state.look = true;
+        self.news.notify_one();
+    }
+
+    /// The pool is over.
+    pub(super) fn go_home(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        self.news.notify_one();
+    }
+
+    /// Recovers dead pools as they become known.
+    pub(super) fn run(&self) {
+        let mut retry = None;
+        loop {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            while !state.look && !state.over {
+                state = match retry {
+                    None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(after) => {
+                        let (mut state, waited) =
+                            self.news.wait_timeout(state, after).unwrap_or_else(PoisonError::into_inner);
+                        state.look |= waited.timed_out();
+                        state
+                    }
+                };
+            }
+            if state.over {
+                return;
+            }
+            state.look = false;
+            let closed = std::mem::take(&mut state.closed);
+            drop(state);
+            retry = self.recover(&closed);
+        }
+    }
+
+    /// Recovers with a handle of its own, since the pool's is the store thread's. Says when to try again.
+    fn recover(&self, closed: &BTreeSet<PoolId>) -> Option<Duration> {
+        let recovered = self.shared.in_transaction(|| {
+            let folder = Folder::existing(&self.folder).ok().flatten();
+            let folder = folder.ok_or_else(|| StoreError::NoQueue(self.folder.clone()))?;
+            let queue = Queue::open(&folder, Box::new(|| {}))?;
+            recover(&queue, Some(self.shared.file.id()), closed, &*self.shared.observer)
+        });
+        match recovered {
+            Ok(true) => None,
+            Ok(false) => Some(RETRY),
+            Err(error) => {
+                let trouble = format!("cannot recover the jobs of a dead pool: {error}");
+                self.shared.observer.news(News::Trouble(trouble));
+                Some(RETRY)
+            }
+        }
+    }
+}

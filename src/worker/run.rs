@@ -1,0 +1,366 @@
+//! One run of one job, on its worker's thread.
+//!
+//! Crash points, by what the board says when the pool is killed; see the table in the floor's map:
+//! before `Starting` the claim is given back; from `Starting` on the run counts as started; from `Ended` on its
+//! outcome is known and committed by whoever recovers.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use super::board::{Slot, Stage};
+use super::child::{self, Exit, Launch, Reaped};
+use super::dispatcher::{Report, Why};
+use super::output::Spool;
+use super::pool::Shared;
+use super::program::{self, NotRunnable};
+use super::tree::{self, Leader, Mark, Reach};
+use crate::model::{Command, Ending, JobSpec, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, show_duration};
+use crate::store::{Claim, Work};
+
+/// What a shell answers when there is no such program, and when it cannot be executed.
+const NOT_FOUND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+/// How long a worker waits before it tries again what the machine had no room for.
+const NO_ROOM_RETRY: Duration = Duration::from_millis(250);
+
+/// What another thread needs to end what a worker runs.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) mark: Mark,
+    /// Until the worker reaps it, its group may be signalled by number.
+    pub(super) pid: Option<Pid>,
+}
+
+/// How starting went.
+enum Started {
+    Running(Pid, Leader),
+    /// It was to be ended before it began.
+    NotWanted,
+    /// It cannot be executed.
+    Impossible { error: String, exit_code: Option<i32> },
+}
+
+/// Runs a claimed job to its end. Returns `None` for a claim that was never started.
+pub(super) fn run(shared: &Shared, slot: usize, claim: Claim) -> Report {
+    let place = shared.take_place();
+    let attempt = Attempt { shared, slot, place, claim: &claim };
+    let (ending, spool) = match attempt.prepare() {
+        Some(spool) => attempt.execute(spool),
+        None => (Ending::NotStarted, None),
+    };
+    Report { token: claim.token, ending, place: Some(place), spool }
+}
+
+struct Attempt<'a> {
+    shared: &'a Shared,
+    slot: usize,
+    place: usize,
+    claim: &'a Claim,
+}
+
+impl Attempt<'_> {
+    /// Opens the output files, waiting while the machine has no room for them.
+    fn prepare(&self) -> Option<Spool> {
+        let claim = self.claim;
+        loop {
+            match Spool::create(&self.shared.queue, claim.token.seq(), claim.attempt) {
+                Ok(spool) => return Some(spool),
+                Err(error) => {
+                    self.shared.say_no_room("open the output of a job", &error);
+                    if self.shared.wait_for_end(NO_ROOM_RETRY) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn execute(&self, spool: Spool) -> (Ending, Option<Spool>) {
+        let at = self.shared.clock.now();
+        match self.start(&spool, at) {
+            Started::NotWanted => {
+                spool.discard();
+                (Ending::NotStarted, None)
+            }
+            Started::Impossible { error, exit_code } => {
+                spool.discard();
+                (Ending::Ran(Run { exit_code, error: Some(error), ..self.blank(at) }), None)
+            }
+            Started::Running(pid, leader) => self.see_to_the_end(spool, at, pid, leader),
+        }
+    }
+
+    fn start(&self, spool: &Spool, at: Millis) -> Started {
+        let work = &self.claim.work;
+        if let Err(error) = program::enterable(&work.cwd) {
+            let error = format!("cannot run in the folder {}: {error}", work.cwd.display());
+            return Started::Impossible { error, exit_code: None };
+        }
+        let Some(prepared) = Prepared::of(self.shared, self.slot, self.claim) else {
+            return Started::Impossible { error: "its strings have a NUL byte".to_owned(), exit_code: None };
+        };
+        let program = match program::resolve(prepared.name(), prepared.path.as_deref(), &work.cwd) {
+            Ok(program) => program,
+            Err(why) => return prepared.not_runnable(why),
+        };
+        loop {
+            match self.spawn(&prepared, &program, spool, at) {
+                Err(error) if is_no_room(&error) => {
+                    self.shared.say_no_room("start a job", &error);
+                    if self.shared.wait_for_end(NO_ROOM_RETRY) {
+                        return Started::NotWanted;
+                    }
+                }
+                Err(error) => return prepared.not_started(&error),
+                Ok(started) => return started,
+            }
+        }
+    }
+
+    /// Spawns under the worker's lock, so that whoever wants to end the run either comes before, and it does
+    /// not start, or after, and finds it.
+    fn spawn(&self, prepared: &Prepared, program: &CString, spool: &Spool, at: Millis) -> io::Result<Started> {
+        let mut live = self.shared.lock_live(self.slot);
+        if self.shared.is_to_end(self.slot) {
+            return Ok(Started::NotWanted);
+        }
+        let earliest = tree::boot_ticks_now();
+        self.board(Stage::Starting { at, boot_ticks: earliest })?;
+        let pid = child::spawn(&Launch {
+            program,
+            argv: &prepared.argv,
+            env: &prepared.env,
+            cwd: &prepared.cwd,
+            stdin: self.shared.null.as_fd(),
+            stdout: spool.stdout().as_fd(),
+            stderr: spool.stderr().as_fd(),
+        })?;
+        let born_by = tree::boot_ticks_now();
+        // The command runs already: if the disk has no room for this line, `Starting` says enough.
+        let _ = self.board(Stage::Running { at, boot_ticks: earliest, born_by, pid: pid.as_raw_pid().cast_unsigned() });
+        let leader = Leader { pid, born: earliest..=born_by };
+        let mark = Mark { token: prepared.token.clone(), leader: Some(leader.clone()) };
+        *live = Some(Live { mark, pid: Some(pid) });
+        Ok(Started::Running(pid, leader))
+    }
+
+    fn board(&self, stage: Stage) -> io::Result<()> {
+        let token = &self.claim.token;
+        let worker = u32::try_from(self.slot).unwrap_or(u32::MAX);
+        let slot = Slot { seq: token.seq(), lease: token.lease(), attempt: self.claim.attempt, worker, stage };
+        self.shared.file.write(self.place, &slot)
+    }
+
+    fn see_to_the_end(&self, spool: Spool, at: Millis, pid: Pid, leader: Leader) -> (Ending, Option<Spool>) {
+        let spool = self.shared.watch_output(self.slot, spool, self.claim.work.output_limit);
+        // Waiting can only fail for a process that is not our child any more.
+        let waited = child::wait_until_exited(pid);
+        let ended = self.shared.clock.now();
+        let reaped = {
+            let mut live = self.shared.lock_live(self.slot);
+            if let Some(live) = live.as_mut() {
+                live.pid = None;
+            }
+            waited.and_then(|()| child::reap(pid))
+        };
+        let why = self.shared.why(self.slot);
+        let mut run = self.judge(reaped, why, at, ended);
+        let _ = self.board(ended_stage(&run, &leader));
+        self.end_what_is_left(&mut run, pid, why);
+        *self.shared.lock_live(self.slot) = None;
+        self.shared.unwatch_output(self.slot);
+        match spool.collect(self.claim.work.output_limit) {
+            Ok((stdout, stderr)) => (run.stdout, run.stderr) = (stdout, stderr),
+            Err(error) => add_error(&mut run, &format!("its output could not be kept: {error}")),
+        }
+        (Ending::Ran(run), std::sync::Arc::into_inner(spool))
+    }
+
+    fn blank(&self, at: Millis) -> Run {
+        Run {
+            slot: u32::try_from(self.slot).unwrap_or(u32::MAX),
+            started: at,
+            ended: self.shared.clock.now(),
+            outcome: Outcome::Failed,
+            counts_as_loss: false,
+            exit_code: None,
+            signal: None,
+            cpu: Duration::ZERO,
+            max_rss_bytes: 0,
+            error: None,
+            stdout: Kept::Empty,
+            stderr: Kept::Empty,
+        }
+    }
+
+    /// What the end of the process means.
+    fn judge(&self, reaped: io::Result<Reaped>, why: Option<Why>, at: Millis, ended: Millis) -> Run {
+        let mut run = Run { ended, ..self.blank(at) };
+        match reaped {
+            Ok(reaped) => {
+                (run.cpu, run.max_rss_bytes) = (reaped.cpu, reaped.max_rss_bytes);
+                match reaped.exit {
+                    Exit::Code(code) => run.exit_code = Some(code),
+                    Exit::Signal(signal) => run.signal = Some(signal),
+                }
+            }
+            Err(error) => run.error = Some(format!("its end could not be seen: {error}")),
+        }
+        run.outcome = match why {
+            Some(why) => why.outcome(),
+            None if run.exit_code == Some(0) => Outcome::Completed,
+            None => Outcome::Failed,
+        };
+        if run.error.is_none() {
+            run.error = self.words(&run, why);
+        }
+        run
+    }
+
+    fn words(&self, run: &Run, why: Option<Why>) -> Option<String> {
+        match why {
+            Some(Why::TimedOut) => Some(format!(
+                "timed out after {}; see `timeout` to allow more",
+                match self.claim.work.timeout {
+                    crate::model::TimeLimit::After(limit) => show_duration(limit),
+                    crate::model::TimeLimit::Unlimited => "its time limit".to_owned(),
+                }
+            )),
+            Some(Why::Cancelled) => Some("cancelled while it ran".to_owned()),
+            Some(Why::Interrupted) => Some("its pool was stopped".to_owned()),
+            None => describe_exit(run.exit_code, run.signal),
+        }
+    }
+
+    /// A run is over when its command is: its group is ended with it; if it was made to end, its whole tree.
+    fn end_what_is_left(&self, run: &mut Run, pid: Pid, why: Option<Why>) {
+        let (reach, grace) = match why {
+            Some(_) => (Reach::Tree, self.shared.grace_left(self.slot)),
+            None if tree::group_is_gone(pid) => return,
+            None => (Reach::Group, self.claim.work.kill_grace.min(SURVIVOR_GRACE_MAX)),
+        };
+        let Some(mark) = self.shared.lock_live(self.slot).as_ref().map(|live| live.mark.clone()) else { return };
+        match tree::end(&[mark], reach, grace) {
+            Ok(ending) => {
+                if ending.ended > 0 && why.is_none() {
+                    let noun = if ending.ended == 1 { "process" } else { "processes" };
+                    add_error(run, &format!("ended {} {noun} left in the background", ending.ended));
+                }
+                for remaining in ending.remaining {
+                    add_error(run, &format!("could not end process {}", remaining.pid.as_raw_pid()));
+                }
+            }
+            Err(error) => add_error(run, &format!("could not look for what it left behind: {error}")),
+        }
+    }
+}
+
+fn add_error(run: &mut Run, more: &str) {
+    run.error = Some(match run.error.take() {
+        Some(error) => format!("{error}; {more}"),
+        None => more.to_owned(),
+    });
+}
+
+/// An exit in words; nothing for success.
+pub(super) fn describe_exit(exit_code: Option<i32>, signal: Option<i32>) -> Option<String> {
+    match (exit_code, signal) {
+        (Some(0), _) | (None, None) => None,
+        (Some(code), _) => Some(format!("exit code {code}")),
+        (None, Some(signal)) => {
+            let name = nix::sys::signal::Signal::try_from(signal).map_or("unknown", nix::sys::signal::Signal::as_str);
+            Some(format!("killed by signal {signal} ({name})"))
+        }
+    }
+}
+
+fn ended_stage(run: &Run, leader: &Leader) -> Stage {
+    Stage::Ended {
+        at: run.started,
+        ended: run.ended,
+        outcome: run.outcome,
+        exit_code: run.exit_code,
+        signal: run.signal,
+        cpu: run.cpu,
+        max_rss_bytes: run.max_rss_bytes,
+        boot_ticks: *leader.born.start(),
+        born_by: *leader.born.end(),
+        pid: leader.pid.as_raw_pid().cast_unsigned(),
+    }
+}
+
+/// Whether a spawn failed for want of something that may come back: it is not the job's fault.
+fn is_no_room(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ENOSPC].map(Some).contains(&errno)
+}
+
+/// The strings of a launch.
+struct Prepared {
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    cwd: CString,
+    path: Option<Vec<u8>>,
+    token: Vec<u8>,
+}
+
+impl Prepared {
+    fn of(shared: &Shared, slot: usize, claim: &Claim) -> Option<Self> {
+        let work = &claim.work;
+        let token = shared.token(claim.token.lease());
+        let mut env = JobSpec::merged_env(&work.env, &work.env_change);
+        let path = env.get(b"PATH".as_slice()).cloned();
+        let own: [(&str, OsString); 6] = [
+            ("PWD", work.cwd.clone().into_os_string()),
+            ("QUEUECTL_DB", shared.queue.clone().into_os_string()),
+            ("QUEUECTL_JOB_ID", claim.id.as_str().into()),
+            ("QUEUECTL_ATTEMPT", claim.attempt.to_string().into()),
+            ("QUEUECTL_SLOT", slot.to_string().into()),
+            (tree::LEASE_VARIABLE, OsString::from_vec(token.clone())),
+        ];
+        env.extend(own.map(|(name, value)| (name.as_bytes().to_vec(), value.into_vec())));
+        let pair = |(name, value): (Vec<u8>, Vec<u8>)| CString::new([name, value].join(&b'=')).ok();
+        Some(Self {
+            argv: argv(work)?,
+            env: env.into_iter().map(pair).collect::<Option<_>>()?,
+            cwd: CString::new(work.cwd.as_os_str().as_bytes()).ok()?,
+            path,
+            token,
+        })
+    }
+
+    /// The program as it was typed.
+    fn name(&self) -> &[u8] {
+        self.argv.first().map_or(b"", |name| name.as_bytes())
+    }
+
+    fn not_runnable(&self, why: NotRunnable) -> Started {
+        let name = Path::new(OsStr::from_bytes(self.name())).display();
+        let (error, code) = match why {
+            NotRunnable::NotFound => (format!("{name}: no such program"), NOT_FOUND),
+            NotRunnable::NotExecutable => (format!("{name}: cannot be executed"), NOT_EXECUTABLE),
+        };
+        Started::Impossible { error, exit_code: Some(code) }
+    }
+
+    fn not_started(&self, error: &io::Error) -> Started {
+        let name = Path::new(OsStr::from_bytes(self.name())).display();
+        Started::Impossible { error: format!("{name}: {error}"), exit_code: Some(NOT_EXECUTABLE) }
+    }
+}
+
+fn argv(work: &Work) -> Option<Vec<CString>> {
+    match &work.command {
+        Command::Argv(words) => words.iter().map(|word| CString::new(word.as_slice()).ok()).collect(),
+        Command::Shell(text) => {
+            let shell = work.shell.iter().map(|word| CString::new(word.as_bytes()).ok());
+            shell.chain([CString::new(text.as_slice()).ok()]).collect()
+        }
+    }
+}

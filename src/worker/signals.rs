@@ -1,0 +1,93 @@
+//! The signals that a person or the system sends to a pool, as plain wishes.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+/// What a signal wishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// SIGINT, SIGTERM, SIGHUP: stop, more firmly each time.
+    Stop,
+    /// SIGTSTP: stand still until SIGCONT.
+    Freeze,
+    /// The pool is over and its listener may go.
+    GoHome,
+}
+
+/// The signals of a pool: blocked in every thread, and read by one.
+#[derive(Debug)]
+pub(super) struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+    home: OwnedFd,
+}
+
+impl Signals {
+    /// Blocks the signals in this thread and those that it starts. SIGINT and SIGHUP that were ignored when
+    /// the process started (`nohup`, `&` in a script) stay ignored.
+    pub(super) fn block() -> io::Result<Self> {
+        let mut set: SigSet = [Signal::SIGTERM, Signal::SIGTSTP].into_iter().collect();
+        for signal in [Signal::SIGINT, Signal::SIGHUP] {
+            if !is_ignored(signal)? {
+                set.add(signal);
+            }
+        }
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let home = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { fd, before, home })
+    }
+
+    /// Waits for the next one.
+    pub(super) fn wait(&self) -> io::Result<Wish> {
+        loop {
+            let mut fds = [PollFd::new(&self.fd, PollFlags::IN), PollFd::from_borrowed_fd(self.home.as_fd(), PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let go_home = !fds[1].revents().is_empty();
+            match self.fd.read_signal()? {
+                Some(signal) if signal.ssi_signo == Signal::SIGTSTP as u32 => return Ok(Wish::Freeze),
+                Some(_) => return Ok(Wish::Stop),
+                None if go_home => return Ok(Wish::GoHome),
+                None => {}
+            }
+        }
+    }
+
+    /// Makes [`wait`](Self::wait) answer [`Wish::GoHome`].
+    pub(super) fn go_home(&self) {
+        // It can fail only when the count is full, and then the listener is on its way.
+        let _ = rustix::io::write(&self.home, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Those that came after the pool was over were meant for it: they must not act now.
+        while let Ok(Some(_)) = self.fd.read_signal() {}
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+/// Stops this process until somebody continues it. Sent to this very thread, which therefore does not go on
+/// before it is stopped.
+pub(super) fn stand_still() {
+    let _ = raise(Signal::SIGSTOP);
+}
+
+/// Whether the process ignores a signal, as it was started: `SigIgn` of proc(5), a bit for each.
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
+    Ok(mask >> (signal as i32 - 1) & 1 == 1)
+}
