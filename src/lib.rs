@@ -1,6 +1,7 @@
 //! A background job queue for the terminal.
 
 pub mod model;
+pub(crate) mod worker;
 /// The command line.
 pub mod cli {
     /// Runs it.
