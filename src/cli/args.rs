@@ -1,4 +1,7 @@
-//! The command line as it is typed.
+//! The command line as it is typed. The doc comments here are what `--help` shows.
+
+#![allow(clippy::doc_markdown, reason = "help texts have no markup")]
+#![allow(clippy::struct_excessive_bools, reason = "flags are what they are")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -107,7 +107,8 @@ impl Context {
     pub(super) fn base(&self) -> Base {
         let vars = env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec()));
         // A name that is empty or has a `=` in front is a shell's own bookkeeping.
-        let inherited = |(name, _): &(Vec<u8>, Vec<u8>)| !pool_variable(name) && !name.is_empty() && !name.contains(&b'=');
+        let inherited =
+            |(name, _): &(Vec<u8>, Vec<u8>)| !pool_variable(name) && !name.is_empty() && !name.contains(&b'=');
         let env: Environment = vars.filter(inherited).collect::<BTreeMap<_, _>>();
         Base {
             cwd: self.cwd.clone(),

@@ -10,7 +10,7 @@ mod lines;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub(crate) use error::{At, InputError, Problem};
+pub(crate) use error::{InputError, Problem};
 pub(crate) use lines::{Batch, Format, Warning, lines};
 
 use crate::model::{Command, Environment, JobSpec, QueueName, TimeLimit};

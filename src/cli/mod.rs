@@ -1,12 +1,85 @@
 //! The command line: arguments become model values, those go to the store or a pool, and what comes back
-//! is shown.
-#![allow(dead_code, unused_imports)]
+//! is shown. The only place that prints.
 
+mod args;
 mod bytes;
+mod commands;
+mod context;
+mod detach;
 mod discover;
+mod exit;
+mod holder;
 mod input;
+mod journal;
+mod render;
+mod reporter;
 
-/// Runs it.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::io::Write;
+use std::panic;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Color, Command, Dlq, Worker};
+use commands::{ask, check, config, enqueue, list, logs, run, show, status, wait, worker};
+use context::Context;
+use exit::{Exit, Failure};
+
+use crate::model::StateKind;
+
+/// Runs what the process's arguments ask for.
+pub fn run() -> ExitCode {
+    quiet_about_damage();
+    let cli = Cli::parse();
+    match cli.global.color {
+        Color::Auto => anstream::ColorChoice::Auto,
+        Color::Always => anstream::ColorChoice::Always,
+        Color::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+    let exit = dispatch(cli).unwrap_or_else(|failure| tell(&failure));
+    exit.into()
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let context = Context::new(&cli.global)?;
+    match cli.command {
+        Command::Run(args) => run::run(&context, &args),
+        Command::Enqueue(args) => enqueue::enqueue(&context, &args),
+        Command::Worker(Worker::Start(args)) => worker::start(&context, &args),
+        Command::Worker(Worker::Stop(args)) => worker::stop(&context, &args),
+        Command::Worker(Worker::List(args)) => status::worker_list(&context, &args),
+        Command::Status(args) => status::status(&context, &args),
+        Command::List(args) => list::list(&context, args.state, args.limit, args.json),
+        Command::Show(args) => show::show(&context, &args),
+        Command::Logs(args) => logs::logs(&context, &args),
+        Command::Wait(args) => wait::wait(&context, &args),
+        Command::Cancel(args) => ask::cancel(&context, &args),
+        Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
+        Command::Dlq(Dlq::List(args)) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
+        Command::Dlq(Dlq::Retry(args)) => ask::retry(&context, &args.ids, args.all),
+        Command::Config(args) => config::config(&context, args),
+        Command::Check(args) => check::check(&context, &args),
+    }
+}
+
+/// Says what went wrong, and last what to type next.
+fn tell(failure: &Failure) -> Exit {
+    if let Some(message) = &failure.message {
+        context::say(format_args!("{message}"));
+    }
+    if let Some(next) = &failure.next {
+        let _ = writeln!(anstream::stderr(), "  try: {next}");
+    }
+    failure.exit
+}
+
+/// A damaged file can make redb panic; the store turns that into an error, whose words are enough.
+fn quiet_about_damage() {
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !crate::store::panic_is_fenced() {
+            default(info);
+        }
+    }));
 }

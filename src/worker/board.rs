@@ -95,11 +95,6 @@ impl PoolFile {
         self.file.write_all_at(&slot.encode(), slot_offset(index)?)
     }
 
-    /// Empties place `index`.
-    pub(crate) fn clear(&self, index: usize) -> io::Result<()> {
-        self.file.write_all_at(&[0; RECORD_BYTES], slot_offset(index)?)
-    }
-
     /// Ends the pool in good order: its file goes before its lock, so that peers find nothing to recover.
     pub(crate) fn remove(self) -> io::Result<()> {
         match fs::remove_file(&self.path) {

@@ -45,7 +45,7 @@ impl<'a> Committer<'a> {
     /// Does what the dispatcher asks for, until it asks to finish.
     pub(super) fn run(mut self) -> Result<Finish, PoolError> {
         loop {
-            let (task, claimed) = self.shared.next_store_task();
+            let (task, claimed) = self.shared.monitor.next_store_task();
             match task {
                 StoreTask::Commit { reports, want } => self.commit(reports, want, &claimed),
                 StoreTask::Check { is_empty } => self.check(is_empty),
@@ -71,11 +71,11 @@ impl<'a> Committer<'a> {
     }
 
     fn commit(&mut self, reports: Vec<Report>, want: usize, claimed: &BTreeSet<Seq>) {
-        let before = self.shared.moment();
+        let before = self.shared.monitor.moment();
         let result = self.transact(&reports, want, claimed);
         match result {
             Ok(done) => {
-                let took = self.shared.moment().mono.saturating_sub(before.mono);
+                let took = self.shared.monitor.moment().mono.saturating_sub(before.mono);
                 self.in_doubt = false;
                 self.tell(reports, done.finished);
                 let more_work = (want > 0).then_some(done.claims.len() == want);
@@ -159,11 +159,7 @@ impl<'a> Committer<'a> {
 }
 
 /// Claims of a commit that was thought to have failed.
-fn give_back_unknown(
-    tx: &mut Tx<'_>,
-    pool: &crate::model::PoolId,
-    claimed: &BTreeSet<Seq>,
-) -> Result<(), StoreError> {
+fn give_back_unknown(tx: &mut Tx<'_>, pool: &crate::model::PoolId, claimed: &BTreeSet<Seq>) -> Result<(), StoreError> {
     for held in tx.leases(pool)? {
         if !claimed.contains(&held.token.seq()) {
             tx.finish(&held.token, &Ending::NotStarted)?;

@@ -70,6 +70,7 @@ impl Why {
 
 /// What happens to a pool.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is passed once and not kept")]
 pub(super) enum Event {
     /// A worker's claim has ended.
     Ended { slot: usize, report: Report },
@@ -179,6 +180,7 @@ struct Done {
 
 /// See the module.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Dispatcher {
     slots: Vec<Option<Running>>,
     ready: VecDeque<Claim>,
@@ -330,6 +332,8 @@ impl Dispatcher {
             return StoreTask::Wait;
         }
         self.retry_at = None;
+        // What is due is there to be claimed as soon as it is made ready.
+        self.more_work |= self.due.is_some_and(|due| due <= now.wall);
         if self.should_commit(now) {
             let reports = self.batch(now);
             self.committing = true;
@@ -371,13 +375,16 @@ impl Dispatcher {
     }
 
     fn batch(&mut self, now: Moment) -> Vec<Report> {
-        let (fit, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.done).into_iter().partition(|done| done.is_fit(now));
+        let (fit, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.done).into_iter().partition(|done| done.is_fit(now));
         self.done = rest;
         let mut reports = Vec::with_capacity(fit.len().min(BATCH_MAX));
         let mut inline = 0;
         for done in fit {
             inline += inline_bytes(&done.report.ending);
-            if reports.len() < BATCH_MAX && (reports.is_empty() || inline <= crate::model::INLINE_OUTPUT_BYTES_PER_COMMIT) {
+            if reports.len() < BATCH_MAX
+                && (reports.is_empty() || inline <= crate::model::INLINE_OUTPUT_BYTES_PER_COMMIT)
+            {
                 reports.push(done.report);
             } else {
                 self.done.push(done);
@@ -413,11 +420,7 @@ impl Dispatcher {
     }
 
     fn asks_if_empty(&self) -> bool {
-        self.until_empty
-            && self.phase == Phase::Working
-            && self.is_empty_unknown
-            && !self.more_work
-            && self.is_idle()
+        self.until_empty && self.phase == Phase::Working && self.is_empty_unknown && !self.more_work && self.is_idle()
     }
 
     fn ended(&mut self, slot: usize, report: Report, now: Moment) {
@@ -474,7 +477,9 @@ impl Dispatcher {
 
     fn asked(&mut self, asked: Asked, now: Moment) -> Vec<Action> {
         match (asked, self.phase) {
-            (Asked::Work, _) | (Asked::Stop, Phase::Draining(_) | Phase::Ending(_)) | (_, Phase::Ending(_)) => Vec::new(),
+            (Asked::Work, _) | (Asked::Stop, Phase::Draining(_) | Phase::Ending(_)) | (_, Phase::Ending(_)) => {
+                Vec::new()
+            }
             (Asked::Stop, Phase::Working) => {
                 self.drain(Finish::Stopped);
                 vec![Action::SayStopping { running: self.running(), ending: false }]

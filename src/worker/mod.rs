@@ -5,7 +5,10 @@ pub(crate) mod bell;
 pub(crate) mod board;
 pub(crate) mod child;
 mod committer;
+mod detached;
 mod dispatcher;
+mod lives;
+mod monitor;
 mod news;
 mod output;
 mod pool;
@@ -19,6 +22,7 @@ pub(crate) mod tree;
 
 pub use activity::{Activity, activity, is_alive};
 pub use bell::{Bell, Ring};
+pub use detached::spawn_detached;
 pub use news::{JobNews, News, Observer};
 pub use output::output_path;
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};

@@ -198,8 +198,8 @@ impl StreamFile {
         (growth.bytes, growth.at) = (bytes, now);
         self.give_back(&mut growth, limit);
         // When it will have grown by another limit.
-        let again = took.mul_f64((limit as f64 / grown.max(1) as f64).min(1e6));
-        again.clamp(LOOK_AGAIN_MIN, LOOK_AGAIN_MAX)
+        let again = took.as_nanos().saturating_mul(u128::from(limit)) / u128::from(grown.max(1));
+        Duration::from_nanos(u64::try_from(again).unwrap_or(u64::MAX)).clamp(LOOK_AGAIN_MIN, LOOK_AGAIN_MAX)
     }
 
     fn give_back(&self, growth: &mut Growth, limit: u64) {

@@ -27,7 +27,7 @@ use super::output::{Spool, output_path};
 use super::pool::{Shared, token_prefix};
 use super::run::describe_exit;
 use super::tree::{self, Leader, Mark, Reach};
-use crate::model::{Ending, Kept, Millis, Output, Outcome, PoolId, Run, SURVIVOR_GRACE_MAX, Seq, Stream};
+use crate::model::{Ending, Kept, Millis, Outcome, Output, PoolId, Run, SURVIVOR_GRACE_MAX, Seq, Stream};
 use crate::queue::{Folder, Queue};
 use crate::store::{Held, PoolInfo, StoreError};
 
@@ -168,7 +168,8 @@ impl<'a> Autopsy<'a> {
     fn end_survivors(&self, observer: &dyn Observer) -> Result<(usize, BTreeSet<Seq>), StoreError> {
         let grace = self.queue.read(crate::store::Snapshot::settings)?.kill_grace.min(SURVIVOR_GRACE_MAX);
         let slots: Vec<Option<&Slot>> = self.leases.iter().map(|held| self.slot(held)).collect();
-        let marks: Vec<Mark> = self.leases.iter().zip(&slots).map(|(held, slot)| self.mark(held.token.lease().0, *slot)).collect();
+        let marks: Vec<Mark> =
+            self.leases.iter().zip(&slots).map(|(held, slot)| self.mark(held.token.lease().0, *slot)).collect();
         let ending = tree::end(&marks, Reach::Tree, grace)?;
         // A run that had ended may have left something in its group, as its pool was about to see.
         let over: Vec<Mark> = self.settled.iter().map(|slot| self.mark(slot.lease.0, Some(slot))).collect();

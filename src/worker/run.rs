@@ -16,6 +16,7 @@ use rustix::process::Pid;
 use super::board::{Slot, Stage};
 use super::child::{self, Exit, Launch, Reaped};
 use super::dispatcher::{Report, Why};
+use super::lives::Live;
 use super::output::Spool;
 use super::pool::Shared;
 use super::program::{self, NotRunnable};
@@ -29,21 +30,16 @@ const NOT_EXECUTABLE: i32 = 126;
 /// How long a worker waits before it tries again what the machine had no room for.
 const NO_ROOM_RETRY: Duration = Duration::from_millis(250);
 
-/// What another thread needs to end what a worker runs.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) mark: Mark,
-    /// Until the worker reaps it, its group may be signalled by number.
-    pub(super) pid: Option<Pid>,
-}
-
 /// How starting went.
 enum Started {
     Running(Pid, Leader),
     /// It was to be ended before it began.
     NotWanted,
     /// It cannot be executed.
-    Impossible { error: String, exit_code: Option<i32> },
+    Impossible {
+        error: String,
+        exit_code: Option<i32>,
+    },
 }
 
 /// Runs a claimed job to its end. Returns `None` for a claim that was never started.
@@ -73,7 +69,7 @@ impl Attempt<'_> {
                 Ok(spool) => return Some(spool),
                 Err(error) => {
                     self.shared.say_no_room("open the output of a job", &error);
-                    if self.shared.wait_for_end(NO_ROOM_RETRY) {
+                    if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
                         return None;
                     }
                 }
@@ -92,7 +88,7 @@ impl Attempt<'_> {
                 spool.discard();
                 (Ending::Ran(Run { exit_code, error: Some(error), ..self.blank(at) }), None)
             }
-            Started::Running(pid, leader) => self.see_to_the_end(spool, at, pid, leader),
+            Started::Running(pid, leader) => self.see_to_the_end(spool, at, pid, &leader),
         }
     }
 
@@ -113,7 +109,7 @@ impl Attempt<'_> {
             match self.spawn(&prepared, &program, spool, at) {
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
-                    if self.shared.wait_for_end(NO_ROOM_RETRY) {
+                    if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
                         return Started::NotWanted;
                     }
                 }
@@ -126,8 +122,8 @@ impl Attempt<'_> {
     /// Spawns under the worker's lock, so that whoever wants to end the run either comes before, and it does
     /// not start, or after, and finds it.
     fn spawn(&self, prepared: &Prepared, program: &CString, spool: &Spool, at: Millis) -> io::Result<Started> {
-        let mut live = self.shared.lock_live(self.slot);
-        if self.shared.is_to_end(self.slot) {
+        let mut live = self.shared.lives.lock(self.slot);
+        if self.shared.monitor.why(self.slot).is_some() {
             return Ok(Started::NotWanted);
         }
         let earliest = tree::boot_ticks_now();
@@ -157,24 +153,24 @@ impl Attempt<'_> {
         self.shared.file.write(self.place, &slot)
     }
 
-    fn see_to_the_end(&self, spool: Spool, at: Millis, pid: Pid, leader: Leader) -> (Ending, Option<Spool>) {
-        let spool = self.shared.watch_output(self.slot, spool, self.claim.work.output_limit);
+    fn see_to_the_end(&self, spool: Spool, at: Millis, pid: Pid, leader: &Leader) -> (Ending, Option<Spool>) {
+        let spool = self.shared.lives.watch_output(self.slot, spool, self.claim.work.output_limit);
         // Waiting can only fail for a process that is not our child any more.
         let waited = child::wait_until_exited(pid);
         let ended = self.shared.clock.now();
         let reaped = {
-            let mut live = self.shared.lock_live(self.slot);
+            let mut live = self.shared.lives.lock(self.slot);
             if let Some(live) = live.as_mut() {
                 live.pid = None;
             }
             waited.and_then(|()| child::reap(pid))
         };
-        let why = self.shared.why(self.slot);
+        let why = self.shared.monitor.why(self.slot);
         let mut run = self.judge(reaped, why, at, ended);
-        let _ = self.board(ended_stage(&run, &leader));
+        let _ = self.board(ended_stage(&run, leader));
         self.end_what_is_left(&mut run, pid, why);
-        *self.shared.lock_live(self.slot) = None;
-        self.shared.unwatch_output(self.slot);
+        *self.shared.lives.lock(self.slot) = None;
+        self.shared.lives.unwatch_output(self.slot);
         match spool.collect(self.claim.work.output_limit) {
             Ok((stdout, stderr)) => (run.stdout, run.stderr) = (stdout, stderr),
             Err(error) => add_error(&mut run, &format!("its output could not be kept: {error}")),
@@ -241,11 +237,11 @@ impl Attempt<'_> {
     /// A run is over when its command is: its group is ended with it; if it was made to end, its whole tree.
     fn end_what_is_left(&self, run: &mut Run, pid: Pid, why: Option<Why>) {
         let (reach, grace) = match why {
-            Some(_) => (Reach::Tree, self.shared.grace_left(self.slot)),
+            Some(_) => (Reach::Tree, self.shared.monitor.grace_left(self.slot)),
             None if tree::group_is_gone(pid) => return,
             None => (Reach::Group, self.claim.work.kill_grace.min(SURVIVOR_GRACE_MAX)),
         };
-        let Some(mark) = self.shared.lock_live(self.slot).as_ref().map(|live| live.mark.clone()) else { return };
+        let Some(mark) = self.shared.lives.lock(self.slot).as_ref().map(|live| live.mark.clone()) else { return };
         match tree::end(&[mark], reach, grace) {
             Ok(ending) => {
                 if ending.ended > 0 && why.is_none() {

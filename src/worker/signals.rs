@@ -48,7 +48,8 @@ impl Signals {
     /// Waits for the next one.
     pub(super) fn wait(&self) -> io::Result<Wish> {
         loop {
-            let mut fds = [PollFd::new(&self.fd, PollFlags::IN), PollFd::from_borrowed_fd(self.home.as_fd(), PollFlags::IN)];
+            let mut fds =
+                [PollFd::new(&self.fd, PollFlags::IN), PollFd::from_borrowed_fd(self.home.as_fd(), PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -44,7 +44,7 @@ fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<StateKind, Fa
             None => Ok(None),
         })?;
         match state {
-            Some(state) if state == StateKind::Processing => {}
+            Some(StateKind::Processing) => {}
             Some(state) => return Ok(state),
             None => return Ok(StateKind::Cancelled),
         }

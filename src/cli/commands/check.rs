@@ -25,7 +25,8 @@ pub(crate) fn check(context: &Context, args: &args::Json) -> Result<Exit, Failur
         .collect();
     let mut out = stdout();
     if args.json {
-        let report = json!({ "jobs": report.jobs, "violations": report.violations, "found": report.found, "warnings": missing });
+        let report =
+            json!({ "jobs": report.jobs, "violations": report.violations, "found": report.found, "warnings": missing });
         writeln!(out, "{report}")?;
     } else {
         for violation in &report.violations {

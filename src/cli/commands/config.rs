@@ -27,7 +27,8 @@ fn key(name: &str) -> Result<SettingKey, Failure> {
             .min()
             .filter(|(distance, _)| *distance <= 3);
         let names: Vec<&str> = SettingKey::ALL.iter().map(|key| key.name()).collect();
-        let hint = near.map_or_else(|| format!("there are {}", names.join(", ")), |(_, near)| format!("did you mean {near}?"));
+        let hint =
+            near.map_or_else(|| format!("there are {}", names.join(", ")), |(_, near)| format!("did you mean {near}?"));
         Failure::new(Exit::NotFound, format!("there is no setting `{}`; {hint}", human::plain(name)))
             .next("queuectl config list")
     })

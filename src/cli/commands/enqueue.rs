@@ -15,14 +15,14 @@ use crate::model::JobSpec;
 use crate::queue::Queue;
 use crate::store::{Enqueued, StoreError};
 
-pub(crate) fn enqueue(context: &Context, args: args::Enqueue) -> Result<Exit, Failure> {
-    let (specs, lines, is_batch) = jobs(context, &args)?;
+pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
+    let (specs, lines, is_batch) = jobs(context, args)?;
     if specs.is_empty() {
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
     let queue = context.open_or_create()?;
     let enqueued = queue.enqueue(&specs).map_err(|error| explain(error, &specs, &lines))?;
-    show(&queue, &args, &enqueued, is_batch)?;
+    show(&queue, args, &enqueued, is_batch)?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -122,9 +122,8 @@ fn show(queue: &Queue, args: &args::Enqueue, enqueued: &[Enqueued], is_batch: bo
 fn show_json(queue: &Queue, enqueued: &[Enqueued], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut separator = if is_batch { "[" } else { "" };
     for chunk in enqueued.chunks(1_000) {
-        let jobs = queue.read(|snapshot| {
-            chunk.iter().map(|job| snapshot.job(job.seq)).collect::<Result<Vec<_>, _>>()
-        })?;
+        let jobs =
+            queue.read(|snapshot| chunk.iter().map(|job| snapshot.job(job.seq)).collect::<Result<Vec<_>, _>>())?;
         for job in jobs.into_iter().flatten() {
             write!(out, "{separator}{}", serde_json::Value::from(json::job(&job, None)))?;
             separator = ",\n";

@@ -9,7 +9,7 @@ use super::super::args;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
-use crate::model::{CLOCK_BEHIND_WORTH_SAYING, JobId, LaneId, Millis, Seq, StateKind};
+use crate::model::{CLOCK_BEHIND_WORTH_SAYING, JobId, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{PoolInfo, RunInfo, Serves, StoreError};
 use crate::worker::{self, Activity};
@@ -154,7 +154,7 @@ fn pool_line(pool: &PoolInfo, now: Millis) -> String {
 fn queues(serves: &Serves) -> String {
     match serves {
         Serves::AllQueues => "all queues".to_owned(),
-        Serves::Queues(names) => names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "),
+        Serves::Queues(names) => names.iter().map(QueueName::as_str).collect::<Vec<_>>().join(", "),
         Serves::Run(_) => "a run".to_owned(),
     }
 }

@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Row, Table, presets};
+use comfy_table::presets;
+use comfy_table::{ContentArrangement, Row, Table};
 
-use crate::model::{Job, Millis, Progress, State, StateKind, show_duration};
+use crate::model::{Job, Millis, Progress, State, StateKind};
 
 /// Width of a table when it does not go to a terminal, in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 120;
@@ -87,13 +88,17 @@ fn until(due: Millis, now: Millis) -> String {
 /// `2 of 4`: attempts made and allowed; without the second when a job lost its pool and so had more.
 pub(crate) fn attempts(progress: &Progress, max_retries: u32) -> String {
     let allowed = u64::from(max_retries) + 1;
-    if u64::from(progress.attempts) > allowed { progress.attempts.to_string() } else { format!("{}/{allowed}", progress.attempts) }
+    if u64::from(progress.attempts) > allowed {
+        progress.attempts.to_string()
+    } else {
+        format!("{}/{allowed}", progress.attempts)
+    }
 }
 
 /// A table without lines that fits the terminal; what is too wide for it is cut.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if !table.is_tty() {
         table.set_width(WIDTH_WITHOUT_TERMINAL);
     }
@@ -122,11 +127,6 @@ pub(crate) fn count(n: u64, noun: &str) -> String {
 /// A size with its unit.
 pub(crate) fn size(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
-}
-
-/// A duration that was set, exactly.
-pub(crate) fn exactly(duration: Duration) -> String {
-    show_duration(duration)
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
     let last = job.last_attempt.as_ref();
     let runs = matches!(state, State::Processing(_));
     let started = if runs { activity.map(|run| run.started) } else { last.map(|last| last.started) };
-    let worker = if runs { activity.map(|run| run.worker.to_string()) } else { last.map(|last| last.worker.to_string()) };
+    let worker =
+        if runs { activity.map(|run| run.worker.to_string()) } else { last.map(|last| last.worker.to_string()) };
     // The last attempt's result says nothing of one that runs now.
     let last = last.filter(|_| !runs);
     let fields = [
@@ -98,5 +99,8 @@ pub(crate) fn time(at: Millis) -> Value {
 /// Every state with its count.
 pub(crate) fn counts(counts: &std::collections::BTreeMap<StateKind, u64>) -> Map<String, Value> {
     // In the order in which states are shown everywhere.
-    StateKind::ALL.iter().map(|kind| (kind.name().to_owned(), counts.get(kind).copied().unwrap_or_default().into())).collect()
+    StateKind::ALL
+        .iter()
+        .map(|kind| (kind.name().to_owned(), counts.get(kind).copied().unwrap_or_default().into()))
+        .collect()
 }

@@ -84,7 +84,7 @@ fn a_peer_reads_what_was_written() {
 }
 
 #[test]
-fn a_place_is_overwritten_and_emptied() {
+fn a_place_is_overwritten() {
     let run = tempfile::tempdir().unwrap();
     let pool = PoolFile::create(run.path(), 2).unwrap();
     let slots = || read(&pool.path).unwrap().unwrap().slots;
@@ -92,8 +92,6 @@ fn a_place_is_overwritten_and_emptied() {
     pool.write(1, &slot(1, starting())).unwrap();
     pool.write(1, &slot(1, running())).unwrap();
     assert_eq!(slots(), [slot(1, running())]);
-    pool.clear(1).unwrap();
-    assert_eq!(slots(), []);
 }
 
 #[test]
@@ -104,7 +102,6 @@ fn a_board_grows_past_its_end_up_to_what_readers_read() {
     pool.write(SLOTS_MAX - 1, &slot(1, running())).unwrap();
     assert_eq!(read(&pool.path).unwrap().unwrap().slots, [slot(1, running())]);
     assert_eq!(pool.write(SLOTS_MAX, &slot(1, running())).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(pool.clear(usize::MAX).unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }
 
 #[test]
@@ -302,7 +299,6 @@ fn whoever_only_looks_rings_no_bell() {
     let pool = PoolFile::create(&folder.path().join("run"), 1).unwrap();
     let mut bell = Bell::new(folder.path()).unwrap();
     pool.write(0, &slot(1, starting())).unwrap();
-    pool.clear(0).unwrap();
     pool.write(5, &slot(2, running())).unwrap();
     read(&pool.path).unwrap().unwrap();
     assert_eq!(probe(&pool.path).unwrap(), Life::Alive);

@@ -1,0 +1,244 @@
+//! `run`: a batch in one go, by a pool of its own.
+//!
+//! Crash points: before the transaction that stores the batch nothing has happened; after it, whatever ends this
+//! process, the same line finds the run by its identity and goes on.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::super::args;
+use super::super::context::{Context, say};
+use super::super::exit::{Exit, Failure};
+use super::super::input::{self, Base, Format};
+use super::super::render::human;
+use super::super::reporter::Reporter;
+use super::enqueue::{accept, explain, read_input, wrong_input};
+use super::status::shell_word;
+use crate::model::{Job, JobSpec, Outcome, StateKind, TimeLimit};
+use crate::queue::Queue;
+use crate::store::{NewRun, RunInfo, RunStart, Serves, StoreError};
+use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions};
+
+/// How many dead jobs the summary names.
+const DEAD_NAMED_MAX: usize = 10;
+/// What shells answer for a command that timed out, and add to the number of a signal.
+const TIMED_OUT: u8 = 124;
+const SIGNALLED: i32 = 128;
+
+/// What a run executes.
+struct Batch {
+    specs: Vec<JobSpec>,
+    lines: Vec<usize>,
+    run: NewRun,
+    name: String,
+}
+
+pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> {
+    let batch = read(context, args)?;
+    if batch.specs.is_empty() {
+        say(format_args!("{} has no commands: nothing to do", batch.name));
+        return Ok(Exit::Done);
+    }
+    let queue = context.open_or_create()?;
+    let started = queue.clock().elapsed();
+    let start = queue
+        .write(|tx| tx.start_run(&batch.run, &batch.specs, args.fresh))
+        .map_err(|error| explain(error, &batch.specs, &batch.lines))?;
+    drop(batch.specs);
+    let lane = start.info().lane;
+    if !args.quiet {
+        tell_start(&queue, &start, &batch.run)?;
+    }
+    let reporter = Arc::new(Reporter::new(&queue, start.info(), args.quiet));
+    let options = PoolOptions {
+        workers: args.jobs.unwrap_or_else(cores),
+        serves: Serves::Run(lane),
+        until_empty: true,
+        log: None,
+    };
+    let looker = Queue::open_read_only(&crate::queue::Folder::make(queue.folder())?, Box::new(|| {}));
+    let end = Pool::start(queue, options, Arc::clone(&reporter) as Arc<dyn Observer>).and_then(Pool::run);
+    reporter.close();
+    let (queue, end) = (looker?, end?);
+    let summary = Summary::read(&queue, &start, queue.clock().elapsed().saturating_add(Duration::ZERO), started)?;
+    let verdict = summary.tell(args, end);
+    queue.leave();
+    verdict
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn read(context: &Context, args: &args::Run) -> Result<Batch, Failure> {
+    let base = Base {
+        max_retries: args.max_retries,
+        // A run's jobs do not follow the setting.
+        timeout: Some(args.timeout.unwrap_or(TimeLimit::Unlimited)),
+        ..context.base()
+    };
+    let (name, bytes, lines, specs) = match &args.file {
+        None => {
+            let words: Vec<Vec<u8>> = args.argv.iter().cloned().map(OsString::into_vec).collect();
+            let bytes = words.join(&0);
+            let spec = input::argv(words, &base).map_err(wrong_input)?;
+            ("the command".to_owned(), bytes, vec![1], vec![spec])
+        }
+        Some(file) => {
+            let (name, bytes) = read_input(file)?;
+            let format = match (args.lines, args.jsonl) {
+                (true, _) => Format::Lines,
+                (_, true) => Format::JsonLines,
+                (false, false) => Format::Auto,
+            };
+            let batch = input::lines(&bytes, format, &base).map_err(|error| wrong_input(error).of(&name))?;
+            let (lines, specs) = accept(batch, &name);
+            (name, bytes, lines, specs)
+        }
+    };
+    let run = NewRun {
+        identity: identity(args, context.cwd.as_os_str(), &bytes),
+        line: line(args),
+        folder: context.cwd.clone(),
+        flags: flags(args),
+    };
+    Ok(Batch { specs, lines, run, name })
+}
+
+/// The whole input, how it is read, and the folder.
+fn identity(args: &args::Run, cwd: &OsStr, input: &[u8]) -> u128 {
+    let kind = match (args.argv.is_empty(), args.lines, args.jsonl) {
+        (false, _, _) => b"argv",
+        (true, true, _) => b"line",
+        (true, _, true) => b"json",
+        (true, false, false) => b"auto",
+    };
+    xxh3_128(&[kind.as_slice(), cwd.as_bytes(), input].join(&0))
+}
+
+/// The line as it was typed, to be typed again.
+fn line(args: &args::Run) -> String {
+    let words: Vec<String> = std::env::args_os().map(|word| shell_word(&word.to_string_lossy())).collect();
+    let words = words.join(" ");
+    if args.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+        format!("(the same input) | {words}")
+    } else {
+        words
+    }
+}
+
+/// The flags that stay with the jobs.
+fn flags(args: &args::Run) -> String {
+    let retries = args.max_retries.map(|retries| format!("--max-retries {retries}"));
+    let timeout = args.timeout.map(|timeout| format!("--timeout {timeout}"));
+    retries.into_iter().chain(timeout).collect::<Vec<_>>().join(" ")
+}
+
+fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), StoreError> {
+    let RunStart::Continued(run) = start else { return Ok(()) };
+    let serves = Serves::Run(run.lane);
+    let others = queue.read(crate::store::Snapshot::pools)?;
+    let other =
+        others.iter().find(|pool| pool.ended.is_none() && pool.serves == serves && worker::is_alive(queue, &pool.id));
+    let left = format!("{} of {} to go", run.unfinished(), human::count(run.total(), "job"));
+    match other {
+        Some(pool) => say(format_args!("joining run {}, which process {} works on: {left}", run.number, pool.pid)),
+        None => say(format_args!("continuing run {}: {left} (--fresh begins anew)", run.number)),
+    }
+    if run.flags != new.flags {
+        let flags = if run.flags.is_empty() { "default flags" } else { &run.flags };
+        say(format_args!("its jobs keep the flags that they were enqueued with: {flags}"));
+    }
+    Ok(())
+}
+
+/// What a run came to.
+struct Summary {
+    run: RunInfo,
+    dead: Vec<Job>,
+    took: Duration,
+}
+
+impl Summary {
+    fn read(queue: &Queue, start: &RunStart, now: Duration, started: Duration) -> Result<Self, Failure> {
+        let lane = start.info().lane;
+        let (run, dead) =
+            queue.read(|snapshot| Ok((snapshot.run(lane)?, snapshot.dead_of_lane(lane, DEAD_NAMED_MAX)?)))?;
+        let run = run.unwrap_or_else(|| start.info().clone());
+        Ok(Self { run, dead, took: now.saturating_sub(started) })
+    }
+
+    fn count(&self, kind: StateKind) -> u64 {
+        self.run.counts.get(&kind).copied().unwrap_or_default()
+    }
+
+    fn tell(&self, args: &args::Run, end: PoolEnd) -> Result<Exit, Failure> {
+        let failed = self.count(StateKind::Dead) + self.count(StateKind::Cancelled);
+        if !args.quiet || failed > 0 || end == PoolEnd::Stopped {
+            say(format_args!("run {}: {} in {}", self.run.number, self.counts(), human::about(self.took)));
+        }
+        if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
+            return Err(Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again")
+                .next(&self.run.line));
+        }
+        self.name_the_dead();
+        let exit = self.exit(args, failed);
+        match self.dead.first() {
+            None if failed == 0 => Ok(exit),
+            None => Err(Failure::silent(exit).next("queuectl list --state cancelled")),
+            Some(dead) => {
+                say(format_args!("to see what it wrote: queuectl logs {}", dead.id));
+                let what = if self.count(StateKind::Dead) == 1 { dead.id.to_string() } else { "--all-dead".to_owned() };
+                Err(Failure::silent(exit).next(format_args!("queuectl retry {what}    then the same line again")))
+            }
+        }
+    }
+
+    fn counts(&self) -> String {
+        let shown = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
+        let mut parts: Vec<String> = shown
+            .into_iter()
+            .filter(|kind| self.count(*kind) > 0)
+            .map(|kind| {
+                let style = human::style(kind);
+                format!("{style}{} {}{style:#}", self.count(kind), kind.name())
+            })
+            .collect();
+        if self.run.unfinished() > 0 {
+            parts.push(format!("{} to go", self.run.unfinished()));
+        }
+        parts.join(", ")
+    }
+
+    fn name_the_dead(&self) {
+        for job in &self.dead {
+            let why = job.last_attempt.as_ref().and_then(|last| last.error.clone());
+            let why = why.unwrap_or_else(|| job.progress.state.reason().unwrap_or("failed").to_owned());
+            let attempts = human::count(u64::from(job.progress.attempts), "attempt");
+            let command = human::plain(&job.command.to_string());
+            say(format_args!("✗ job {} is dead: {} after {attempts}: {command}", job.id, human::plain(&why)));
+        }
+        let more = self.count(StateKind::Dead).saturating_sub(self.dead.len() as u64);
+        if more > 0 {
+            say(format_args!("… and {more} more: queuectl dlq list"));
+        }
+    }
+
+    /// `run -- CMD` gives CMD's own code.
+    fn exit(&self, args: &args::Run, failed: u64) -> Exit {
+        let last = self.dead.first().and_then(|job| job.last_attempt.as_ref()).filter(|_| !args.argv.is_empty());
+        match last {
+            _ if failed == 0 => Exit::Done,
+            Some(last) if last.outcome == Outcome::TimedOut => Exit::Of(TIMED_OUT),
+            Some(last) => {
+                let code = last.exit_code.or_else(|| last.signal.map(|signal| SIGNALLED + signal));
+                code.and_then(|code| u8::try_from(code).ok()).map_or(Exit::JobsFailed, Exit::Of)
+            }
+            None => Exit::JobsFailed,
+        }
+    }
+}

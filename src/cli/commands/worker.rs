@@ -1,0 +1,105 @@
+//! `worker start` and `worker stop`.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+
+use super::super::args;
+use super::super::context::{Context, say, stdout};
+use super::super::detach;
+use super::super::exit::{Exit, Failure};
+use super::super::journal::Journal;
+use super::super::render::human;
+use super::wait::ring;
+use crate::model::PoolId;
+use crate::queue::Queue;
+use crate::store::{Asked, PoolInfo, Serves, Snapshot};
+use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
+
+pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit, Failure> {
+    // A queue that nobody named is made by what fills it: a pool with nothing to do would hide the mistake.
+    let queue = if context.is_given() { context.open_or_create()? } else { context.open()? };
+    if args.detach {
+        queue.leave();
+        return detach::start(context.folder_path(), args);
+    }
+    let serves = if args.queues.is_empty() { Serves::AllQueues } else { Serves::Queues(args.queues.clone()) };
+    let log = args.detached.then(|| detach::log_path(queue.folder()));
+    let journal = Arc::new(match &log {
+        Some(path) => Journal::to_file(path)?,
+        None => Journal::to_terminal(),
+    });
+    let options = PoolOptions { workers: args.count, serves, until_empty: args.until_empty, log };
+    let pool = Pool::start(queue, options, Arc::clone(&journal) as Arc<dyn Observer>)?;
+    let workers = human::count(args.count as u64, "worker");
+    if args.detached {
+        detach::tell_ready(pool.id())?;
+    }
+    journal.note(&format!("pool {} started: {workers}; Ctrl-C or `queuectl worker stop` ends it", pool.id()));
+    let end = pool.run();
+    match &end {
+        Ok(PoolEnd::Stopped) => journal.note("pool stopped"),
+        Ok(PoolEnd::Empty) => journal.note("pool ended: nothing is left to do"),
+        Err(error) => journal.note(&format!("pool ended: {error}")),
+    }
+    journal.close();
+    end?;
+    Ok(if args.until_empty && journal.deaths() > 0 { Exit::JobsFailed } else { Exit::Done })
+}
+
+pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let mut bell = Bell::new(queue.folder())?;
+    let asked = if args.now { Asked::StopNow } else { Asked::Stop };
+    let (runs, pools): (Vec<_>, Vec<_>) =
+        living(&queue)?.into_iter().partition(|pool| matches!(pool.serves, Serves::Run(_)));
+    for pool in &runs {
+        say(format_args!("leaving the run of process {} alone; to stop it, type: kill -INT {}", pool.pid, pool.pid));
+    }
+    let mut out = stdout();
+    if pools.is_empty() {
+        worker::recover(&queue, None, &BTreeSet::new(), &Silent)?;
+        writeln!(out, "No pool is running")?;
+        out.flush()?;
+        return Ok(Exit::Done);
+    }
+    queue.write(|tx| pools.iter().try_for_each(|pool| tx.ask(&pool.id, asked).map(drop)))?;
+    let ids: BTreeSet<PoolId> = pools.iter().map(|pool| pool.id.clone()).collect();
+    await_gone(&queue, &mut bell, &ids, args)?;
+    writeln!(out, "✓ {} stopped", human::count(pools.len() as u64, "pool"))?;
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+fn living(queue: &Queue) -> Result<Vec<PoolInfo>, Failure> {
+    let pools = queue.read(Snapshot::pools)?;
+    Ok(pools.into_iter().filter(|pool| pool.ended.is_none() && worker::is_alive(queue, &pool.id)).collect())
+}
+
+fn await_gone(queue: &Queue, bell: &mut Bell, ids: &BTreeSet<PoolId>, args: &args::WorkerStop) -> Result<(), Failure> {
+    let deadline = args.timeout.map(|timeout| queue.clock().elapsed() + timeout);
+    let mut said = false;
+    loop {
+        let left: Vec<PoolInfo> = living(queue)?.into_iter().filter(|pool| ids.contains(&pool.id)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let running: usize = left.iter().map(|pool| worker::activity(queue, &pool.id).len()).sum();
+        if !said && running > 0 && !args.now {
+            said = true;
+            let jobs = human::count(running as u64, "job");
+            say(format_args!("waiting for {jobs} to finish; to end them, type: queuectl worker stop --now"));
+        }
+        if !ring(queue, bell, deadline)? {
+            let message = format!("timed out; {} still running", human::count(left.len() as u64, "pool"));
+            return Err(Failure::new(Exit::TimedOut, message).next("queuectl worker stop --now"));
+        }
+    }
+}
+
+struct Silent;
+
+impl Observer for Silent {
+    fn news(&self, _: News) {}
+}

@@ -1,0 +1,184 @@
+//! What `run` shows while it works: each job's output as the job ends, and a bar on a terminal.
+//!
+//! A thread of its own prints, so that a terminal or pipe that stands still never holds the pool up. Outputs that
+//! wait for it are let go beyond a limit and read from the queue when their turn comes.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::commands::logs;
+use super::journal::words;
+use super::render::human;
+use crate::model::{Kept, Seq, StateKind, Stream};
+use crate::queue::{Folder, Queue};
+use crate::store::RunInfo;
+use crate::worker::{JobNews, News, Observer, output_path};
+
+/// Most bytes of small outputs that wait to be printed.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub(super) struct Reporter {
+    lines: Mutex<Option<Sender<Message>>>,
+    printer: Mutex<Option<JoinHandle<()>>>,
+    waiting: Arc<AtomicUsize>,
+    quiet: bool,
+}
+
+enum Message {
+    /// A job has ended for good, with what its last attempt wrote.
+    Ended { seq: Seq, attempt: u32, outputs: [(Stream, Piece); 2], failed: bool },
+    /// About a job or the pool.
+    Note(String),
+}
+
+/// A stream of an attempt on its way to being printed.
+enum Piece {
+    Nothing,
+    Bytes(Vec<u8>),
+    File,
+    /// In the queue file: it had to make room.
+    InQueue,
+}
+
+impl Reporter {
+    pub(super) fn new(queue: &Queue, run: &RunInfo, quiet: bool) -> Self {
+        let (lines, received) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let printer = Printer {
+            folder: queue.folder().to_owned(),
+            queue: None,
+            waiting: Arc::clone(&waiting),
+            bar: bar(run, quiet),
+        };
+        let printer = thread::spawn(move || printer.run(&received));
+        Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet }
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = lines.send(message);
+        }
+    }
+
+    /// Prints what is left.
+    pub(super) fn close(&self) {
+        drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(printer) = self.printer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = printer.join();
+        }
+    }
+
+    fn piece(&self, kept: Kept) -> Piece {
+        match kept {
+            Kept::Empty => Piece::Nothing,
+            Kept::File { .. } => Piece::File,
+            Kept::Inline(bytes) => {
+                if self.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() > WAITING_BYTES_MAX {
+                    self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+                    return Piece::InQueue;
+                }
+                Piece::Bytes(bytes)
+            }
+        }
+    }
+
+    fn finished(&self, job: JobNews) {
+        let kind = job.progress.state.kind();
+        if kind.has_ended() {
+            let outputs = [(Stream::Stdout, self.piece(job.run.stdout)), (Stream::Stderr, self.piece(job.run.stderr))];
+            let failed = kind != StateKind::Completed;
+            self.send(Message::Ended { seq: job.seq, attempt: job.attempt, outputs, failed });
+        } else if let (Some(due), false) = (job.progress.state.due(), self.quiet) {
+            let error = job.run.error.as_deref().map_or_else(|| "failed".to_owned(), human::plain);
+            let wait = human::about(due.since(job.run.ended));
+            self.send(Message::Note(format!("job {} failed ({error}); retry in {wait}", job.id)));
+        }
+    }
+}
+
+impl Observer for Reporter {
+    fn news(&self, news: News) {
+        match news {
+            News::Finished(job) => self.finished(*job),
+            News::Recovered { .. } if self.quiet => {}
+            other => self.send(Message::Note(words(&other))),
+        }
+    }
+}
+
+/// A bar on standard error, if that is a terminal.
+fn bar(run: &RunInfo, quiet: bool) -> ProgressBar {
+    let total = run.total();
+    if quiet || !io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+    }
+    let bar = ProgressBar::new(total).with_position(total - run.unfinished());
+    let template = "{bar:30} {pos}/{len} jobs  {per_sec:.dim}  {eta} left{msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.tick();
+    bar
+}
+
+struct Printer {
+    folder: PathBuf,
+    queue: Option<Queue>,
+    waiting: Arc<AtomicUsize>,
+    bar: ProgressBar,
+}
+
+impl Printer {
+    fn run(mut self, messages: &Receiver<Message>) {
+        let mut failures = 0;
+        for message in messages {
+            match message {
+                Message::Note(text) => self.bar.suspend(|| super::context::say(format_args!("{text}"))),
+                Message::Ended { seq, attempt, outputs, failed } => {
+                    let bar = self.bar.clone();
+                    for (stream, piece) in outputs {
+                        // Nobody may be listening any more: the jobs run all the same.
+                        bar.suspend(|| drop(self.print(seq, attempt, stream, piece)));
+                    }
+                    if failed {
+                        failures += 1;
+                        bar.set_message(format!("  {failures} failed"));
+                    }
+                    bar.inc(1);
+                }
+            }
+        }
+        self.bar.finish_and_clear();
+    }
+
+    fn print(&mut self, seq: Seq, attempt: u32, stream: Stream, piece: Piece) -> io::Result<()> {
+        match piece {
+            Piece::Nothing => {}
+            Piece::Bytes(bytes) => {
+                self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+                logs::to_stream(stream, &mut bytes.as_slice())?;
+            }
+            Piece::File => {
+                let file = std::fs::File::open(output_path(&self.folder, seq, attempt, stream))?;
+                let bytes = file.metadata()?.len();
+                logs::to_stream(stream, &mut file.take(bytes))?;
+            }
+            Piece::InQueue => {
+                if self.queue.is_none() {
+                    let folder = Folder::existing(&self.folder).ok().flatten();
+                    self.queue = folder.and_then(|folder| Queue::open_read_only(&folder, Box::new(|| {})).ok());
+                }
+                if let Some(queue) = &self.queue {
+                    let _ = logs::print(queue, seq, attempt, stream, 0);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Black-box tests: the real binary, from outside.
+
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
+
+mod support;
+
+mod readme;

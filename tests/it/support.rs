@@ -1,0 +1,236 @@
+//! A bench for the binary: a folder of its own, commands in it, and waiting on events.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use queuectl::worker::{Bell, Ring};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up: far longer than it should, since machines are slow at
+/// times.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A temporary folder in which commands run.
+pub struct Bench {
+    dir: TempDir,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    /// The exit code; 128 + n for a signal, as shells say it.
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// A command about to run.
+pub struct Cmd {
+    command: Command,
+    stdin: Vec<u8>,
+}
+
+/// A process in the background; killed when dropped.
+pub struct Background {
+    child: Child,
+    stdout: BufReader<Box<dyn Read + Send>>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The queue's folder.
+    pub fn queue(&self) -> PathBuf {
+        self.path().join(".queuectl")
+    }
+
+    /// `queuectl` with these arguments, in the bench's folder and without the surroundings of the test.
+    pub fn cmd<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Cmd {
+        #[allow(clippy::disallowed_methods, reason = "tests have no queue file open when they start a process")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_queuectl"));
+        command.args(args).current_dir(self.path()).env_remove("QUEUECTL_DB").env_remove("QUEUECTL_LEASE");
+        // So that no queue above the temporary folder is found.
+        command.env("HOME", self.path().parent().unwrap()).env("NO_COLOR", "1");
+        Cmd { command, stdin: Vec::new() }
+    }
+
+    /// Runs `queuectl` with words separated by spaces.
+    pub fn run(&self, line: &str) -> Done {
+        self.cmd(line.split_whitespace()).run()
+    }
+
+    /// The same, and it has to succeed; its standard output.
+    pub fn ok(&self, line: &str) -> String {
+        self.run(line).ok()
+    }
+
+    /// The JSON that a command prints.
+    pub fn json(&self, line: &str) -> Value {
+        let text = self.ok(line);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"))
+    }
+
+    /// Enqueues a shell command and returns its id.
+    pub fn enqueue(&self, shell: &str) -> String {
+        self.cmd(["enqueue", "--quiet", "-c", shell]).run().ok().trim().to_owned()
+    }
+
+    /// The state of a job.
+    pub fn state(&self, id: &str) -> String {
+        self.json(&format!("show {id} --json"))["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until `is_so` holds: it is asked anew whenever something in the queue changed.
+    pub fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let mut bell = Bell::new(&self.queue()).unwrap();
+        let (mut left, look) = (PATIENCE, Duration::from_millis(50));
+        // What happens outside the queue, such as a process going away, rings no bell: look now and then too.
+        while !is_so() {
+            if bell.wait(Some(look)).unwrap() == Ring::TimedOut {
+                left =
+                    left.checked_sub(look).unwrap_or_else(|| panic!("waited in vain until {what}\n{}", self.picture()));
+            }
+        }
+    }
+
+    /// Waits until a job is in a state.
+    pub fn until_state(&self, id: &str, state: &str) {
+        self.until(&format!("job {id} is {state}"), || self.state(id) == state);
+    }
+
+    /// Waits until a file in the bench's folder exists and is not empty.
+    pub fn until_file(&self, name: &str) -> String {
+        let path = self.path().join(name);
+        let read = || std::fs::read_to_string(&path).unwrap_or_default();
+        self.until(&format!("{name} is written"), || !read().is_empty());
+        read()
+    }
+
+    /// Every invariant holds.
+    pub fn check(&self) {
+        self.run("check").ok();
+    }
+
+    fn picture(&self) -> String {
+        format!("{:?}\n{:?}", self.run("status"), self.run("list"))
+    }
+}
+
+impl Cmd {
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn cwd(mut self, folder: impl AsRef<Path>) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
+    pub fn run(mut self) -> Done {
+        let mut child =
+            self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = std::mem::take(&mut self.stdin);
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap());
+        Done { code, stdout: output.stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+    }
+
+    /// Starts it in the background; its standard output can be read line by line, its standard error goes
+    /// where the test's does.
+    pub fn start(mut self) -> Background {
+        let mut child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
+        Background { child, stdout: BufReader::new(stdout) }
+    }
+}
+
+impl Done {
+    /// It succeeded; its standard output as text.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.text()
+    }
+
+    /// It failed with this code; its standard error.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:?}");
+        self.stderr
+    }
+
+    pub fn text(self) -> String {
+        String::from_utf8(self.stdout).unwrap()
+    }
+}
+
+impl Background {
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    /// The next line of its standard output; empty at its end.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end; its exit code, 128 + n for a signal, and what it still wrote to standard output.
+    pub fn wait(mut self) -> (i32, String) {
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).unwrap();
+        let status = self.child.wait().unwrap();
+        (status.code().unwrap_or_else(|| 128 + status.signal().unwrap()), rest)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a process exists and is no zombie.
+pub fn lives(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
+    !matches!(state, Some('Z' | 'X'))
+}
+
+/// The words of a command line that need no quoting.
+pub fn words(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(OsString::from).collect()
+}
