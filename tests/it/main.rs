@@ -4,4 +4,5 @@
 
 mod support;
 
+mod crashes;
 mod readme;
