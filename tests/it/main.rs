@@ -6,3 +6,4 @@ mod support;
 
 mod crashes;
 mod readme;
+mod signals;
