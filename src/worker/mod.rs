@@ -27,3 +27,4 @@ pub use news::{JobNews, News, Observer};
 pub use output::output_path;
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
 pub use recovery::{dead_pools, recover};
+pub use signals::spawn_shielded;
