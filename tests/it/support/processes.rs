@@ -107,10 +107,10 @@ impl Bench {
         self.json(&format!("show {id} --json"))
     }
 
-    /// The outcomes of a job's attempts.
+    /// The outcomes of a job's attempts; one that goes on is `running`.
     pub fn outcomes(&self, id: &str) -> Vec<String> {
         let history = &self.show(id)["history"];
-        history.as_array().unwrap().iter().map(|run| run["outcome"].as_str().unwrap().to_owned()).collect()
+        history.as_array().unwrap().iter().map(|run| run["outcome"].as_str().unwrap_or("running").to_owned()).collect()
     }
 
     /// Enqueues the JSON of a job.
