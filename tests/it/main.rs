@@ -5,5 +5,7 @@
 mod support;
 
 mod crashes;
+mod ending;
+mod pools;
 mod readme;
 mod signals;

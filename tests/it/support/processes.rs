@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
@@ -39,6 +40,12 @@ pub struct Turn(File);
 
 /// A fifo at which jobs wait: `: <name`.
 pub struct Gate(PathBuf);
+
+/// A terminal, seen from the side of the person.
+pub struct Terminal {
+    master: File,
+    slave: OwnedFd,
+}
 
 /// A stopwatch.
 pub struct Watch(Instant);
@@ -180,6 +187,27 @@ impl Gate {
     }
 }
 
+impl Terminal {
+    pub fn new() -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        Self { master: master.into(), slave }
+    }
+
+    /// What a program gets for its standard streams.
+    pub fn end(&self) -> OwnedFd {
+        self.slave.try_clone().unwrap()
+    }
+
+    pub fn types(&self, keys: &[u8]) {
+        (&self.master).write_all(keys).unwrap();
+    }
+}
+
 impl Turn {
     pub fn release(self) {
         rustix::fs::flock(&self.0, FlockOperation::Unlock).unwrap();
@@ -224,9 +252,9 @@ impl Cmd {
         Process::start(self.command)
     }
 
-    /// Starts it in the background with these files for output.
-    pub fn spawn_to(mut self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Child {
-        self.command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap()
+    /// Starts it in the background with these files for standard input, output and error.
+    pub fn spawn_with(mut self, stdin: impl Into<Stdio>, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Child {
+        self.command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap()
     }
 }
 
