@@ -4,6 +4,7 @@
 
 mod support;
 
+mod clocks;
 mod crashes;
 mod ending;
 mod pools;

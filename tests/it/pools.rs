@@ -176,8 +176,8 @@ fn a_detached_pool_outlives_the_session_that_started_it() {
     assert_eq!(bench.ok("worker stop"), "✓ 1 pool stopped\n");
     bench.until("it is gone", || !lives(pid));
     let log = std::fs::read_to_string(log).unwrap();
-    let lines_of = |id: &str| log.lines().filter(|line| line.contains(&format!(" {id} "))).count();
-    assert_eq!((lines_of(&good), lines_of(&bad)), (1, 1), "{log}");
+    let lines_of = |job: String| log.lines().filter(|line| line.contains(&job)).count();
+    assert_eq!((lines_of(format!("✓ {good} ")), lines_of(format!("✗ {bad} "))), (1, 1), "{log}");
     assert!(log.contains("exit code 3") && log.contains("pool stopped"), "{log}");
     let ended = bench.json("worker list --json");
     assert_eq!((ended[0]["state"].as_str(), ended[0]["end"].as_str()), (Some("ended"), Some("stopped")), "{ended}");

@@ -181,6 +181,11 @@ impl Drop for Bench {
 }
 
 impl Gate {
+    /// Waits until somebody waits here, and lets it go on.
+    pub fn await_reader(&self) {
+        nix::fcntl::open(&self.0, OFlag::O_WRONLY, Mode::empty()).unwrap();
+    }
+
     /// Lets those go on that wait here now. Says whether somebody did.
     pub fn open(&self) -> bool {
         nix::fcntl::open(&self.0, OFlag::O_WRONLY | OFlag::O_NONBLOCK, Mode::empty()).is_ok()
