@@ -11,9 +11,10 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::claim::Serves;
+use super::enqueue::Wanted;
 use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_of_code};
 use super::tables::{COUNTS, LANES, QUEUES, Record, Snapshot, Tx};
-use crate::model::{JobSpec, LaneId, Millis, QueueName, StateKind};
+use crate::model::{JobSpec, LaneId, Millis, QueueName, Seq, StateKind};
 
 /// What a `run` brings.
 #[derive(Debug, Clone)]
@@ -92,7 +93,10 @@ impl Tx<'_> {
     }
 
     fn begin_run(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<RunInfo, StoreError> {
-        self.take_over_ids(run.identity, specs)?;
+        let wanted = Wanted::of(specs)?;
+        for seq in self.ids_to_take_over(run.identity, specs)? {
+            self.release_id(seq, &wanted)?;
+        }
         let number = self.head.next_run;
         self.head.next_run += 1;
         let record = RunRecord {
@@ -106,22 +110,25 @@ impl Tx<'_> {
         let queue = QueueName::default_queue().as_str().to_owned();
         let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
         self.tables.runs.put(run.identity, &lane.0)?;
-        self.enqueue_into(lane, specs)?;
+        self.enqueue_each(specs, &wanted, |_| lane)?;
         let counts = BTreeMap::from([(StateKind::Pending, specs.len() as u64)]);
         Ok(info(lane, record, counts))
     }
 
-    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity.
-    fn take_over_ids(&mut self, identity: u128, specs: &[JobSpec]) -> Result<(), StoreError> {
+    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity: those that have
+    /// to give theirs up.
+    fn ids_to_take_over(&mut self, identity: u128, specs: &[JobSpec]) -> Result<Vec<Seq>, StoreError> {
+        let mut giving = Vec::new();
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
             let Some(seq) = self.find(id)? else { continue };
             let record = self.job(seq)?;
-            if !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {
+            let given = self.spec(seq)?.id.is_some();
+            if !given || !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {
                 return Err(StoreError::Duplicate(id.clone()));
             }
-            self.release_id(seq)?;
+            giving.push(seq);
         }
-        Ok(())
+        Ok(giving)
     }
 
     fn run_identity(&mut self, record: &JobRecord) -> Result<Option<u128>, StoreError> {
