@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use super::codec::{decode, encode};
-use super::records::{Generations, Head};
-use crate::model::{Millis, Settings};
+use super::records::{Generations, Head, state_of_code};
+use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
 pub(super) const SCHEMA_VERSION: u32 = 1;
@@ -215,6 +215,17 @@ impl<'t> Tx<'t> {
     /// One more, or one fewer, job of `state` in `lane`.
     pub(super) fn count(&mut self, lane: u64, state: u8, change: i64) {
         *self.count_changes.entry((lane, state)).or_default() += change;
+    }
+
+    /// The counts of one lane, this transaction's own moves included.
+    pub(super) fn lane_counts(&mut self, lane: u64) -> Result<BTreeMap<StateKind, u64>, StoreError> {
+        let mut counts = super::runs::lane_counts(self.tables.counts.open()?, lane)?;
+        for ((_, state), change) in self.count_changes.range((lane, 0)..=(lane, u8::MAX)) {
+            let count = counts.entry(state_of_code(*state)?).or_default();
+            *count = count.saturating_add_signed(*change);
+        }
+        counts.retain(|_, count| *count > 0);
+        Ok(counts)
     }
 
     /// Writes what was gathered in memory.

@@ -251,6 +251,19 @@ fn a_pool_cannot_retire_with_leases() {
 }
 
 #[test]
+fn a_pool_that_is_not_there_claims_nothing() {
+    let bench = Bench::new();
+    bench.at(1, |tx| tx.enqueue(&[named("a")])).unwrap();
+    let claim = |name: &str| {
+        let pool = name.parse().unwrap();
+        bench.at(2, |tx| tx.claim(&pool, &Serves::AllQueues, 1, &mut ClaimCache::default()).map(|_| ()))
+    };
+    assert!(claim("unknown").is_err());
+    bench.at(3, |tx| tx.retire(&bench.pool, "stopped")).unwrap();
+    assert!(claim("p1").is_err(), "nobody would recover what an ended pool holds");
+}
+
+#[test]
 fn only_the_last_ended_pools_are_remembered() {
     let bench = Bench::new();
     for n in 0..30 {
@@ -290,6 +303,24 @@ fn a_cut_off_run_continues_and_a_finished_one_begins_anew() {
     assert_eq!(bench.store.read(|s| Ok(s.find(&id("a"))?.unwrap())).unwrap(), Seq(3), "the id went to the new run");
     let other = bench.at(5, |tx| tx.start_run(&new_run(8), &[named("a")], false));
     assert!(matches!(other, Err(StoreError::Duplicate(_))), "another run does not take it over");
+}
+
+#[test]
+fn a_transaction_sees_the_counts_that_it_changed() {
+    let bench = Bench::new();
+    let later = JobSpec { start_at: Some(Millis(99)), ..named("later") };
+    bench
+        .at(1, |tx| {
+            let RunStart::New(info) = tx.start_run(&new_run(7), &[later.clone(), named("a")], false)? else { panic!() };
+            assert_eq!(info.counts, [(StateKind::Scheduled, 1), (StateKind::Pending, 1)].into());
+            assert!(matches!(tx.start_run(&new_run(7), &[later], false)?, RunStart::Continued(same) if same == info));
+            tx.cancel(&[id("later"), id("a")])?;
+            assert_eq!(tx.run_of_lane(info.lane)?.unwrap().counts, [(StateKind::Cancelled, 2)].into());
+            tx.retry(&[id("a")])?;
+            assert_eq!(tx.run_of_lane(info.lane)?.unwrap().unfinished(), 1);
+            Ok(())
+        })
+        .unwrap();
 }
 
 #[test]
