@@ -39,6 +39,16 @@ macro_rules! tables {
                 Ok(())
             }
         }
+
+        #[cfg(any(test, feature = "sim"))]
+        impl Snapshot {
+            /// A hash of every byte of every table: whether anything changed.
+            pub fn fingerprint(&self) -> Result<u64, StoreError> {
+                let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+                $(hash_table(&self.open($constant)?, &mut hasher)?;)*
+                Ok(hasher.digest())
+            }
+        }
     };
 }
 
@@ -147,6 +157,22 @@ pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
     key: impl Borrow<K::SelfType<'k>>,
 ) -> Result<Option<T>, StoreError> {
     table.get(key)?.map(|bytes| decode(std::any::type_name::<T>(), bytes.value())).transpose()
+}
+
+#[cfg(any(test, feature = "sim"))]
+fn hash_table<K: Key + 'static, V: Value + 'static>(
+    table: &impl ReadableTable<K, V>,
+    hasher: &mut xxhash_rust::xxh3::Xxh3,
+) -> Result<(), StoreError> {
+    for row in table.iter()? {
+        let (key, value) = row?;
+        for bytes in [K::as_bytes(&key.value()).as_ref(), V::as_bytes(&value.value()).as_ref()] {
+            hasher.update(&bytes.len().to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
+    hasher.update(b"end of a table");
+    Ok(())
 }
 
 /// A write transaction at work.
