@@ -192,7 +192,9 @@ impl<'t> Tx<'t> {
     /// Begins at `now`, or at the newest time of the file if that is later.
     pub(super) fn begin(txn: &'t WriteTransaction, now: Millis) -> Result<Self, StoreError> {
         let mut tables = Tables::new(txn);
-        let mut head: Head = tables.meta.get("head")?.unwrap_or_default();
+        let head: Option<Head> = tables.meta.get("head")?;
+        // Never begun anew: numbers would be given twice.
+        let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
         let generations = tables.meta.get("generations")?.unwrap_or_default();
         head.newest = head.newest.max(now.0);
         let now = Millis(head.newest);
