@@ -292,15 +292,31 @@ impl Choices<'_> {
     }
 }
 
+/// What a workload has more of than others, to reach what takes many steps of one kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Even,
+    /// Pools come and go.
+    Restless,
+    /// Pools die, and what that means for their jobs is set anew.
+    Lossy,
+}
+
 /// Makes operations, one after the other.
 struct Maker<'b> {
     choices: Choices<'b>,
     clock: u64,
+    mood: Mood,
 }
 
 impl<'b> Maker<'b> {
-    fn new(choices: Choices<'b>) -> Self {
-        Self { choices, clock: 1_000_000_000 }
+    fn new(mut choices: Choices<'b>) -> Self {
+        let mood = match choices.below(10) {
+            0..7 => Mood::Even,
+            7 => Mood::Restless,
+            _ => Mood::Lossy,
+        };
+        Self { choices, clock: 1_000_000_000, mood }
     }
 
     fn op(&mut self) -> Op {
@@ -311,34 +327,40 @@ impl<'b> Maker<'b> {
         Op { at: Millis(self.clock), verbs, kept: !self.choices.percent(8) }
     }
 
-    /// Mostly a moment later; now and then the clock is set.
+    /// Mostly a moment later, often by half seconds, so that due times are met exactly; now and then the clock is
+    /// set.
     fn tick(&mut self) {
         let (by, back) = match self.choices.below(100) {
-            0..65 => (u64::from(self.choices.below(3_000)), false),
+            0..55 => (u64::from(self.choices.below(6)) * 500, false),
+            55..65 => (u64::from(self.choices.below(3_000)), false),
             65..80 => (0, false),
-            80..93 => (u64::from(self.choices.below(20_000)), false),
+            80..93 => (u64::from(self.choices.below(40)) * 500, false),
             93..96 => (7_200_000, false),
-            _ => (u64::from(self.choices.below(60_000)) * 100, true),
+            _ => (u64::from(self.choices.below(600)) * 10_000, true),
         };
         self.clock = if back { self.clock.saturating_sub(by) } else { self.clock + by };
     }
 
     fn verb(&mut self) -> Verb {
+        match self.mood {
+            Mood::Restless if self.choices.percent(40) => self.pool_verb(),
+            Mood::Lossy if self.choices.percent(15) => {
+                Verb::Set(SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
+            }
+            Mood::Even | Mood::Restless | Mood::Lossy => self.any_verb(),
+        }
+    }
+
+    fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
         match choices.below(120) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
-            42..70 => Verb::Finish { claim: which(choices), end: end(choices) },
+            42..70 => Verb::Finish { claim: which(choices), end: self.end() },
             70..80 => Verb::Promote(choices.byte(6)),
             80..87 => Verb::Cancel(choices.some(3, who)),
             87..94 => Verb::Retry(choices.some(3, who)),
-            94..102 => Verb::Register { pool: choices.byte(POOLS), again: choices.percent(10) },
-            102..104 => {
-                let asked = choices.one(&[Asked::Stop, Asked::StopNow, Asked::Work]).unwrap_or(Asked::Stop);
-                Verb::Ask { pool: choices.byte(POOLS), asked }
-            }
-            104..105 => Verb::Retire(choices.byte(POOLS)),
-            105..108 => Verb::Recover { pool: choices.byte(POOLS), ends: choices.some(3, end_of_the_dead) },
+            94..108 => self.pool_verb(),
             108..114 => {
                 Verb::StartRun { identity: choices.byte(RUNS), fresh: choices.percent(20), wishes: self.wishes() }
             }
@@ -348,6 +370,36 @@ impl<'b> Maker<'b> {
             }
             _ => Verb::Unset(choices.one(&VALUES).unwrap_or(VALUES[0]).0),
         }
+    }
+
+    fn pool_verb(&mut self) -> Verb {
+        let choices = &mut self.choices;
+        let pool = choices.byte(POOLS);
+        match choices.below(14) {
+            0..8 => Verb::Register { pool, again: choices.percent(10) },
+            8..10 => Verb::Ask {
+                pool,
+                asked: choices.one(&[Asked::Stop, Asked::StopNow, Asked::Work]).unwrap_or(Asked::Stop),
+            },
+            10 => Verb::Retire(pool),
+            _ => Verb::Recover { pool, ends: choices.some(3, end_of_the_dead) },
+        }
+    }
+
+    fn end(&mut self) -> End {
+        let lossy = self.mood == Mood::Lossy && self.choices.percent(60);
+        let choices = &mut self.choices;
+        let outcome = match choices.below(100) {
+            _ if lossy => Some(Outcome::Lost),
+            0..28 => Some(Outcome::Completed),
+            28..62 => Some(Outcome::Failed),
+            62..72 => Some(Outcome::TimedOut),
+            72..76 => Some(Outcome::Cancelled),
+            76..83 => Some(Outcome::Interrupted),
+            83..95 => Some(Outcome::Lost),
+            _ => None,
+        };
+        End { outcome, ..end_of_the_dead(choices) }
     }
 
     fn wishes(&mut self) -> Vec<Wish> {
@@ -369,7 +421,9 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
             .one(&[None, None, None, Some(0.0), Some(0.5), Some(1.0), Some(2.5), Some(1000.0)])
             .flatten(),
         timeout: choices.one(&[None, None, Some(TimeLimit::Unlimited)]).flatten(),
-        start_at: choices.percent(20).then(|| Millis((clock + u64::from(choices.below(9_000))).saturating_sub(2_000))),
+        start_at: choices
+            .percent(20)
+            .then(|| Millis((clock + u64::from(choices.below(18)) * 500).saturating_sub(2_000))),
         environment: choices.byte(3),
     }
 }
@@ -391,19 +445,6 @@ fn who(choices: &mut Choices<'_>) -> Who {
         Some(name) if choices.percent(25) => Who::Named(name),
         Some(_) | None => Who::Nth(choices.next()),
     }
-}
-
-fn end(choices: &mut Choices<'_>) -> End {
-    let outcome = match choices.below(100) {
-        0..28 => Some(Outcome::Completed),
-        28..62 => Some(Outcome::Failed),
-        62..72 => Some(Outcome::TimedOut),
-        72..76 => Some(Outcome::Cancelled),
-        76..83 => Some(Outcome::Interrupted),
-        83..95 => Some(Outcome::Lost),
-        _ => None,
-    };
-    End { outcome, ..end_of_the_dead(choices) }
 }
 
 /// How a claim of a dead pool ends: lost, if it had started, unless its board tells more.
