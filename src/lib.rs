@@ -73,5 +73,7 @@
 pub mod cli;
 pub mod model;
 pub mod queue;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod store;
 pub mod worker;

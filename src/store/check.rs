@@ -261,16 +261,21 @@ impl Check<'_> {
 
     fn specs_and_ids(&mut self) -> Result<(), StoreError> {
         let mut ids: BTreeMap<String, u64> = BTreeMap::new();
+        let mut unnamed = BTreeSet::new();
         let mut without: BTreeSet<u64> = self.seen.attempts.keys().copied().collect();
         self.records(SPECS, |check, seq, spec: SpecRecord| {
             if !without.remove(&seq) {
                 check.report.wrong(1, || format!("SPECS has {seq}, which is no job"));
             }
             *check.seen.env_refs.entry(spec.env).or_default() += 1;
-            if let Some(id) = spec.id
-                && ids.insert(id.clone(), seq).is_some()
-            {
-                check.report.wrong(7, || format!("two jobs are called {id}"));
+            match spec.id {
+                None => {
+                    unnamed.insert(seq);
+                }
+                Some(id) if ids.insert(id.clone(), seq).is_some() => {
+                    check.report.wrong(7, || format!("two jobs are called {id}"));
+                }
+                Some(_) => {}
             }
         })?;
         for seq in without {
@@ -281,8 +286,8 @@ impl Check<'_> {
                 check.report.wrong(7, || format!("IDS says that {id} is job {seq}, its spec does not"));
             }
             let default_name_of = id.parse().ok().and_then(|id: JobId| super::placement::numbered(&id));
-            if default_name_of.is_some_and(|other| check.seen.attempts.contains_key(&other.0) && other.0 != seq) {
-                check.report.wrong(7, || format!("the id {id} is also the number of another job"));
+            if default_name_of.is_some_and(|other| unnamed.contains(&other.0)) {
+                check.report.wrong(7, || format!("the id {id} is also the name of the job of that number"));
             }
         })?;
         for (id, seq) in ids {

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use super::codec::{decode, encode};
-use super::records::{Generations, Head};
-use crate::model::{Millis, Settings};
+use super::records::{Generations, Head, state_of_code};
+use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
 pub(super) const SCHEMA_VERSION: u32 = 1;
@@ -37,6 +37,16 @@ macro_rules! tables {
             pub(super) fn open_all(&mut self) -> Result<(), StoreError> {
                 $(self.$field.open()?;)*
                 Ok(())
+            }
+        }
+
+        #[cfg(any(test, feature = "sim"))]
+        impl Snapshot {
+            /// A hash of every byte of every table: whether anything changed.
+            pub fn fingerprint(&self) -> Result<u64, StoreError> {
+                let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+                $(hash_table(&self.open($constant)?, &mut hasher)?;)*
+                Ok(hasher.digest())
             }
         }
     };
@@ -149,6 +159,22 @@ pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
     table.get(key)?.map(|bytes| decode(std::any::type_name::<T>(), bytes.value())).transpose()
 }
 
+#[cfg(any(test, feature = "sim"))]
+fn hash_table<K: Key + 'static, V: Value + 'static>(
+    table: &impl ReadableTable<K, V>,
+    hasher: &mut xxhash_rust::xxh3::Xxh3,
+) -> Result<(), StoreError> {
+    for row in table.iter()? {
+        let (key, value) = row?;
+        for bytes in [K::as_bytes(&key.value()).as_ref(), V::as_bytes(&value.value()).as_ref()] {
+            hasher.update(&bytes.len().to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
+    hasher.update(b"end of a table");
+    Ok(())
+}
+
 /// A write transaction at work.
 pub struct Tx<'t> {
     pub(super) tables: Tables<'t>,
@@ -166,7 +192,9 @@ impl<'t> Tx<'t> {
     /// Begins at `now`, or at the newest time of the file if that is later.
     pub(super) fn begin(txn: &'t WriteTransaction, now: Millis) -> Result<Self, StoreError> {
         let mut tables = Tables::new(txn);
-        let mut head: Head = tables.meta.get("head")?.unwrap_or_default();
+        let head: Option<Head> = tables.meta.get("head")?;
+        // Never begun anew: numbers would be given twice.
+        let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
         let generations = tables.meta.get("generations")?.unwrap_or_default();
         head.newest = head.newest.max(now.0);
         let now = Millis(head.newest);
@@ -215,6 +243,17 @@ impl<'t> Tx<'t> {
     /// One more, or one fewer, job of `state` in `lane`.
     pub(super) fn count(&mut self, lane: u64, state: u8, change: i64) {
         *self.count_changes.entry((lane, state)).or_default() += change;
+    }
+
+    /// The counts of one lane, this transaction's own moves included.
+    pub(super) fn lane_counts(&mut self, lane: u64) -> Result<BTreeMap<StateKind, u64>, StoreError> {
+        let mut counts = super::runs::lane_counts(self.tables.counts.open()?, lane)?;
+        for ((_, state), change) in self.count_changes.range((lane, 0)..=(lane, u8::MAX)) {
+            let count = counts.entry(state_of_code(*state)?).or_default();
+            *count = count.saturating_add_signed(*change);
+        }
+        counts.retain(|_, count| *count > 0);
+        Ok(counts)
     }
 
     /// Writes what was gathered in memory.
