@@ -215,14 +215,11 @@ impl Reference {
         id
     }
 
-    /// Continues the newest run of the identity if it was cut off, else begins one. Says whether it continued.
+    /// Continues the newest run of the identity that was cut off, else begins one. Says whether it continued.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<(bool, RunInfo), Refused> {
         let same = |lane: &Lane| matches!(lane, Lane::Run { run: other, .. } if other.identity == run.identity);
-        let newest = self.lanes.iter().rev().find(|(_, lane)| same(lane)).map(|(id, _)| *id);
-        if let Some(info) = newest.and_then(|lane| self.run(lane))
-            && info.unfinished() > 0
-            && !fresh
-        {
+        let runs = self.lanes.iter().rev().filter(|(_, lane)| same(lane)).filter_map(|(id, _)| self.run(*id));
+        if let Some(info) = runs.into_iter().find(|info| info.unfinished() > 0 && !fresh) {
             return Ok((true, info));
         }
         let wanted = distinct(specs)?;

@@ -76,7 +76,7 @@ struct Seen {
     rows: BTreeSet<Row>,
     counts: BTreeMap<(u64, u8), u64>,
     lanes: BTreeSet<u64>,
-    runs: BTreeMap<u128, u64>,
+    runs: BTreeSet<(u128, u64)>,
     queue_lanes: BTreeSet<(String, u64)>,
     live_pools: BTreeSet<String>,
     attempts: BTreeMap<u64, u32>,
@@ -126,8 +126,7 @@ impl Check<'_> {
                     check.seen.queue_lanes.insert((record.queue, lane));
                 }
                 LaneKind::Run(run) => {
-                    let newest = check.seen.runs.entry(run.identity).or_default();
-                    *newest = lane.max(*newest);
+                    check.seen.runs.insert((run.identity, lane));
                     check.seen.next_run = check.seen.next_run.max(run.number + 1);
                 }
             }
@@ -140,12 +139,14 @@ impl Check<'_> {
         for lane in queues.symmetric_difference(&self.seen.queue_lanes.clone()) {
             self.report.wrong(1, || format!("queue {} and its lane {} are not mirrored", lane.0, lane.1));
         }
-        let runs = self.seen.runs.clone();
-        self.records(RUNS, |check, identity, lane: u64| {
-            if runs.get(&identity) != Some(&lane) {
-                check.report.wrong(1, || format!("RUNS does not name the newest lane of a run, but {lane}"));
-            }
-        })
+        let mut runs = BTreeSet::new();
+        for row in redb::ReadableTable::iter(&self.snapshot.open(RUNS)?)? {
+            runs.insert(row?.0.value());
+        }
+        for (_, lane) in runs.symmetric_difference(&self.seen.runs) {
+            self.report.wrong(1, || format!("the run in lane {lane} and its identity are not mirrored"));
+        }
+        Ok(())
     }
 
     fn pools(&mut self) -> Result<(), StoreError> {

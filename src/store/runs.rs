@@ -1,7 +1,7 @@
 //! Runs: batches that are typed again to continue them.
 //!
-//! A run's identity is its whole input and folder. If the newest run of an identity has jobs that could still
-//! run, it was cut off, and the same line goes on with it; else the line begins a new run.
+//! A run's identity is its whole input and folder. A run that has jobs which could still run was cut off, and the
+//! same line goes on with the newest such run; if there is none, the line begins a new one.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -79,17 +79,28 @@ impl RunStart {
 }
 
 impl Tx<'_> {
-    /// Continues the newest run of this identity if it was cut off and `fresh` does not forbid it; else begins
-    /// a run of `specs`.
+    /// Continues the newest run of this identity that was cut off, unless `fresh` forbids it; else begins a run of
+    /// `specs`.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<RunStart, StoreError> {
-        let newest: Option<u64> = self.tables.runs.get(run.identity)?;
-        if let Some(lane) = newest.filter(|_| !fresh)
-            && let Some(info) = self.run_of_lane(LaneId(lane))?
-            && info.unfinished() > 0
-        {
+        if !fresh && let Some(info) = self.newest_cut_off(run.identity)? {
             return Ok(RunStart::Continued(info));
         }
         self.begin_run(run, specs).map(RunStart::New)
+    }
+
+    /// The newest run of an identity that has jobs which could still run. An older one can have them again, after
+    /// a `retry`.
+    fn newest_cut_off(&mut self, identity: u128) -> Result<Option<RunInfo>, StoreError> {
+        let mut lanes = Vec::new();
+        for row in self.tables.runs.open()?.range((identity, 0)..=(identity, u64::MAX))?.rev() {
+            lanes.push(LaneId(row?.0.value().1));
+        }
+        for lane in lanes {
+            if let Some(info) = self.run_of_lane(lane)?.filter(|info| info.unfinished() > 0) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
     }
 
     fn begin_run(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<RunInfo, StoreError> {
@@ -109,7 +120,7 @@ impl Tx<'_> {
         };
         let queue = QueueName::default_queue().as_str().to_owned();
         let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
-        self.tables.runs.put(run.identity, &lane.0)?;
+        self.tables.runs.add((run.identity, lane.0))?;
         self.enqueue_each(specs, &wanted, |_| lane)?;
         Ok(info(lane, record, self.lane_counts(lane.0)?))
     }

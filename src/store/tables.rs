@@ -61,8 +61,8 @@ tables! {
     LANES, lanes: u64 => Record;
     /// (queue, lane): the published lanes that ordinary pools serve.
     QUEUES, queues: (&'static str, u64) => ();
-    /// identity of a run → its newest lane.
-    RUNS, runs: u128 => Record;
+    /// (identity of a run, lane): the runs of the same line, the newest last.
+    RUNS, runs: (u128, u64) => ();
     /// seq → [`super::records::JobRecord`].
     JOBS, jobs: u64 => Record;
     /// seq → [`super::records::SpecRecord`].
