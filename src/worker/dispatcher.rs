@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::model::{Ending, JobId, Kept, Millis, Outcome, SIGNAL_DOUBT, Seq, TimeLimit};
 use crate::store::{Asked, Claim, Token};
 
-use super::output::Spool;
+use super::places::Place;
 
 /// How long a finished job's report waits for company, so that a commit carries many.
 const COMPANY_WAIT: Duration = Duration::from_millis(10);
@@ -48,9 +48,7 @@ pub(super) struct Report {
     pub(super) token: Token,
     pub(super) ending: Ending,
     /// Its place on the board, free again after the commit.
-    pub(super) place: Option<usize>,
-    /// Its output files, to be cleared away after the commit.
-    pub(super) spool: Option<Spool>,
+    pub(super) place: Option<Place>,
 }
 
 /// Why a run is being ended.
@@ -476,7 +474,7 @@ impl Dispatcher {
 
     fn give_back(&mut self) {
         let back = self.ready.drain(..).map(|claim| Done {
-            report: Report { token: claim.token, ending: Ending::NotStarted, place: None, spool: None },
+            report: Report { token: claim.token, ending: Ending::NotStarted, place: None },
             since: Duration::ZERO,
             doubtful_until: None,
         });

@@ -23,7 +23,7 @@ fn queue_folder() -> TempDir {
 }
 
 fn slot(seq: u64, stage: Stage) -> Slot {
-    Slot { seq: Seq(seq), lease: Lease(seq + 1000), attempt: 3, worker: 7, stage }
+    Slot { seq: Seq(seq), lease: Lease(seq + 1000), attempt: 3, worker: 7, spool: 5, stage }
 }
 
 fn starting() -> Stage {

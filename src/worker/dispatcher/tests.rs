@@ -41,7 +41,7 @@ fn ended(claim: Claim, outcome: Outcome, signal: Option<i32>) -> Report {
         stdout: Kept::Empty,
         stderr: Kept::Empty,
     };
-    Report { token: claim.token, ending: Ending::Ran(run), place: None, spool: None }
+    Report { token: claim.token, ending: Ending::Ran(run), place: None }
 }
 
 fn at(ms: u64) -> Moment {
