@@ -294,14 +294,21 @@ struct Suspicions {
 }
 
 impl<'a> Recoverer<'a> {
-    /// One that looks once at the start.
+    /// One that begins with the pools that are dead already. What cannot be told is looked at.
     pub(super) fn new(shared: &'a Shared, queue: &Queue) -> Self {
-        let state = Mutex::new(Suspicions { look: true, ..Suspicions::default() });
+        let look = dead_pools(queue).map_or(true, |dead| !dead.is_empty());
+        let state = Mutex::new(Suspicions { look, ..Suspicions::default() });
         Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new() }
     }
 
-    /// These pools' files were closed: they may have died.
-    pub(super) fn suspect(&self, closed: BTreeSet<PoolId>) {
+    /// These pools' files were closed: they have ended in good order and taken their files along, or died. None
+    /// are named by a bell that cannot hear.
+    pub(super) fn suspect(&self, mut closed: BTreeSet<PoolId>) {
+        let named = !closed.is_empty();
+        closed.retain(|pool| self.folder.join("run").join(pool.as_str()).exists());
+        if named && closed.is_empty() {
+            return;
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed.extend(closed);
         state.look = true;
