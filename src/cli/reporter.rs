@@ -119,12 +119,15 @@ fn bar(run: &RunInfo, quiet: bool) -> ProgressBar {
         return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
     }
     let bar = ProgressBar::new(total).with_position(total - run.unfinished());
-    let template = "{bar:30} {pos}/{len} jobs  {per_sec:.dim}  {eta} left{msg}";
+    set_template(&bar, "{bar:30} {pos}/{len} jobs");
+    bar.tick();
+    bar
+}
+
+fn set_template(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.tick();
-    bar
 }
 
 struct Printer {
@@ -136,6 +139,8 @@ struct Printer {
 
 impl Printer {
     fn run(mut self, messages: &Receiver<Message>) {
+        // Rate and time left mean something from the first end on.
+        let mut template = Some("{bar:30} {pos}/{len} jobs  {per_sec:.dim}  {eta} left{msg}");
         let mut failures = 0;
         for message in messages {
             match message {
@@ -149,6 +154,9 @@ impl Printer {
                     if failed {
                         failures += 1;
                         bar.set_message(format!("  {failures} failed"));
+                    }
+                    if let Some(template) = template.take() {
+                        set_template(&bar, template);
                     }
                     bar.inc(1);
                 }
