@@ -3,6 +3,7 @@
 //! A thread of its own prints, so that a terminal or pipe that stands still never holds the pool up. Outputs that
 //! wait for it are let go beyond a limit and read from the queue when their turn comes.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::commands::logs;
 use super::journal::words;
@@ -126,7 +127,10 @@ fn bar(run: &RunInfo, quiet: bool) -> ProgressBar {
 
 fn set_template(bar: &ProgressBar, template: &str) {
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{:.1}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
 }
 
@@ -140,7 +144,7 @@ struct Printer {
 impl Printer {
     fn run(mut self, messages: &Receiver<Message>) {
         // Rate and time left mean something from the first end on.
-        let mut template = Some("{bar:30} {pos}/{len} jobs  {per_sec:.dim}  {eta} left{msg}");
+        let mut template = Some("{bar:30} {pos}/{len} jobs  {rate:.dim}  {eta} left{msg}");
         let mut failures = 0;
         for message in messages {
             match message {
