@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use super::context::say;
 use super::render::human;
 use crate::model::{JobId, Outcome, StateKind};
-use crate::worker::{JobNews, News, Observer};
+use crate::worker::{JobNews, News, Observer, spawn_shielded};
 
 /// A log that has grown to this size, in bytes, becomes the old one and a new one begins.
 const LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -55,7 +55,7 @@ impl Journal {
 
     fn with(mut write: impl FnMut(Line) + Send + 'static) -> Self {
         let (lines, received) = mpsc::channel();
-        let writer = thread::spawn(move || received.into_iter().for_each(&mut write));
+        let writer = spawn_shielded(move || received.into_iter().for_each(&mut write));
         Self { lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)), deaths: AtomicU64::new(0) }
     }
 

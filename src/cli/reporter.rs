@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -19,7 +19,7 @@ use super::render::human;
 use crate::model::{Kept, Seq, StateKind, Stream};
 use crate::queue::{Folder, Queue};
 use crate::store::RunInfo;
-use crate::worker::{JobNews, News, Observer, output_path};
+use crate::worker::{JobNews, News, Observer, output_path, spawn_shielded};
 
 /// Most bytes of small outputs that wait to be printed.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -57,7 +57,7 @@ impl Reporter {
             waiting: Arc::clone(&waiting),
             bar: bar(run, quiet),
         };
-        let printer = thread::spawn(move || printer.run(&received));
+        let printer = spawn_shielded(move || printer.run(&received));
         Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet }
     }
 

@@ -78,9 +78,9 @@ impl<'a> Committer<'a> {
                 let took = self.shared.monitor.moment().mono.saturating_sub(before.mono);
                 self.in_doubt = false;
                 self.tell(reports, done.finished);
-                // What others brought since the last look is in this transaction's sight only if it claimed.
-                let moved = done.before.work != self.seen.work;
-                let more_work = if want > 0 { Some(done.claims.len() == want) } else { moved.then_some(true) };
+                // Without a claim nobody looked at what others brought, or what came due, since the last look.
+                let unseen = (done.after.work != self.seen.work).then_some(true);
+                let more_work = if want > 0 { Some(done.claims.len() == want) } else { unseen };
                 let committed = Committed { claims: done.claims, more_work, due: done.due, took };
                 self.shared.handle(Event::Committed(committed));
                 if done.before.control != self.seen.control {

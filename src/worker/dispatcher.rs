@@ -96,6 +96,8 @@ pub(super) enum Event {
     Empty,
     /// These of its jobs were cancelled.
     Cancel(Vec<Seq>),
+    /// The pool and its jobs are about to stand still: no deadline comes before [`Event::Thawed`].
+    Frozen,
     /// The pool and its jobs stood still for so long.
     Thawed { stood: Duration },
     /// A deadline has come.
@@ -197,6 +199,7 @@ pub(super) struct Dispatcher {
     last_commit: Duration,
     is_empty_unknown: bool,
     committing: bool,
+    frozen: bool,
     retry_at: Option<Duration>,
     commit_cost: Duration,
     /// A typical run, once one was seen.
@@ -218,6 +221,7 @@ impl Dispatcher {
             last_commit: Duration::ZERO,
             is_empty_unknown: true,
             committing: false,
+            frozen: false,
             retry_at: None,
             commit_cost: Duration::from_millis(1),
             run_cost: None,
@@ -258,6 +262,7 @@ impl Dispatcher {
                 }
             }
             Event::Cancel(seqs) => return self.cancel(&seqs, now),
+            Event::Frozen => self.frozen = true,
             Event::Thawed { stood } => self.thawed(stood),
             Event::Tick => return self.tick(now),
         }
@@ -327,6 +332,9 @@ impl Dispatcher {
 
     /// Until when nothing happens by itself that is not the store's.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
+        if self.frozen {
+            return None;
+        }
         self.slots.iter().flatten().flat_map(Running::deadlines).min()
     }
 
@@ -565,6 +573,7 @@ impl Dispatcher {
     }
 
     fn thawed(&mut self, stood: Duration) {
+        self.frozen = false;
         for running in self.slots.iter_mut().flatten() {
             for at in [&mut running.timeout_at, &mut running.kill_at].into_iter().flatten() {
                 *at += stood;
@@ -574,6 +583,10 @@ impl Dispatcher {
     }
 
     fn tick(&mut self, now: Moment) -> Vec<Action> {
+        // Threads that wake together with the process may come here before what stood is known.
+        if self.frozen {
+            return Vec::new();
+        }
         let mut actions = self.end(now, Why::TimedOut, |running| running.timeout_at.is_some_and(|at| at <= now.mono));
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };

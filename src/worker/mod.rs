@@ -28,3 +28,4 @@ pub use news::{JobNews, News, Observer};
 pub use output::{output_path, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
 pub use recovery::{dead_pools, recover};
+pub use signals::spawn_shielded;

@@ -313,6 +313,7 @@ impl Shared {
             return;
         }
         let since = self.clock.elapsed();
+        self.handle(Event::Frozen);
         self.lives.while_frozen(stand_still);
         drop(transactions);
         self.handle(Event::Thawed { stood: self.clock.elapsed().saturating_sub(since) });

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -77,6 +78,17 @@ impl Drop for Signals {
         while let Ok(Some(_)) = self.fd.read_signal() {}
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }
+}
+
+/// Starts a thread that no signal of this process is delivered to. A pool's signals are for its listener: one thread
+/// that does not block them, started before the pool, would be where the kernel delivers them, and end the process.
+pub fn spawn_shielded(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let mut before = SigSet::empty();
+    // It fails only for a wrong first argument.
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before));
+    let thread = thread::spawn(work);
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    thread
 }
 
 /// Stops this process until somebody continues it. Sent to this very thread, which therefore does not go on

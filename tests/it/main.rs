@@ -4,4 +4,6 @@
 
 mod support;
 
+mod crashes;
 mod readme;
+mod signals;

@@ -11,6 +11,10 @@ use queuectl::worker::{Bell, Ring};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod processes;
+
+pub use processes::*;
+
 /// How long anything may take before a test gives up: far longer than it should, since machines are slow at
 /// times.
 pub const PATIENCE: Duration = Duration::from_secs(60);

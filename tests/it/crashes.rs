@@ -1,0 +1,284 @@
+//! kill -9: what becomes of a pool's jobs when it dies.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use queuectl::model::{Command, JobSpec};
+use queuectl::queue::{Folder, Queue};
+
+use super::support::{Bench, Process, Watch, lives};
+
+/// What is promised after a kill -9, and what a busy machine may add to it.
+const AGAIN_WITHIN: Duration = Duration::from_secs(2);
+const SLOW_MACHINE: Duration = Duration::from_secs(4);
+
+/// A job that hangs the first time, with children of every sort, and the second time looks whether they are gone.
+const HANGS_ONCE: &str = "\
+    if [ $QUEUECTL_ATTEMPT = 1 ]; then
+        trap '' TERM
+        sleep 100 & echo $! >>pids
+        setsid sleep 100 & echo $! >>pids
+        (trap '' TERM; while :; do sleep 100; done) & echo $! >>pids
+        echo $$ >>pids
+        while :; do sleep 100; done
+    fi
+    for pid in $(cat pids); do
+        state=Z
+        read _ _ state _ 2>/dev/null </proc/$pid/stat
+        [ $state = Z ] || echo $pid $state >>overlap
+    done
+    echo again";
+
+fn ran_again_without_a_failure(bench: &Bench, id: &str) {
+    let job = bench.show(id);
+    assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some("completed"), Some(2)), "{job}");
+    assert_eq!(bench.outcomes(id), ["lost", "completed"]);
+    assert_eq!(bench.ok(&format!("logs {id}")), "again\n");
+    assert_eq!(bench.text("overlap"), "", "the first copy still ran");
+}
+
+#[test]
+fn another_pool_takes_over_within_two_seconds() {
+    let bench = Bench::new();
+    let id = bench.enqueue_json(&serde_json::json!({"command": HANGS_ONCE, "max_retries": 0}));
+    let mut first = bench.pool("");
+    let pids = bench.until_pids("pids", 4);
+    let mut second = bench.pool("");
+    let watch = Watch::start();
+    first.kill();
+    bench.until_state(&id, "completed");
+    let took = watch.elapsed();
+    println!("job of a killed pool, its processes ignoring SIGTERM, completed again after {took:?}");
+    assert!(took < AGAIN_WITHIN + SLOW_MACHINE, "{took:?}");
+    assert!(pids.iter().all(|pid| !lives(*pid)), "{pids:?}");
+    ran_again_without_a_failure(&bench, &id);
+    second.stderr.until("took over its 1 job");
+    second.signal(Signal::SIGINT);
+    second.wait().ok();
+    bench.is_clean();
+}
+
+#[test]
+fn the_next_pool_takes_over() {
+    let bench = Bench::new();
+    let id = bench.enqueue_json(&serde_json::json!({"command": HANGS_ONCE, "max_retries": 0}));
+    let mut first = bench.pool("");
+    bench.until_pids("pids", 4);
+    first.kill();
+    let status = bench.ok("status");
+    assert!(status.contains("died; its 1 job will run again when a pool starts"), "{status}");
+    assert!(status.contains("No pool is running"), "{status}");
+    assert_eq!(bench.state(&id), "processing");
+    bench.pool("--until-empty").wait().ok();
+    ran_again_without_a_failure(&bench, &id);
+    bench.is_clean();
+}
+
+#[test]
+fn an_end_that_the_pool_saw_is_taken_from_its_board() {
+    let bench = Bench::new();
+    let gate = bench.gate("gate");
+    let job = |end: &str| {
+        let command = format!("echo $QUEUECTL_JOB_ID >>ledger; : <gate; echo out; echo err >&2; {end}");
+        bench.enqueue_json(&serde_json::json!({"command": command, "max_retries": 0}))
+    };
+    let (good, bad, killed) = (job("exit 0"), job("exit 3"), job("kill -9 $$"));
+    let mut pool = bench.pool("--count 3");
+    let pool_id = pool.id().parse().unwrap();
+    bench.until_lines("ledger", 3);
+    let queue = Queue::open(&Folder::existing(&bench.queue()).unwrap().unwrap(), Box::new(|| {})).unwrap();
+    let turn = bench.take_turn();
+    bench.open(&gate);
+    bench.until_at_turnstile(pool.pid());
+    // Each has ended, and its board says so, but no outcome can be committed.
+    bench.until("their ends are on the board", || queuectl::worker::activity(&queue, &pool_id).is_empty());
+    pool.kill();
+    queue.leave();
+    turn.release();
+    assert_eq!(bench.pool("--until-empty").wait().code, 0, "none of the three ran under the second pool");
+    assert_eq!(bench.lines("ledger").len(), 3, "each ran once");
+    for (id, state, outcome, code, signal) in [
+        (&good, "completed", "completed", Some(0), None),
+        (&bad, "dead", "failed", Some(3), None),
+        (&killed, "dead", "failed", None, Some(9)),
+    ] {
+        let job = bench.show(id);
+        assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some(state), Some(1)), "{job}");
+        let run = &job["history"][0];
+        assert_eq!(run["outcome"], outcome, "{job}");
+        assert_eq!((run["exit_code"].as_i64(), run["signal"].as_i64()), (code, signal), "{job}");
+        let logs = bench.run(&format!("logs {id}"));
+        assert_eq!((logs.stdout.as_slice(), logs.stderr.as_str()), (b"out\n".as_slice(), "err\n"));
+    }
+    bench.is_clean();
+}
+
+#[test]
+fn a_claim_that_was_never_started_is_given_back() {
+    let bench = Bench::new();
+    let id = bench.enqueue("echo ran >>ledger");
+    // No job can start while its output has nowhere to go: the claim is held.
+    let (output, aside) = (bench.queue().join("output"), bench.queue().join("aside"));
+    let block = || {
+        std::fs::rename(&output, &aside).unwrap();
+        std::fs::write(&output, "").unwrap();
+    };
+    let unblock = || {
+        std::fs::remove_file(&output).unwrap();
+        std::fs::rename(&aside, &output).unwrap();
+    };
+    block();
+    let mut pool = bench.pool("");
+    pool.stderr.until("cannot open the output of a job");
+    assert_eq!(bench.state(&id), "processing");
+    pool.kill();
+    let mut pool = bench.pool("");
+    pool.stderr.until("cannot open the output of a job");
+    pool.signal(Signal::SIGTERM);
+    pool.wait().ok();
+    let job = bench.show(&id);
+    assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some("pending"), Some(0)), "{job}");
+    unblock();
+    bench.pool("--until-empty").wait().ok();
+    assert_eq!(bench.outcomes(&id), ["completed"]);
+    assert_eq!(bench.lines("ledger"), ["ran"]);
+    bench.is_clean();
+}
+
+#[test]
+fn a_job_that_kills_its_pool_three_times_is_dead() {
+    let bench = Bench::new();
+    let id = bench.enqueue_json(&serde_json::json!({"command": "kill -9 $PPID; sleep 100", "max_retries": 0}));
+    for losses in 0..3 {
+        let killed = bench.pool("").wait();
+        assert_eq!(killed.code, 128 + 9, "{losses}: {killed:?}");
+    }
+    let last = bench.pool("--until-empty").wait();
+    assert_eq!(last.code, 0, "{last:?}");
+    let job = bench.show(&id);
+    assert_eq!((job["state"].as_str(), job["reason"].as_str()), (Some("dead"), Some("lost")), "{job}");
+    assert_eq!(bench.outcomes(&id), ["lost"; 3]);
+    bench.is_clean();
+}
+
+#[test]
+fn without_a_limit_a_job_may_lose_any_number_of_pools() {
+    let bench = Bench::new();
+    let id = bench.enqueue("[ $QUEUECTL_ATTEMPT -gt 4 ] || { kill -9 $PPID; sleep 100; }");
+    bench.ok("config set max-losses 0");
+    for _ in 0..4 {
+        assert_eq!(bench.pool("").wait().code, 128 + 9);
+    }
+    bench.pool("--until-empty").wait().ok();
+    assert_eq!(bench.outcomes(&id), ["lost", "lost", "lost", "lost", "completed"]);
+    bench.is_clean();
+}
+
+/// What others enqueue while a pool waits for the file to commit an outcome must not be overlooked: that commit
+/// sees it, but claims nothing.
+#[test]
+fn work_that_comes_just_before_an_outcome_is_committed_is_seen() {
+    let bench = Bench::new();
+    let gate = bench.gate("gate");
+    let first = bench.enqueue(": <gate");
+    let pool = bench.pool("--count 2");
+    bench.until("the job waits", || bench.left().len() == 1);
+    let folder = Folder::existing(&bench.queue()).unwrap().unwrap();
+    let queue = Queue::open(&folder, Box::new(|| {})).unwrap();
+    let spec = JobSpec::new(Command::Shell(b"echo hi".to_vec()), bench.path());
+    let second = queue.write(|tx| {
+        // The pool's own commit comes next after this transaction.
+        bench.open(&gate);
+        bench.until_next_writer(pool.pid());
+        tx.enqueue(std::slice::from_ref(&spec))
+    });
+    let second = second.unwrap()[0].id.to_string();
+    queue.leave();
+    bench.until_state(&first, "completed");
+    bench.until_state(&second, "completed");
+    pool.signal(Signal::SIGINT);
+    pool.wait().ok();
+    bench.is_clean();
+}
+
+/// Pools die at random while jobs run; no job is lost, and no two copies of one run at a time.
+#[test]
+fn a_storm_of_kills_loses_nothing() {
+    const JOBS: usize = 150;
+    const KILLS: usize = 30;
+    const SEED: u64 = 0x5eed;
+    let bench = Bench::new();
+    // The lock goes with the last process that has it, however that ends.
+    let job = "\
+        exec 9>>lock.$QUEUECTL_JOB_ID; flock -n 9 || echo $QUEUECTL_JOB_ID >>overlaps
+        echo start $QUEUECTL_JOB_ID >>ledger
+        sleep 0.0$((QUEUECTL_JOB_ID % 5))
+        echo end $QUEUECTL_JOB_ID >>ledger\n";
+    let command = job.trim().replace('\n', "; ").replace("  ", "");
+    bench.cmd(["enqueue", "--quiet", "-"]).stdin(format!("{command}\n").repeat(JOBS)).run().ok();
+    bench.ok("config set max-losses 0");
+    let mut random = Random(SEED);
+    let mut pools: Vec<Process> = (0..3).map(|_| bench.pool("--count 2")).collect();
+    let watch = Watch::start();
+    let mut kills = 0;
+    while kills < KILLS && ends(&bench) < JOBS {
+        let lines = bench.lines("ledger").len() + random.below(8);
+        bench.until("jobs run", || bench.lines("ledger").len() >= lines || ends(&bench) >= JOBS);
+        random.spin();
+        let victim = random.below(pools.len());
+        pools[victim].kill();
+        pools[victim] = bench.cmd(["worker", "start", "--count", "2"]).spawn();
+        kills += 1;
+    }
+    bench.cmd(["wait", "--all", "--timeout", "60s"]).run().ok();
+    println!("seed {SEED:#x}: {kills} kills in {:?}, {} of {JOBS} ran again", watch.elapsed(), again(&bench));
+    assert_eq!(bench.text("overlaps"), "", "two copies ran at a time");
+    let jobs = &bench.json("status --json")["jobs"];
+    assert_eq!(jobs["completed"], JOBS, "{jobs}");
+    assert_eq!(ends(&bench), JOBS);
+    bench.ok("worker stop");
+    for pool in pools {
+        pool.wait().ok();
+    }
+    bench.is_clean();
+}
+
+/// How many jobs wrote that they ended.
+fn ends(bench: &Bench) -> usize {
+    let lines = bench.lines("ledger");
+    lines.iter().filter(|line| line.starts_with("end ")).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+/// How many jobs started more than once.
+fn again(bench: &Bench) -> usize {
+    let mut starts = BTreeMap::<_, usize>::new();
+    bench.lines("ledger").into_iter().filter(|line| line.starts_with("start ")).for_each(|line| {
+        *starts.entry(line).or_default() += 1;
+    });
+    starts.values().filter(|count| **count > 1).count()
+}
+
+/// xorshift64*: the same storm each time, as far as the machine lets it.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap() % bound
+    }
+
+    /// Up to 3 ms, so that kills fall between the marks that jobs write.
+    fn spin(&mut self) {
+        let (watch, long) = (Watch::start(), Duration::from_micros(self.next() >> 33 & 0xfff));
+        while watch.elapsed() < long {
+            std::hint::spin_loop();
+        }
+    }
+}
