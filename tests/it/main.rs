@@ -1,9 +1,12 @@
 //! Black-box tests: the real binary, from outside.
 
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot do its work fails")]
+#![allow(clippy::print_stdout, reason = "what is skipped says why")]
 
 mod support;
 
 mod crashes;
 mod readme;
+mod seed;
 mod signals;
