@@ -10,3 +10,4 @@ mod crashes;
 mod readme;
 mod seed;
 mod signals;
+mod usage;
