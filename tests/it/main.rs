@@ -7,6 +7,7 @@
 mod support;
 
 mod crashes;
+mod enqueue;
 mod readme;
 mod seed;
 mod signals;
