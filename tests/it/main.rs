@@ -9,6 +9,7 @@ mod support;
 mod crashes;
 mod enqueue;
 mod readme;
+mod run;
 mod seed;
 mod signals;
 mod usage;

@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
         say(format_args!("{} has no commands: nothing to do", batch.name));
         return Ok(Exit::Done);
     }
-    let queue = context.open_or_create()?;
+    let queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
     let clock = Arc::clone(queue.clock());
     let started = clock.elapsed();
     let start = queue
@@ -167,9 +167,11 @@ struct Summary {
 impl Summary {
     fn read(queue: &Queue, start: &RunStart, took: Duration) -> Result<Self, Failure> {
         let lane = start.info().lane;
-        let (run, dead) =
+        let (run, mut dead) =
             queue.read(|snapshot| Ok((snapshot.run(lane)?, snapshot.dead_of_lane(lane, DEAD_NAMED_MAX)?)))?;
         let run = run.unwrap_or_else(|| start.info().clone());
+        // As they stand in the input.
+        dead.sort_by_key(|job| job.seq);
         Ok(Self { run, dead, took })
     }
 
