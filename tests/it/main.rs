@@ -11,5 +11,6 @@ mod enqueue;
 mod readme;
 mod run;
 mod seed;
+mod settings;
 mod signals;
 mod usage;
