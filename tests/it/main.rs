@@ -8,6 +8,7 @@ mod support;
 
 mod crashes;
 mod enqueue;
+mod look;
 mod readme;
 mod run;
 mod seed;
