@@ -6,6 +6,7 @@
 
 mod support;
 
+mod bytes;
 mod crashes;
 mod enqueue;
 mod look;
