@@ -3,7 +3,9 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
+use redb::{
+    Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -301,6 +303,20 @@ impl Snapshot {
         key: impl Borrow<K::SelfType<'k>>,
     ) -> Result<Option<T>, StoreError> {
         get(&self.open(definition)?, key)
+    }
+
+    /// The schema's version; `None` if this is no queue at all.
+    pub(super) fn schema(&self) -> Result<Option<u32>, StoreError> {
+        match self.txn.open_table(META) {
+            Ok(meta) => get(&meta, "schema"),
+            Err(
+                TableError::TableDoesNotExist(_)
+                | TableError::TableTypeMismatch { .. }
+                | TableError::TableIsMultimap(_)
+                | TableError::TableIsNotMultimap(_),
+            ) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn head(&self) -> Result<Head, StoreError> {

@@ -8,6 +8,7 @@ mod support;
 
 mod bytes;
 mod crashes;
+mod damage;
 mod enqueue;
 mod look;
 mod readme;
