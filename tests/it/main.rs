@@ -6,11 +6,13 @@
 
 mod support;
 
+mod act;
 mod bytes;
 mod crashes;
 mod damage;
 mod enqueue;
 mod look;
+mod place;
 mod readme;
 mod run;
 mod seed;
