@@ -188,10 +188,16 @@ fn logs_follow_a_job_that_runs() {
 fn logs_follow_from_before_the_start_through_all_attempts() {
     let bench = Bench::new();
     bench.ok("config set backoff-base 0.01");
-    bench.add(r#"{"id":"a","command":"echo try $QUEUECTL_ATTEMPT; exit 1","max_retries":1}"#);
-    let follow = bench.cmd(["logs", "--follow", "a"]).start();
-    assert_eq!(bench.work().code, 1);
-    assert_eq!(follow.wait(), (0, "try 1\ntry 2\n".to_owned()));
+    bench.script("mkfifo go").run().ok();
+    bench.add(r#"{"id":"a","command":"echo try $QUEUECTL_ATTEMPT; read x < go; exit 1","max_retries":1}"#);
+    let mut follow = bench.cmd(["logs", "--follow", "a"]).start();
+    let pool = bench.cmd(["worker", "start", "--until-empty"]).start();
+    for line in ["try 1\n", "try 2\n"] {
+        assert_eq!(follow.line(), line);
+        let_go(&bench);
+    }
+    assert_eq!(follow.wait(), (0, String::new()));
+    assert_eq!(pool.wait().0, 1);
 }
 
 #[test]
@@ -386,14 +392,13 @@ fn wait_tells_how_jobs_ended() {
 
 #[test]
 fn wait_ends_when_the_last_of_its_jobs_does() {
-    let bench = Bench::new();
-    bench.add(r#"{"id":"a","command":"true"}"#);
-    bench.add(r#"{"id":"b","command":"false","max_retries":0}"#);
-    let waits = [["wait", "a", "b"].as_slice(), &["wait", "--all"]].map(|args| bench.cmd(args).start());
-    bench.ok("cancel a");
-    bench.work();
-    for wait in waits {
-        assert_eq!(wait.wait(), (1, String::new()));
+    for (command, line, code) in [("true", "wait a b", 0), ("true", "wait --all", 0), ("false", "wait a b", 1)] {
+        let bench = Bench::new();
+        bench.add(&json!({"id": "a", "command": command, "max_retries": 0}).to_string());
+        bench.add(r#"{"id":"b","command":"true"}"#);
+        let wait = bench.cmd(line.split(' ')).start();
+        bench.work();
+        assert_eq!(wait.wait(), (code, String::new()), "{line}");
     }
 }
 
@@ -406,6 +411,27 @@ fn check_says_that_all_is_well() {
     let report = bench.json("check --json");
     has_fields(&report, "jobs violations found warnings");
     assert_eq!(report, json!({"jobs": 3, "violations": [], "found": 0, "warnings": []}));
+}
+
+#[test]
+fn check_has_a_line_for_each_invariant_that_does_not_hold() {
+    const READY: redb::TableDefinition<(u64, u8, u64), ()> = redb::TableDefinition::new("ready");
+    let bench = Bench::new();
+    enqueue_many(&bench, 3);
+    let mut builder = redb::Builder::new();
+    builder.set_concurrency_mode(redb::ConcurrencyMode::MultiWriter);
+    let txn = builder.open(bench.queue().join("queue.redb")).unwrap().begin_write().unwrap();
+    txn.open_table(READY).unwrap().retain(|(_, _, seq), ()| seq == 1).unwrap();
+    txn.commit().unwrap();
+    let done = bench.run("check");
+    assert_eq!(done.code, 5);
+    let text = done.text();
+    assert!(text.contains("job 2") && text.contains("job 3") && !text.contains("every invariant holds"), "{text}");
+    let report = bench.run("check --json");
+    assert_eq!(report.code, 5);
+    let report: Value = serde_json::from_str(&report.text()).unwrap();
+    assert_eq!(report["violations"].as_array().unwrap().len(), text.lines().count());
+    assert_eq!(report["found"], text.lines().count());
 }
 
 #[test]

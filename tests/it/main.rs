@@ -13,6 +13,7 @@ mod damage;
 mod enqueue;
 mod look;
 mod place;
+mod pools;
 mod readme;
 mod run;
 mod seed;

@@ -60,7 +60,7 @@ fn the_kind_of_lines_can_be_said_outright() {
     assert_eq!(run(&bench, "--jsonl -j 1 -", " {\"command\":\"echo one\"}").ok(), "one\n");
     write(&bench, "{\"a\"}", "#!/bin/sh\necho a strange program\n");
     bench.script("chmod +x '{\"a\"}'").run().ok();
-    assert_eq!(run(&bench, "--lines -", "{\"a\"}\n").code, 1);
+    assert_eq!(run(&bench, "--lines --max-retries 0 -", "{\"a\"}\n").code, 1);
     assert_eq!(bench.json("list --state dead --json")[0]["command"], "{\"a\"}");
 }
 

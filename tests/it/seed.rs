@@ -68,16 +68,29 @@ fn a_failed_job_waits_two_seconds_by_default() {
     let bench = Bench::new();
     types(&bench, r#"queuectl enqueue '{"id":"test2","command":"exit 1","max_retries":3}'"#).ok();
     let worker = bench.cmd(["worker", "start"]).start();
-    bench.until_state("test2", "failed");
-    let job = bench.json("show test2 --json");
-    let listed = types(&bench, "queuectl list --state failed").ok();
-    assert!(listed.contains("test2") && listed.contains("1/4") && listed.contains("retry in"), "{listed}");
+    let mut job = json!(null);
+    bench.until("test2 has failed", || {
+        job = bench.json("show test2 --json");
+        job["state"] == "failed"
+    });
     bench.ok("worker stop");
     assert_eq!(worker.wait().0, 0);
     let at = |time: &serde_json::Value| humantime::parse_rfc3339(time.as_str().unwrap()).unwrap();
     let waits = at(&job["next_run_at"]).duration_since(at(&job["history"][0]["ended_at"])).unwrap();
     assert_eq!(waits.as_millis(), 2_000);
     assert_eq!((&job["attempts"], &job["exit_code"]), (&json!(1), &json!(1)));
+}
+
+#[test]
+fn failed_jobs_are_listed_with_their_next_try() {
+    let bench = Bench::new();
+    bench.add(r#"{"id":"test2","command":"exit 1","max_retries":3,"backoff_base":900}"#);
+    let worker = bench.cmd(["worker", "start"]).start();
+    bench.until_state("test2", "failed");
+    bench.ok("worker stop");
+    assert_eq!(worker.wait().0, 0);
+    let listed = types(&bench, "queuectl list --state failed").ok();
+    assert!(listed.contains("test2") && listed.contains("1/4") && listed.contains("retry in 14m 5"), "{listed}");
 }
 
 #[test]

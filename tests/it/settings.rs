@@ -126,7 +126,7 @@ fn commands_run_under_the_shell_that_is_set() {
 }
 
 #[test]
-fn output_beyond_the_limit_loses_its_middle() {
+fn output_beyond_the_limit_loses_its_middle_and_says_how_much() {
     let bench = Bench::new();
     bench.ok("config set output-limit 8KiB");
     let id = bench.enqueue("seq 100000; echo the end");
@@ -134,5 +134,15 @@ fn output_beyond_the_limit_loses_its_middle() {
     let kept = bench.ok(&format!("logs {id}"));
     assert!(kept.len() < 10_000, "{}", kept.len());
     assert!(kept.starts_with("1\n2\n") && kept.ends_with("100000\nthe end\n"), "{kept}");
+    let (_, rest) = kept.split_once("[queuectl left out ").unwrap_or_else(|| panic!("{kept}"));
+    let (left_out, _) = rest.split_once(" bytes here: see output-limit]\n").unwrap_or_else(|| panic!("{rest}"));
+    let note = format!("[queuectl left out {left_out} bytes here: see output-limit]\n").len();
+    let written: usize = (1..=100_000).map(|n: u32| n.to_string().len() + 1).sum::<usize>() + "the end\n".len();
+    // The note may begin a line of its own.
+    let counted = kept.len() - note + left_out.parse::<usize>().unwrap();
+    assert!(counted == written || counted == written + 1, "{counted} of {written}");
+    // A run prints the same.
+    let run = bench.cmd(["run", "-q", "--", "sh", "-c", "seq 100000; echo the end"]).run().ok();
+    assert_eq!(run, kept);
     bench.check();
 }
