@@ -82,6 +82,11 @@ pub(super) enum Command {
     Enqueue(Enqueue),
     #[command(subcommand)]
     Worker(Worker),
+    /// Counts, pools, and what runs now
+    #[command(after_help = "\
+Examples:
+  queuectl status
+  queuectl status --json | jq .jobs")]
     Status(Json),
     List(List),
     Show(Show),
@@ -93,6 +98,10 @@ pub(super) enum Command {
     Dlq(Dlq),
     #[command(subcommand)]
     Config(Config),
+    /// Verify the queue file
+    ///
+    /// Every rule that the queue keeps is checked; each that does not hold is a line, and the exit code is 5.
+    #[command(after_help = "Example:\n  queuectl check")]
     Check(Json),
 }
 
@@ -182,6 +191,11 @@ Examples:
 pub(super) enum Worker {
     Start(WorkerStart),
     Stop(WorkerStop),
+    /// List the pools that run; as JSON the last ones that ended too
+    #[command(after_help = "\
+Examples:
+  queuectl worker list
+  queuectl worker list --json | jq -r '.[].log'")]
     List(Json),
 }
 
@@ -230,13 +244,8 @@ pub(super) struct WorkerStop {
     pub timeout: Option<std::time::Duration>,
 }
 
-/// Print what is asked for
+/// How to print what is asked for
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  queuectl status
-  queuectl status --json | jq .jobs
-  queuectl check")]
 pub(super) struct Json {
     /// Print JSON
     #[arg(long)]
@@ -398,6 +407,11 @@ Examples:
 pub(super) enum Config {
     Set(ConfigSet),
     Get(ConfigGet),
+    /// List all settings with their values
+    #[command(after_help = "\
+Examples:
+  queuectl config list
+  queuectl config list --json | jq '.[\"max-retries\"]'")]
     List(Json),
     Unset(ConfigUnset),
 }

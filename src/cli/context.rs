@@ -59,14 +59,23 @@ impl Context {
 
     /// The queue, made if there is none.
     pub(super) fn open_or_create(&self) -> Result<Queue, Failure> {
-        let folder = Folder::make(&self.place.folder)?;
-        let (queue, made) = Queue::open_or_create(&folder, self.on_wait()).map_err(|error| self.explain(error))?;
+        let (queue, made) = self.open_or_make()?;
         if made {
             say(format_args!("new queue in {}", self.place.folder.display()));
         } else {
             self.say_where();
         }
         Ok(queue)
+    }
+
+    /// The same, for those who want to hear only of failures.
+    pub(super) fn open_or_create_quietly(&self) -> Result<Queue, Failure> {
+        self.open_or_make().map(|(queue, _)| queue)
+    }
+
+    fn open_or_make(&self) -> Result<(Queue, bool), Failure> {
+        let folder = Folder::make(&self.place.folder)?;
+        Queue::open_or_create(&folder, self.on_wait()).map_err(|error| self.explain(error))
     }
 
     fn existing(&self) -> Result<Folder, Failure> {

@@ -3,6 +3,7 @@
 //! A thread of its own prints, so that a terminal or pipe that stands still never holds the pool up. Outputs that
 //! wait for it are let go beyond a limit and read from the queue when their turn comes.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::commands::logs;
 use super::journal::words;
@@ -119,12 +120,18 @@ fn bar(run: &RunInfo, quiet: bool) -> ProgressBar {
         return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
     }
     let bar = ProgressBar::new(total).with_position(total - run.unfinished());
-    let template = "{bar:30} {pos}/{len} jobs  {per_sec:.dim}  {eta} left{msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
+    set_template(&bar, "{bar:30} {pos}/{len} jobs");
     bar.tick();
     bar
+}
+
+fn set_template(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = write!(out, "{:.1}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
+    }
 }
 
 struct Printer {
@@ -136,6 +143,8 @@ struct Printer {
 
 impl Printer {
     fn run(mut self, messages: &Receiver<Message>) {
+        // Rate and time left mean something from the first end on.
+        let mut template = Some("{bar:30} {pos}/{len} jobs  {rate:.dim}  {eta} left{msg}");
         let mut failures = 0;
         for message in messages {
             match message {
@@ -149,6 +158,9 @@ impl Printer {
                     if failed {
                         failures += 1;
                         bar.set_message(format!("  {failures} failed"));
+                    }
+                    if let Some(template) = template.take() {
+                        set_template(&bar, template);
                     }
                     bar.inc(1);
                 }

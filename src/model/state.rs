@@ -313,7 +313,7 @@ impl Progress {
             Outcome::Lost => {
                 self.losses = self.losses.saturating_add(u32::from(run.counts_as_loss));
                 let allowed = policy.max_losses;
-                if allowed > 0 && self.losses >= allowed {
+                if run.counts_as_loss && allowed > 0 && self.losses >= allowed {
                     State::Dead { at: now, reason: DeadReason::Lost, allowed }
                 } else {
                     State::Pending

@@ -76,7 +76,7 @@ struct Seen {
     rows: BTreeSet<Row>,
     counts: BTreeMap<(u64, u8), u64>,
     lanes: BTreeSet<u64>,
-    runs: BTreeMap<u128, u64>,
+    runs: BTreeSet<(u128, u64)>,
     queue_lanes: BTreeSet<(String, u64)>,
     live_pools: BTreeSet<String>,
     attempts: BTreeMap<u64, u32>,
@@ -126,8 +126,7 @@ impl Check<'_> {
                     check.seen.queue_lanes.insert((record.queue, lane));
                 }
                 LaneKind::Run(run) => {
-                    let newest = check.seen.runs.entry(run.identity).or_default();
-                    *newest = lane.max(*newest);
+                    check.seen.runs.insert((run.identity, lane));
                     check.seen.next_run = check.seen.next_run.max(run.number + 1);
                 }
             }
@@ -140,12 +139,14 @@ impl Check<'_> {
         for lane in queues.symmetric_difference(&self.seen.queue_lanes.clone()) {
             self.report.wrong(1, || format!("queue {} and its lane {} are not mirrored", lane.0, lane.1));
         }
-        let runs = self.seen.runs.clone();
-        self.records(RUNS, |check, identity, lane: u64| {
-            if runs.get(&identity) != Some(&lane) {
-                check.report.wrong(1, || format!("RUNS does not name the newest lane of a run, but {lane}"));
-            }
-        })
+        let mut runs = BTreeSet::new();
+        for row in redb::ReadableTable::iter(&self.snapshot.open(RUNS)?)? {
+            runs.insert(row?.0.value());
+        }
+        for (_, lane) in runs.symmetric_difference(&self.seen.runs) {
+            self.report.wrong(1, || format!("the run in lane {lane} and its identity are not mirrored"));
+        }
+        Ok(())
     }
 
     fn pools(&mut self) -> Result<(), StoreError> {
@@ -261,16 +262,21 @@ impl Check<'_> {
 
     fn specs_and_ids(&mut self) -> Result<(), StoreError> {
         let mut ids: BTreeMap<String, u64> = BTreeMap::new();
+        let mut unnamed = BTreeSet::new();
         let mut without: BTreeSet<u64> = self.seen.attempts.keys().copied().collect();
         self.records(SPECS, |check, seq, spec: SpecRecord| {
             if !without.remove(&seq) {
                 check.report.wrong(1, || format!("SPECS has {seq}, which is no job"));
             }
             *check.seen.env_refs.entry(spec.env).or_default() += 1;
-            if let Some(id) = spec.id
-                && ids.insert(id.clone(), seq).is_some()
-            {
-                check.report.wrong(7, || format!("two jobs are called {id}"));
+            match spec.id {
+                None => {
+                    unnamed.insert(seq);
+                }
+                Some(id) if ids.insert(id.clone(), seq).is_some() => {
+                    check.report.wrong(7, || format!("two jobs are called {id}"));
+                }
+                Some(_) => {}
             }
         })?;
         for seq in without {
@@ -281,8 +287,8 @@ impl Check<'_> {
                 check.report.wrong(7, || format!("IDS says that {id} is job {seq}, its spec does not"));
             }
             let default_name_of = id.parse().ok().and_then(|id: JobId| super::placement::numbered(&id));
-            if default_name_of.is_some_and(|other| check.seen.attempts.contains_key(&other.0) && other.0 != seq) {
-                check.report.wrong(7, || format!("the id {id} is also the number of another job"));
+            if default_name_of.is_some_and(|other| unnamed.contains(&other.0)) {
+                check.report.wrong(7, || format!("the id {id} is also the name of the job of that number"));
             }
         })?;
         for (id, seq) in ids {

@@ -1,6 +1,7 @@
 //! Claiming: a pool takes the next jobs of the lanes that it serves.
 //!
-//! Precondition: the pool is registered. Afterwards each claimed job is `processing` under a fresh lease of
+//! Precondition: the pool is registered and has not ended, since nobody would recover what it holds; that is
+//! checked. Afterwards each claimed job is `processing` under a fresh lease of
 //! that pool. Order: queues in turn; within a queue priority first, then the order of enqueueing.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -122,6 +123,9 @@ impl Tx<'_> {
         limit: usize,
         cache: &mut ClaimCache,
     ) -> Result<Vec<Claim>, StoreError> {
+        if self.pool(pool)?.is_none_or(|pool| pool.ended.is_some()) {
+            return Err(StoreError::Damaged(format!("pool {pool} claims, but it is not registered or has ended")));
+        }
         let mut queues = self.heads(serves, limit)?;
         let mut claims = Vec::new();
         let mut settings: BTreeMap<String, Settings> = BTreeMap::new();

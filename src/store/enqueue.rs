@@ -1,9 +1,9 @@
 //! Enqueueing: many jobs in one transaction, all or none.
 //!
-//! Precondition: every id is free and every spec was checked. Afterwards each job has its record, its spec,
-//! its place in a lane, and a share in its environment.
+//! Precondition: every spec was checked. A taken id is found before the first write. Afterwards each job has
+//! its record, its spec, its place in a lane, and a share in its environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use redb::ReadableTable;
@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::StoreError;
 use super::codec::encode;
+use super::placement::numbered;
 use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord};
 use super::tables::Tx;
 use crate::model::{Environment, JobId, JobSpec, LaneId, QueueName, Seq};
@@ -28,34 +29,36 @@ pub struct Enqueued {
 impl Tx<'_> {
     /// Enqueues `specs` in their queues, in this order.
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        let wanted = Wanted::of(specs)?;
+        for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
+            if self.find(id)?.is_some() {
+                return Err(StoreError::Duplicate(id.clone()));
+            }
+        }
         let mut lanes: BTreeMap<&QueueName, LaneId> = BTreeMap::new();
         for spec in specs {
             if !lanes.contains_key(&spec.queue) {
                 lanes.insert(&spec.queue, self.queue_lane(&spec.queue)?);
             }
         }
-        self.enqueue_each(specs, |spec| lanes[&spec.queue])
+        self.enqueue_each(specs, &wanted, |spec| lanes[&spec.queue])
     }
 
-    /// Enqueues `specs` in `lane`, in this order.
-    pub(super) fn enqueue_into(&mut self, lane: LaneId, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
-        self.enqueue_each(specs, |_| lane)
-    }
-
-    fn enqueue_each(
+    /// Enqueues `specs`, whose ids are free, each in the lane that `lane_of` says, in this order.
+    pub(super) fn enqueue_each(
         &mut self,
         specs: &[JobSpec],
+        wanted: &Wanted,
         lane_of: impl Fn(&JobSpec) -> LaneId,
     ) -> Result<Vec<Enqueued>, StoreError> {
+        let nothing = Wanted::default();
         let mut environments = Environments::default();
         let mut enqueued = Vec::with_capacity(specs.len());
         for spec in specs {
             let env = environments.share(self, &spec.env)?;
-            let seq = self.next_seq()?;
+            // Only a job without an id goes by its number.
+            let seq = self.next_seq(if spec.id.is_none() { wanted } else { &nothing })?;
             if let Some(id) = &spec.id {
-                if self.find(id)?.is_some() {
-                    return Err(StoreError::Duplicate(id.clone()));
-                }
                 self.tables.ids.put(id.as_str(), &seq.0)?;
             }
             self.tables.specs.put(seq.0, &SpecRecord::of(spec, env))?;
@@ -67,15 +70,19 @@ impl Tx<'_> {
         Ok(enqueued)
     }
 
-    /// The next number whose text is nobody's id.
-    fn next_seq(&mut self) -> Result<Seq, StoreError> {
+    /// The next number whose text is nobody's id, nor about to be.
+    fn next_seq(&mut self, wanted: &Wanted) -> Result<Seq, StoreError> {
         loop {
             let seq = Seq(self.head.next_seq);
             self.head.next_seq += 1;
-            if self.tables.ids.get::<u64>(JobId::from(seq).as_str())?.is_none() {
+            if self.names_nobody(seq, wanted)? {
                 return Ok(seq);
             }
         }
+    }
+
+    fn names_nobody(&mut self, seq: Seq, wanted: &Wanted) -> Result<bool, StoreError> {
+        Ok(!wanted.0.contains(&seq) && self.tables.ids.get::<u64>(JobId::from(seq).as_str())?.is_none())
     }
 
     /// The lane of a queue, made if it has none.
@@ -99,14 +106,36 @@ impl Tx<'_> {
         Ok(lane)
     }
 
-    /// Takes the id away from a job that has ended: it goes by its number from now on.
-    pub(super) fn release_id(&mut self, seq: Seq) -> Result<(), StoreError> {
-        let Some(mut spec) = self.tables.specs.get::<SpecRecord>(seq.0)? else { return Ok(()) };
-        if let Some(id) = spec.id.take() {
-            self.tables.ids.delete(id.as_str())?;
-            self.tables.specs.put(seq.0, &spec)?;
+    /// Takes the id away from a job that has ended: it goes by its number from now on, or where that is the id
+    /// of another job, or about to be, by a number that no job will have.
+    pub(super) fn release_id(&mut self, seq: Seq, wanted: &Wanted) -> Result<(), StoreError> {
+        let mut spec = self.spec(seq)?;
+        let Some(id) = spec.id.take() else { return Ok(()) };
+        self.tables.ids.delete(id.as_str())?;
+        if !self.names_nobody(seq, wanted)? {
+            let name = JobId::from(self.next_seq(wanted)?);
+            self.tables.ids.put(name.as_str(), &seq.0)?;
+            spec.id = Some(name.as_str().to_owned());
         }
-        Ok(())
+        self.tables.specs.put(seq.0, &spec)
+    }
+}
+
+/// The ids of a batch that look like numbers. Its jobs without an id are not given these, so that whether a
+/// batch is refused can be told before its first write.
+#[derive(Default)]
+pub(super) struct Wanted(BTreeSet<Seq>);
+
+impl Wanted {
+    /// The ids of `specs`, each of which may be there only once.
+    pub(super) fn of(specs: &[JobSpec]) -> Result<Self, StoreError> {
+        let mut ids = HashSet::with_capacity(specs.len());
+        for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
+            if !ids.insert(id) {
+                return Err(StoreError::Duplicate(id.clone()));
+            }
+        }
+        Ok(Self(ids.into_iter().filter_map(numbered).collect()))
     }
 }
 

@@ -37,7 +37,7 @@ mod tables;
 mod turnstile;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use ask::Cancelled;
 pub use check::Report;

@@ -18,7 +18,7 @@ use redb::{
     TransactionError, WriteTransaction,
 };
 
-use super::tables::{META, SCHEMA_VERSION, Snapshot, Tables, Tx};
+use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile, patiently};
 use super::{StoreError, records};
 use crate::model::Millis;
@@ -108,12 +108,7 @@ impl Store {
         on_wait: OnWait,
     ) -> Result<Self, StoreError> {
         let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait };
-        let version = store.read(|snapshot| match snapshot.get::<_, u32>(META, "schema") {
-            Ok(version) => Ok(version),
-            Err(StoreError::Damaged(why)) if why.contains("TableDoesNotExist") => Ok(None),
-            Err(error) => Err(error),
-        })?;
-        match version {
+        match store.read(Snapshot::schema)? {
             Some(SCHEMA_VERSION) => Ok(store),
             Some(found) => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
             None => Err(StoreError::NotAQueue("it is a redb file of something else".to_owned())),

@@ -1,7 +1,7 @@
 //! Runs: batches that are typed again to continue them.
 //!
-//! A run's identity is its whole input and folder. If the newest run of an identity has jobs that could still
-//! run, it was cut off, and the same line goes on with it; else the line begins a new run.
+//! A run's identity is its whole input and folder. A run that has jobs which could still run was cut off, and the
+//! same line goes on with the newest such run; if there is none, the line begins a new one.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,9 +11,10 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::claim::Serves;
+use super::enqueue::Wanted;
 use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_of_code};
 use super::tables::{COUNTS, LANES, QUEUES, Record, Snapshot, Tx};
-use crate::model::{JobSpec, LaneId, Millis, QueueName, StateKind};
+use crate::model::{JobSpec, LaneId, Millis, QueueName, Seq, StateKind};
 
 /// What a `run` brings.
 #[derive(Debug, Clone)]
@@ -78,21 +79,35 @@ impl RunStart {
 }
 
 impl Tx<'_> {
-    /// Continues the newest run of this identity if it was cut off and `fresh` does not forbid it; else begins
-    /// a run of `specs`.
+    /// Continues the newest run of this identity that was cut off, unless `fresh` forbids it; else begins a run of
+    /// `specs`.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<RunStart, StoreError> {
-        let newest: Option<u64> = self.tables.runs.get(run.identity)?;
-        if let Some(lane) = newest.filter(|_| !fresh)
-            && let Some(info) = run_info(self.tables.lanes.open()?, self.tables.counts.open()?, LaneId(lane))?
-            && info.unfinished() > 0
-        {
+        if !fresh && let Some(info) = self.newest_cut_off(run.identity)? {
             return Ok(RunStart::Continued(info));
         }
         self.begin_run(run, specs).map(RunStart::New)
     }
 
+    /// The newest run of an identity that has jobs which could still run. An older one can have them again, after
+    /// a `retry`.
+    fn newest_cut_off(&mut self, identity: u128) -> Result<Option<RunInfo>, StoreError> {
+        let mut lanes = Vec::new();
+        for row in self.tables.runs.open()?.range((identity, 0)..=(identity, u64::MAX))?.rev() {
+            lanes.push(LaneId(row?.0.value().1));
+        }
+        for lane in lanes {
+            if let Some(info) = self.run_of_lane(lane)?.filter(|info| info.unfinished() > 0) {
+                return Ok(Some(info));
+            }
+        }
+        Ok(None)
+    }
+
     fn begin_run(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<RunInfo, StoreError> {
-        self.take_over_ids(run.identity, specs)?;
+        let wanted = Wanted::of(specs)?;
+        for seq in self.ids_to_take_over(run.identity, specs)? {
+            self.release_id(seq, &wanted)?;
+        }
         let number = self.head.next_run;
         self.head.next_run += 1;
         let record = RunRecord {
@@ -105,23 +120,25 @@ impl Tx<'_> {
         };
         let queue = QueueName::default_queue().as_str().to_owned();
         let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
-        self.tables.runs.put(run.identity, &lane.0)?;
-        self.enqueue_into(lane, specs)?;
-        let counts = BTreeMap::from([(StateKind::Pending, specs.len() as u64)]);
-        Ok(info(lane, record, counts))
+        self.tables.runs.add((run.identity, lane.0))?;
+        self.enqueue_each(specs, &wanted, |_| lane)?;
+        Ok(info(lane, record, self.lane_counts(lane.0)?))
     }
 
-    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity.
-    fn take_over_ids(&mut self, identity: u128, specs: &[JobSpec]) -> Result<(), StoreError> {
+    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity: those that have
+    /// to give theirs up.
+    fn ids_to_take_over(&mut self, identity: u128, specs: &[JobSpec]) -> Result<Vec<Seq>, StoreError> {
+        let mut giving = Vec::new();
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
             let Some(seq) = self.find(id)? else { continue };
             let record = self.job(seq)?;
-            if !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {
+            let given = self.spec(seq)?.id.is_some();
+            if !given || !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {
                 return Err(StoreError::Duplicate(id.clone()));
             }
-            self.release_id(seq)?;
+            giving.push(seq);
         }
-        Ok(())
+        Ok(giving)
     }
 
     fn run_identity(&mut self, record: &JobRecord) -> Result<Option<u128>, StoreError> {
@@ -134,14 +151,15 @@ impl Tx<'_> {
 
     /// The run that owns a lane, if one does.
     pub fn run_of_lane(&mut self, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
-        run_info(self.tables.lanes.open()?, self.tables.counts.open()?, lane)
+        let record: Option<LaneRecord> = self.tables.lanes.get(lane.0)?;
+        run_info(lane, record, || self.lane_counts(lane.0))
     }
 }
 
 impl Snapshot {
     /// One run.
     pub fn run(&self, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
-        run_info(&self.open(LANES)?, &self.open(COUNTS)?, lane)
+        run_info(lane, self.get(LANES, lane.0)?, || self.lane_counts(lane))
     }
 
     /// How many jobs of the lanes that `serves` names could still run without a person, those that any pool
@@ -169,27 +187,25 @@ impl Snapshot {
 
     /// The runs that have jobs which could still run.
     pub fn unfinished_runs(&self) -> Result<Vec<RunInfo>, StoreError> {
-        let (lanes, counts) = (self.open(LANES)?, self.open(COUNTS)?);
         let mut unfinished = std::collections::BTreeSet::new();
-        for row in counts.range::<(u64, u8)>(..)? {
+        for row in self.open(COUNTS)?.range::<(u64, u8)>(..)? {
             let (lane, state) = row?.0.value();
             if !state_of_code(state)?.has_ended() {
                 unfinished.insert(lane);
             }
         }
-        let infos = unfinished.into_iter().map(|lane| run_info(&lanes, &counts, LaneId(lane)));
+        let infos = unfinished.into_iter().map(|lane| self.run(LaneId(lane)));
         Ok(infos.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 }
 
 fn run_info(
-    lanes: &impl ReadableTable<u64, Record>,
-    counts: &impl ReadableTable<(u64, u8), Record>,
     lane: LaneId,
+    record: Option<LaneRecord>,
+    counts: impl FnOnce() -> Result<BTreeMap<StateKind, u64>, StoreError>,
 ) -> Result<Option<RunInfo>, StoreError> {
-    let record: Option<LaneRecord> = super::tables::get(lanes, lane.0)?;
     match record.map(|record| record.kind) {
-        Some(LaneKind::Run(run)) => Ok(Some(info(lane, run, lane_counts(counts, lane.0)?))),
+        Some(LaneKind::Run(run)) => Ok(Some(info(lane, run, counts()?))),
         Some(LaneKind::Queue) | None => Ok(None),
     }
 }

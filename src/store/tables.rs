@@ -3,14 +3,16 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
+use redb::{
+    Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value, WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use super::codec::{decode, encode};
-use super::records::{Generations, Head};
-use crate::model::{Millis, Settings};
+use super::records::{Generations, Head, state_of_code};
+use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
 pub(super) const SCHEMA_VERSION: u32 = 1;
@@ -39,6 +41,16 @@ macro_rules! tables {
                 Ok(())
             }
         }
+
+        #[cfg(any(test, feature = "sim"))]
+        impl Snapshot {
+            /// A hash of every byte of every table: whether anything changed.
+            pub fn fingerprint(&self) -> Result<u64, StoreError> {
+                let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+                $(hash_table(&self.open($constant)?, &mut hasher)?;)*
+                Ok(hasher.digest())
+            }
+        }
     };
 }
 
@@ -51,8 +63,8 @@ tables! {
     LANES, lanes: u64 => Record;
     /// (queue, lane): the published lanes that ordinary pools serve.
     QUEUES, queues: (&'static str, u64) => ();
-    /// identity of a run → its newest lane.
-    RUNS, runs: u128 => Record;
+    /// (identity of a run, lane): the runs of the same line, the newest last.
+    RUNS, runs: (u128, u64) => ();
     /// seq → [`super::records::JobRecord`].
     JOBS, jobs: u64 => Record;
     /// seq → [`super::records::SpecRecord`].
@@ -149,6 +161,22 @@ pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
     table.get(key)?.map(|bytes| decode(std::any::type_name::<T>(), bytes.value())).transpose()
 }
 
+#[cfg(any(test, feature = "sim"))]
+fn hash_table<K: Key + 'static, V: Value + 'static>(
+    table: &impl ReadableTable<K, V>,
+    hasher: &mut xxhash_rust::xxh3::Xxh3,
+) -> Result<(), StoreError> {
+    for row in table.iter()? {
+        let (key, value) = row?;
+        for bytes in [K::as_bytes(&key.value()).as_ref(), V::as_bytes(&value.value()).as_ref()] {
+            hasher.update(&bytes.len().to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
+    hasher.update(b"end of a table");
+    Ok(())
+}
+
 /// A write transaction at work.
 pub struct Tx<'t> {
     pub(super) tables: Tables<'t>,
@@ -166,7 +194,9 @@ impl<'t> Tx<'t> {
     /// Begins at `now`, or at the newest time of the file if that is later.
     pub(super) fn begin(txn: &'t WriteTransaction, now: Millis) -> Result<Self, StoreError> {
         let mut tables = Tables::new(txn);
-        let mut head: Head = tables.meta.get("head")?.unwrap_or_default();
+        let head: Option<Head> = tables.meta.get("head")?;
+        // Never begun anew: numbers would be given twice.
+        let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
         let generations = tables.meta.get("generations")?.unwrap_or_default();
         head.newest = head.newest.max(now.0);
         let now = Millis(head.newest);
@@ -217,6 +247,17 @@ impl<'t> Tx<'t> {
         *self.count_changes.entry((lane, state)).or_default() += change;
     }
 
+    /// The counts of one lane, this transaction's own moves included.
+    pub(super) fn lane_counts(&mut self, lane: u64) -> Result<BTreeMap<StateKind, u64>, StoreError> {
+        let mut counts = super::runs::lane_counts(self.tables.counts.open()?, lane)?;
+        for ((_, state), change) in self.count_changes.range((lane, 0)..=(lane, u8::MAX)) {
+            let count = counts.entry(state_of_code(*state)?).or_default();
+            *count = count.saturating_add_signed(*change);
+        }
+        counts.retain(|_, count| *count > 0);
+        Ok(counts)
+    }
+
     /// Writes what was gathered in memory.
     pub(super) fn flush(mut self) -> Result<(), StoreError> {
         for ((lane, state), change) in std::mem::take(&mut self.count_changes) {
@@ -262,6 +303,20 @@ impl Snapshot {
         key: impl Borrow<K::SelfType<'k>>,
     ) -> Result<Option<T>, StoreError> {
         get(&self.open(definition)?, key)
+    }
+
+    /// The schema's version; `None` if this is no queue at all.
+    pub(super) fn schema(&self) -> Result<Option<u32>, StoreError> {
+        match self.txn.open_table(META) {
+            Ok(meta) => get(&meta, "schema"),
+            Err(
+                TableError::TableDoesNotExist(_)
+                | TableError::TableTypeMismatch { .. }
+                | TableError::TableIsMultimap(_)
+                | TableError::TableIsNotMultimap(_),
+            ) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn head(&self) -> Result<Head, StoreError> {

@@ -162,6 +162,36 @@ fn numbers_and_given_ids_never_collide() {
 }
 
 #[test]
+fn a_number_that_is_nobodys_name_may_be_given() {
+    let bench = Bench::new();
+    // What a batch of ids that count from 0 does: job 1 is called 0, job 2 is called 1.
+    bench.at(1, |tx| tx.enqueue(&[named("0"), named("1"), named("2")])).unwrap();
+    assert_eq!(bench.at(2, |tx| tx.find(&id("1"))).unwrap(), Some(Seq(2)));
+}
+
+#[test]
+fn numbers_step_aside_for_the_ids_of_their_batch() {
+    let bench = Bench::new();
+    let batch = bench.at(1, |tx| tx.enqueue(&[job("true"), named("2"), job("true"), named("1")])).unwrap();
+    let ids: Vec<&str> = batch.iter().map(|job| job.id.as_str()).collect();
+    assert_eq!(ids, ["3", "2", "5", "1"]);
+}
+
+#[test]
+fn what_is_refused_harms_nothing_else_in_its_transaction() {
+    let bench = Bench::new();
+    bench.at(1, |tx| tx.enqueue(&[named("a")])).unwrap();
+    let spoilt = [JobSpec { queue: "new".parse().unwrap(), ..named("x") }, named("a")];
+    let others = bench.at(2, |tx| {
+        assert!(matches!(tx.enqueue(&spoilt), Err(StoreError::Duplicate(_))));
+        assert!(matches!(tx.start_run(&new_run(1), &spoilt, false), Err(StoreError::Duplicate(_))));
+        tx.enqueue(&[named("b")])
+    });
+    assert_eq!(others.unwrap()[0].seq, Seq(2));
+    assert_eq!(bench.store.read(|s| s.find(&id("x"))).unwrap(), None);
+}
+
+#[test]
 fn failures_wait_for_their_time_even_if_the_clock_is_set_back() {
     let mut bench = Bench::new();
     bench.at(1_000_000, |tx| tx.enqueue(&[named("a")])).unwrap();
@@ -221,6 +251,19 @@ fn a_pool_cannot_retire_with_leases() {
 }
 
 #[test]
+fn a_pool_that_is_not_there_claims_nothing() {
+    let bench = Bench::new();
+    bench.at(1, |tx| tx.enqueue(&[named("a")])).unwrap();
+    let claim = |name: &str| {
+        let pool = name.parse().unwrap();
+        bench.at(2, |tx| tx.claim(&pool, &Serves::AllQueues, 1, &mut ClaimCache::default()).map(|_| ()))
+    };
+    assert!(claim("unknown").is_err());
+    bench.at(3, |tx| tx.retire(&bench.pool, "stopped")).unwrap();
+    assert!(claim("p1").is_err(), "nobody would recover what an ended pool holds");
+}
+
+#[test]
 fn only_the_last_ended_pools_are_remembered() {
     let bench = Bench::new();
     for n in 0..30 {
@@ -260,6 +303,44 @@ fn a_cut_off_run_continues_and_a_finished_one_begins_anew() {
     assert_eq!(bench.store.read(|s| Ok(s.find(&id("a"))?.unwrap())).unwrap(), Seq(3), "the id went to the new run");
     let other = bench.at(5, |tx| tx.start_run(&new_run(8), &[named("a")], false));
     assert!(matches!(other, Err(StoreError::Duplicate(_))), "another run does not take it over");
+}
+
+#[test]
+fn a_transaction_sees_the_counts_that_it_changed() {
+    let bench = Bench::new();
+    let later = JobSpec { start_at: Some(Millis(99)), ..named("later") };
+    bench
+        .at(1, |tx| {
+            let RunStart::New(info) = tx.start_run(&new_run(7), &[later.clone(), named("a")], false)? else { panic!() };
+            assert_eq!(info.counts, [(StateKind::Scheduled, 1), (StateKind::Pending, 1)].into());
+            assert!(matches!(tx.start_run(&new_run(7), &[later], false)?, RunStart::Continued(same) if same == info));
+            tx.cancel(&[id("later"), id("a")])?;
+            assert_eq!(tx.run_of_lane(info.lane)?.unwrap().counts, [(StateKind::Cancelled, 2)].into());
+            tx.retry(&[id("a")])?;
+            assert_eq!(tx.run_of_lane(info.lane)?.unwrap().unfinished(), 1);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_run_with_numbers_for_ids_can_be_typed_again() {
+    let mut bench = Bench::new();
+    let specs = [named("0"), named("1"), named("2"), job("true")];
+    for round in 0..3 {
+        let run = bench.at(1, |tx| tx.start_run(&new_run(7), &specs, false)).unwrap();
+        let RunStart::New(info) = run else { panic!("round {round} was complete") };
+        let (pool, serves) = (bench.pool.clone(), Serves::Run(info.lane));
+        let claims = bench.at(2, |tx| tx.claim(&pool, &serves, 9, &mut ClaimCache::default())).unwrap();
+        assert_eq!(names(&claims)[..3], ["0", "1", "2"]);
+        for claim in claims {
+            bench.finish(&claim, &ran(Outcome::Completed, 3), 3);
+        }
+    }
+    let page = bench.store.read(|s| s.page(None, &Cursor::default(), 99)).unwrap();
+    let ids: std::collections::BTreeSet<&JobId> = page.jobs.iter().map(|job| &job.id).collect();
+    assert_eq!((page.jobs.len(), ids.len()), (12, 12), "every job has a name of its own");
+    assert!(bench.claim(4, 1).is_empty());
 }
 
 #[test]

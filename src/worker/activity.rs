@@ -1,5 +1,7 @@
 //! What pools do right now, read from their boards: starting a job is no transaction.
 
+use std::path::{Path, PathBuf};
+
 use super::board::{self, Life, Stage};
 use crate::model::{Millis, PoolId, Seq, WorkerId};
 use crate::queue::Queue;
@@ -17,11 +19,18 @@ pub struct Activity {
     pub worker: WorkerId,
     /// Since when.
     pub started: Millis,
+    /// The number of the files that it writes to.
+    pub spool: u32,
+}
+
+/// The file of a pool, with its board.
+pub fn board_path(queue: &Path, pool: &PoolId) -> PathBuf {
+    queue.join("run").join(pool.as_str())
 }
 
 /// The runs of a pool that go on, by worker. Empty if its board cannot be read.
 pub fn activity(queue: &Queue, pool: &PoolId) -> Vec<Activity> {
-    let board = board::read(&queue.folder().join("run").join(pool.as_str())).ok().flatten();
+    let board = board::read(&board_path(queue.folder(), pool)).ok().flatten();
     let slots = board.map(|board| board.slots).unwrap_or_default();
     let mut runs: Vec<Activity> = slots
         .into_iter()
@@ -31,7 +40,14 @@ pub fn activity(queue: &Queue, pool: &PoolId) -> Vec<Activity> {
                 Stage::Ended { .. } => return None,
             };
             let worker = WorkerId { pool: pool.clone(), slot: slot.worker };
-            Some(Activity { seq: slot.seq, lease: slot.lease.0, attempt: slot.attempt, worker, started })
+            Some(Activity {
+                seq: slot.seq,
+                lease: slot.lease.0,
+                attempt: slot.attempt,
+                worker,
+                started,
+                spool: slot.spool,
+            })
         })
         .collect();
     runs.sort_by_key(|run| run.worker.slot);
@@ -41,5 +57,5 @@ pub fn activity(queue: &Queue, pool: &PoolId) -> Vec<Activity> {
 /// Whether a pool lives.
 pub fn is_alive(queue: &Queue, pool: &PoolId) -> bool {
     // What cannot be probed is not declared dead.
-    !matches!(board::probe(&queue.folder().join("run").join(pool.as_str())), Ok(Life::Dead))
+    !matches!(board::probe(&board_path(queue.folder(), pool)), Ok(Life::Dead))
 }

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_short};
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -22,6 +23,9 @@ pub(crate) const ENOEXEC_SHELL: &CStr = c"/bin/sh";
 
 /// The lowest descriptor that is not one of stdin, stdout and stderr.
 const FIRST_ABOVE_STDIO: RawFd = 3;
+
+/// Which signal a lease sends, from the kernel's `asm-generic/fcntl.h`: the libc crate lacks it.
+const F_SETSIG: c_int = 10;
 
 /// What to execute and with what.
 #[derive(Debug, Clone, Copy)]
@@ -274,6 +278,23 @@ fn null_terminated<'a>(strings: impl Iterator<Item = &'a CStr>) -> Vec<*mut c_ch
 /// The `posix_spawn` family returns its error instead of setting `errno`.
 fn check(error: c_int) -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Whether a file is open through anything but `file`: a process that a job left behind, or a reader. What cannot
+/// be told counts as yes.
+///
+/// The kernel grants a write lease only on a file that nothing else has open, which makes it the one question that
+/// also finds descriptors inherited by processes that nobody can name.
+pub(crate) fn is_open_elsewhere(file: &File) -> bool {
+    let fd = file.as_raw_fd();
+    // SAFETY: all three take a descriptor, which `file` keeps open, and numbers.
+    unsafe {
+        // Whoever opens the file while the lease is held has us signalled; SIGURG is ignored by default.
+        if libc::fcntl(fd, F_SETSIG, libc::SIGURG) == -1 || libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) == -1 {
+            return true;
+        }
+        libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) == -1
+    }
 }
 
 #[cfg(test)]

@@ -111,7 +111,9 @@ impl<'a> Committer<'a> {
 
     fn tell(&self, reports: Vec<Report>, finished: Vec<Option<Finished>>) {
         for (report, finished) in reports.into_iter().zip(finished) {
-            self.shared.release(&report);
+            if let Some(place) = report.place {
+                self.shared.places.give_back(place);
+            }
             if let (Some(Finished { seq, id, progress }), Ending::Ran(run)) = (finished, report.ending) {
                 let attempt = progress.attempts;
                 self.shared.observer.news(News::Finished(Box::new(JobNews { seq, id, attempt, run, progress })));

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::model::{Ending, JobId, Kept, Millis, Outcome, SIGNAL_DOUBT, Seq, TimeLimit};
 use crate::store::{Asked, Claim, Token};
 
-use super::output::Spool;
+use super::places::Place;
 
 /// How long a finished job's report waits for company, so that a commit carries many.
 const COMPANY_WAIT: Duration = Duration::from_millis(10);
@@ -24,6 +24,10 @@ const BATCH_MAX: usize = 256;
 /// When a run's output is first looked at, and how often one that does not grow.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A busy pool's own commits ring the bell, and each commit looks at the generations anyway: so it looks for the
+/// bell's sake when it has not committed for a while, or at the latest so long after the ring, which bounds how
+/// late it hears of a dead peer.
+const RING_PATIENCE: Duration = Duration::from_millis(100);
 /// How long the store waits before it tries again what failed, such as on a full disk.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 /// SIGHUP, SIGINT and SIGTERM: what a person or a service manager ends processes with.
@@ -44,9 +48,7 @@ pub(super) struct Report {
     pub(super) token: Token,
     pub(super) ending: Ending,
     /// Its place on the board, free again after the commit.
-    pub(super) place: Option<usize>,
-    /// Its output files, to be cleared away after the commit.
-    pub(super) spool: Option<Spool>,
+    pub(super) place: Option<Place>,
 }
 
 /// Why a run is being ended.
@@ -192,7 +194,9 @@ pub(super) struct Dispatcher {
     /// Whether there may be something to claim.
     more_work: bool,
     due: Option<Millis>,
-    rang: bool,
+    /// When the bell rang first since the last look.
+    rang: Option<Duration>,
+    last_commit: Duration,
     is_empty_unknown: bool,
     committing: bool,
     frozen: bool,
@@ -213,7 +217,8 @@ impl Dispatcher {
             until_empty,
             more_work: true,
             due: None,
-            rang: false,
+            rang: None,
+            last_commit: Duration::ZERO,
             is_empty_unknown: true,
             committing: false,
             frozen: false,
@@ -232,7 +237,7 @@ impl Dispatcher {
                     running.look_at = now.mono + again.min(LOOK_EVERY);
                 }
             }
-            Event::Committed(committed) => self.committed(committed),
+            Event::Committed(committed) => self.committed(committed, now),
             Event::NotCommitted { reports } => self.not_committed(reports, now),
             Event::Checked { more_work, due } => {
                 self.more_work |= more_work;
@@ -241,7 +246,7 @@ impl Dispatcher {
                 self.is_empty_unknown |= more_work;
             }
             Event::Rang => {
-                self.rang = true;
+                self.rang.get_or_insert(now.mono);
                 self.is_empty_unknown = true;
             }
             Event::Stop => return self.stop(now),
@@ -322,7 +327,7 @@ impl Dispatcher {
 
     /// Whether the bell rang and nobody looked yet.
     pub(super) fn has_rung(&self) -> bool {
-        self.rang
+        self.rang.is_some()
     }
 
     /// Until when nothing happens by itself that is not the store's.
@@ -348,7 +353,8 @@ impl Dispatcher {
             return StoreTask::Commit { reports, want: self.wanted() };
         }
         let is_empty = self.asks_if_empty();
-        if std::mem::take(&mut self.rang) || is_empty {
+        if is_empty || self.look_at().is_some_and(|at| at <= now.mono) {
+            self.rang = None;
             self.is_empty_unknown &= !is_empty;
             return StoreTask::Check { is_empty };
         }
@@ -363,13 +369,20 @@ impl Dispatcher {
         if self.retry_at.is_some() {
             return self.retry_at;
         }
-        if self.should_commit(now) || self.rang || self.asks_if_empty() || (self.is_over() && self.is_idle()) {
+        if self.should_commit(now) || self.asks_if_empty() || (self.is_over() && self.is_idle()) {
             return Some(now.mono);
         }
         let flush = self.done.iter().map(|done| done.doubtful_until.unwrap_or(done.since + COMPANY_WAIT)).min();
         let due = self.due.filter(|_| self.phase == Phase::Working);
         let due = due.map(|due| now.mono + due.since(now.wall));
-        flush.into_iter().chain(due).min()
+        flush.into_iter().chain(due).chain(self.look_at()).min()
+    }
+
+    /// When to look for the bell's sake: at once when nothing runs.
+    fn look_at(&self) -> Option<Duration> {
+        let rang = self.rang?;
+        let is_busy = self.slots.iter().any(Option::is_some);
+        Some(if is_busy { rang.max(self.last_commit + COMPANY_WAIT).min(rang + RING_PATIENCE) } else { rang })
     }
 
     fn should_commit(&self, now: Moment) -> bool {
@@ -446,8 +459,9 @@ impl Dispatcher {
         self.done.push(done);
     }
 
-    fn committed(&mut self, committed: Committed) {
+    fn committed(&mut self, committed: Committed, now: Moment) {
         self.committing = false;
+        self.last_commit = now.mono;
         self.commit_cost = (3 * self.commit_cost + committed.took) / 4;
         self.more_work = committed.more_work.unwrap_or(self.more_work);
         self.due = committed.due;
@@ -468,7 +482,7 @@ impl Dispatcher {
 
     fn give_back(&mut self) {
         let back = self.ready.drain(..).map(|claim| Done {
-            report: Report { token: claim.token, ending: Ending::NotStarted, place: None, spool: None },
+            report: Report { token: claim.token, ending: Ending::NotStarted, place: None },
             since: Duration::ZERO,
             doubtful_until: None,
         });

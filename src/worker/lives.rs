@@ -81,10 +81,8 @@ impl Lives {
     }
 
     /// Lets the timer look after the output of a run.
-    pub(super) fn watch_output(&self, slot: usize, spool: Spool, limit: u64) -> Arc<Spool> {
-        let spool = Arc::new(spool);
-        *lock(&self.outputs[slot]) = Some(Watched { spool: Arc::clone(&spool), limit });
-        spool
+    pub(super) fn watch_output(&self, slot: usize, spool: Arc<Spool>, limit: u64) {
+        *lock(&self.outputs[slot]) = Some(Watched { spool, limit });
     }
 
     /// The run is over.

@@ -1,23 +1,30 @@
 //! What jobs write.
 //!
-//! Standard output and standard error go straight to a file each; the pool copies nothing. When the run ends,
-//! an empty file goes, a small one moves into the queue file with the finishing transaction, and a larger one
-//! stays, synced before the commit that names it and cut to head and tail at the output limit. While the run
-//! goes on, the middle of a file that grows beyond that is given back to the disk.
+//! Standard output and standard error go straight to a file each; the pool copies nothing. These *spool* files
+//! belong to a place on the pool's board and are used by one run after the other, since making and deleting two
+//! files for each job costs more than starting it. A run gets them empty, and only if nothing of an earlier run
+//! has them open any more.
 //!
-//! Crash points: before the commit the files hold everything, and a recoverer collects them; after it, files
-//! whose bytes are in the queue file may be left and are cleared by whoever recovers the pool.
+//! When the run ends, small outputs move into the queue file with the finishing transaction, and the place is
+//! free after that. A larger output becomes a file of its own, synced before the commit that names it and cut to
+//! head and tail at the output limit. While the run goes on, the middle of a file that grows beyond that is given
+//! back to the disk.
+//!
+//! Crash points: until the outcome is committed the spool files, or the file of its own, hold everything, and a
+//! recoverer collects them. The spool files of a dead pool go when it is recovered.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 
-use crate::model::{INLINE_OUTPUT_BYTES_MAX, Kept, Seq, Stream};
+use super::child::is_open_elsewhere;
+use crate::model::{INLINE_OUTPUT_BYTES_MAX, Kept, PoolId, Seq, Stream};
 
 /// How many jobs share a sub-folder of `output/`.
 const JOBS_PER_FOLDER: u64 = 1_000;
@@ -28,17 +35,30 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_millis(20);
 /// When an output that does not grow is looked at again.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 
-/// The file of a stream of an attempt, while it runs and, if it is large, ever after.
+/// The file of a large output of an attempt that has ended.
 pub fn output_path(queue: &Path, seq: Seq, attempt: u32, stream: Stream) -> PathBuf {
-    let suffix = match stream {
-        Stream::Stdout => "out",
-        Stream::Stderr => "err",
-    };
     let folder = (seq.0 / JOBS_PER_FOLDER).to_string();
-    queue.join("output").join(folder).join(format!("{}.{attempt}.{suffix}", seq.0))
+    queue.join("output").join(folder).join(format!("{}.{attempt}.{}", seq.0, suffix(stream)))
 }
 
-/// The two files of a run.
+/// The folder of a pool's spool files.
+pub(super) fn spool_folder(queue: &Path, pool: &PoolId) -> PathBuf {
+    queue.join("output").join(pool.as_str())
+}
+
+/// The file that a stream of a run goes to while it runs.
+pub fn spool_path(queue: &Path, pool: &PoolId, spool: u32, stream: Stream) -> PathBuf {
+    spool_folder(queue, pool).join(format!("{spool}.{}", suffix(stream)))
+}
+
+fn suffix(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "out",
+        Stream::Stderr => "err",
+    }
+}
+
+/// The two files of a place.
 #[derive(Debug)]
 pub(super) struct Spool {
     streams: [StreamFile; 2],
@@ -46,8 +66,11 @@ pub(super) struct Spool {
 
 #[derive(Debug)]
 struct StreamFile {
+    stream: Stream,
     path: PathBuf,
     file: File,
+    /// It became an output's own file: what it holds is kept.
+    left: AtomicBool,
     growth: Mutex<Growth>,
 }
 
@@ -59,62 +82,49 @@ struct Growth {
     given_back_to: u64,
 }
 
+/// Where a run writes to: handed to its process, and closed here when that has them.
+pub(super) struct Ends {
+    pub(super) stdout: File,
+    pub(super) stderr: File,
+}
+
 impl Spool {
-    /// Makes the files of an attempt that is about to start. What an attempt of that number left before, whose
-    /// start the machine forgot in a crash, goes.
-    pub(super) fn create(queue: &Path, seq: Seq, attempt: u32) -> io::Result<Self> {
-        let open = |stream| -> io::Result<StreamFile> {
-            let path = output_path(queue, seq, attempt, stream);
-            let file = create_file(&path).or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => make_folder(&path).and_then(|()| create_file(&path)),
-                io::ErrorKind::AlreadyExists => fs::remove_file(&path).and_then(|()| create_file(&path)),
-                _ => Err(error),
-            })?;
-            Ok(StreamFile { path, file, growth: Mutex::default() })
+    /// Makes the files of a place.
+    pub(super) fn create(queue: &Path, pool: &PoolId, spool: u32) -> io::Result<Self> {
+        let make = |stream| {
+            let path = spool_path(queue, pool, spool, stream);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            StreamFile::open(stream, path, File::options().read(true).write(true).create_new(true).mode(0o600))
         };
-        Ok(Self { streams: [open(Stream::Stdout)?, open(Stream::Stderr)?] })
+        Ok(Self { streams: [make(Stream::Stdout)?, make(Stream::Stderr)?] })
     }
 
-    /// The files that a run of a dead pool left; a missing one counts as empty.
-    pub(super) fn left_by(queue: &Path, seq: Seq, attempt: u32) -> io::Result<Self> {
-        let open = |stream| -> io::Result<StreamFile> {
-            let path = output_path(queue, seq, attempt, stream);
-            make_folder(&path)?;
-            let file = options().create(true).open(&path)?;
-            Ok(StreamFile { path, file, growth: Mutex::default() })
-        };
-        Ok(Self { streams: [open(Stream::Stdout)?, open(Stream::Stderr)?] })
+    /// Empties the files for the next run. `false` if something of an earlier run could still write to them, or
+    /// they were moved away: then the place needs new ones.
+    pub(super) fn reset(&self) -> bool {
+        self.streams.iter().all(|stream| stream.reset().unwrap_or(false))
     }
 
-    /// Where standard output goes.
-    pub(super) fn stdout(&self) -> &File {
-        &self.streams[0].file
-    }
-
-    /// Where standard error goes.
-    pub(super) fn stderr(&self) -> &File {
-        &self.streams[1].file
+    /// Opens the files for a run to write to.
+    pub(super) fn open_ends(&self) -> io::Result<Ends> {
+        // Append, so that whatever the run's processes do, none overwrites another.
+        let open = |stream: &StreamFile| File::options().append(true).open(&stream.path);
+        Ok(Ends { stdout: open(&self.streams[0])?, stderr: open(&self.streams[1])? })
     }
 
     /// What is kept of standard output and standard error, now that the run has ended.
-    pub(super) fn collect(&self, limit: u64) -> io::Result<(Kept, Kept)> {
-        Ok((self.streams[0].collect(limit)?, self.streams[1].collect(limit)?))
+    pub(super) fn collect(&self, queue: &Path, seq: Seq, attempt: u32, limit: u64) -> io::Result<(Kept, Kept)> {
+        let keep = |stream: &StreamFile| stream.collect(&output_path(queue, seq, attempt, stream.stream), limit);
+        Ok((keep(&self.streams[0])?, keep(&self.streams[1])?))
     }
 
-    /// After the commit: removes the files whose bytes are in the queue file.
-    pub(super) fn clear(&self, stdout: &Kept, stderr: &Kept) {
-        for (stream, kept) in self.streams.iter().zip([stdout, stderr]) {
-            if matches!(kept, Kept::Inline(_)) {
-                // What cannot be removed is only left over.
-                let _ = fs::remove_file(&stream.path);
-            }
-        }
-    }
-
-    /// Removes both files: the run never started.
-    pub(super) fn discard(&self) {
-        for stream in &self.streams {
-            let _ = fs::remove_file(&stream.path);
+    /// A run begins to write.
+    pub(super) fn begin(&self, now: Duration) {
+        for mut growth in self.streams.iter().filter_map(|stream| stream.growth.lock().ok()) {
+            *growth = Growth { at: now, ..Growth::default() };
         }
     }
 
@@ -125,57 +135,93 @@ impl Spool {
     }
 }
 
-fn options() -> fs::OpenOptions {
-    let mut options = File::options();
-    // Read for what moves into the queue file; append so that nothing but a truncation overwrites.
-    options.read(true).append(true).mode(0o600);
-    options
+/// What is kept of an attempt whose pool died: from its spool files, or from a file of its own that the pool had
+/// already made of them.
+pub(super) fn collect_left(
+    queue: &Path,
+    pool: &PoolId,
+    spool: u32,
+    seq: Seq,
+    attempt: u32,
+    limit: u64,
+) -> io::Result<(Kept, Kept)> {
+    let keep = |stream| {
+        let own = output_path(queue, seq, attempt, stream);
+        let path = spool_path(queue, pool, spool, stream);
+        let kept = match StreamFile::open(stream, path, File::options().read(true).write(true)) {
+            Ok(file) => file.collect(&own, limit)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::Empty,
+            Err(error) => return Err(error),
+        };
+        Ok(match fs::metadata(&own) {
+            Ok(metadata) if kept == Kept::Empty => Kept::File { bytes: metadata.len(), left_out: 0 },
+            _ => kept,
+        })
+    };
+    Ok((keep(Stream::Stdout)?, keep(Stream::Stderr)?))
 }
 
-fn create_file(path: &Path) -> io::Result<File> {
-    options().create_new(true).open(path)
+/// Makes the folder of a pool's spool files.
+pub(super) fn make_spool_folder(queue: &Path, pool: &PoolId) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(spool_folder(queue, pool))
 }
 
 fn make_folder(file: &Path) -> io::Result<()> {
-    let Some(folder) = file.parent() else { return Ok(()) };
-    match fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
-        Ok(()) => folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
-        Err(error) => Err(error),
-    }
+    let Some(folder) = file.parent().filter(|folder| !folder.is_dir()) else { return Ok(()) };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 impl StreamFile {
-    fn collect(&self, limit: u64) -> io::Result<Kept> {
-        let bytes = self.file.metadata()?.len();
-        if bytes == 0 {
-            let _ = fs::remove_file(&self.path);
-            return Ok(Kept::Empty);
+    fn open(stream: Stream, path: PathBuf, options: &fs::OpenOptions) -> io::Result<Self> {
+        let file = options.open(&path)?;
+        Ok(Self { stream, path, file, left: AtomicBool::new(false), growth: Mutex::default() })
+    }
+
+    fn reset(&self) -> io::Result<bool> {
+        let metadata = self.file.metadata()?;
+        // Deleted by somebody: what is written now would be lost.
+        let is_there = metadata.nlink() == 1 && !self.left.load(Ordering::Relaxed);
+        if !is_there || is_open_elsewhere(&self.file) {
+            return Ok(false);
         }
+        if metadata.len() > 0 {
+            self.file.set_len(0)?;
+        }
+        Ok(true)
+    }
+
+    fn collect(&self, own: &Path, limit: u64) -> io::Result<Kept> {
+        let bytes = self.file.metadata()?.len();
         if let Some(small) = usize::try_from(bytes).ok().filter(|bytes| *bytes <= INLINE_OUTPUT_BYTES_MAX) {
             let mut inline = vec![0; small];
             self.file.read_exact_at(&mut inline, 0)?;
-            return Ok(Kept::Inline(inline));
+            return Ok(if inline.is_empty() { Kept::Empty } else { Kept::Inline(inline) });
         }
-        if bytes <= limit {
-            self.file.sync_data()?;
-            sync_folder(&self.path)?;
-            return Ok(Kept::File { bytes, left_out: 0 });
+        make_folder(own)?;
+        if bytes > limit {
+            return self.cut(own, bytes, limit);
         }
-        self.cut(bytes, limit)
+        self.file.sync_data()?;
+        // The place makes a new file for its next run.
+        self.left.store(true, Ordering::Relaxed);
+        fs::rename(&self.path, own)?;
+        sync_folder(own)?;
+        Ok(Kept::File { bytes, left_out: 0 })
     }
 
-    /// Replaces the file by its head and its tail. Done in a new file, so that a crash leaves one or the other.
-    fn cut(&self, bytes: u64, limit: u64) -> io::Result<Kept> {
+    /// Keeps head and tail in a file of its own.
+    fn cut(&self, own: &Path, bytes: u64, limit: u64) -> io::Result<Kept> {
         let (head, tail) = (limit / 2, limit - limit / 2);
         let left_out = bytes - head - tail;
-        let new = self.path.with_extension("cut");
+        let new = own.with_extension("cut");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         self.copy(&mut file, 0, head)?;
         file.write_all(format!("\n[queuectl left out {left_out} bytes here: see output-limit]\n").as_bytes())?;
         self.copy(&mut file, bytes - tail, tail)?;
         file.sync_data()?;
-        fs::rename(&new, &self.path)?;
-        sync_folder(&self.path)?;
+        fs::rename(&new, own)?;
+        sync_folder(own)?;
         Ok(Kept::File { bytes: file.metadata()?.len(), left_out })
     }
 
@@ -218,4 +264,97 @@ impl StreamFile {
 
 fn sync_folder(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const LIMIT: u64 = 64 * 1024;
+
+    fn bench() -> (TempDir, PoolId, Spool) {
+        let dir = tempfile::tempdir().unwrap();
+        let pool: PoolId = "a1".parse().unwrap();
+        make_spool_folder(dir.path(), &pool).unwrap();
+        let spool = Spool::create(dir.path(), &pool, 3).unwrap();
+        (dir, pool, spool)
+    }
+
+    fn collect(dir: &TempDir, spool: &Spool) -> (Kept, Kept) {
+        spool.collect(dir.path(), Seq(1_234), 2, LIMIT).unwrap()
+    }
+
+    fn own_file(dir: &TempDir) -> Vec<u8> {
+        fs::read(dir.path().join("output/1/1234.2.out")).unwrap()
+    }
+
+    #[test]
+    fn small_outputs_are_brought_and_none_leaves_nothing() {
+        let (dir, _, spool) = bench();
+        assert_eq!(collect(&dir, &spool), (Kept::Empty, Kept::Empty));
+        spool.open_ends().unwrap().stderr.write_all(b"oh").unwrap();
+        assert_eq!(collect(&dir, &spool), (Kept::Empty, Kept::Inline(b"oh".to_vec())));
+        assert!(!dir.path().join("output/1").exists());
+        assert!(spool.reset());
+        assert_eq!(collect(&dir, &spool), (Kept::Empty, Kept::Empty), "the next run gets them empty");
+    }
+
+    #[test]
+    fn a_large_output_becomes_a_file_of_its_own() {
+        let (dir, _, spool) = bench();
+        spool.open_ends().unwrap().stdout.write_all(&[b'x'; 5_000]).unwrap();
+        assert_eq!(collect(&dir, &spool).0, Kept::File { bytes: 5_000, left_out: 0 });
+        assert_eq!(own_file(&dir), [b'x'; 5_000]);
+        assert!(!spool.reset(), "its file has left: the place needs a new one");
+    }
+
+    #[test]
+    fn beyond_the_limit_head_and_tail_are_kept() {
+        let (dir, _, spool) = bench();
+        let written: Vec<u8> = (0..10 * LIMIT).map(|n| b'a' + u8::try_from(n * 26 / (10 * LIMIT)).unwrap()).collect();
+        spool.open_ends().unwrap().stdout.write_all(&written).unwrap();
+        spool.begin(Duration::ZERO);
+        let before = spool.streams[0].file.metadata().unwrap().blocks();
+        let again = spool.look(LIMIT, Duration::from_millis(100));
+        assert_eq!(again, LOOK_AGAIN_MIN, "it grew by ten limits in 100 ms");
+        let after = spool.streams[0].file.metadata().unwrap().blocks();
+        assert!(after * 4 < before, "the middle was given back: {before} → {after} blocks");
+        let Kept::File { bytes, left_out } = collect(&dir, &spool).0 else { panic!("is large") };
+        let kept = own_file(&dir);
+        assert_eq!((left_out, bytes), (9 * LIMIT, kept.len() as u64));
+        let half = usize::try_from(LIMIT / 2).unwrap();
+        assert_eq!(kept[..half], written[..half]);
+        assert_eq!(kept[kept.len() - half..], written[written.len() - half..]);
+        assert!(String::from_utf8_lossy(&kept).contains("left out 589824 bytes"));
+    }
+
+    #[test]
+    fn files_that_something_still_writes_to_are_not_used_again() {
+        let (_dir, _, spool) = bench();
+        let left_behind = spool.open_ends().unwrap();
+        assert!(!spool.reset());
+        drop(left_behind);
+        assert!(spool.reset());
+        let reader = File::open(&spool.streams[1].path).unwrap();
+        assert!(!spool.reset(), "nor those that somebody reads");
+        drop(reader);
+        assert!(spool.reset());
+        fs::remove_file(&spool.streams[0].path).unwrap();
+        assert!(!spool.reset(), "nor those that somebody deleted");
+    }
+
+    #[test]
+    fn what_a_dead_pool_left_is_collected_wherever_it_had_come_to() {
+        let (dir, pool, spool) = bench();
+        let left = || collect_left(dir.path(), &pool, 3, Seq(1_234), 2, LIMIT).unwrap();
+        assert_eq!(left(), (Kept::Empty, Kept::Empty));
+        spool.open_ends().unwrap().stdout.write_all(&[b'x'; 5_000]).unwrap();
+        spool.open_ends().unwrap().stderr.write_all(b"e").unwrap();
+        let expected = (Kept::File { bytes: 5_000, left_out: 0 }, Kept::Inline(b"e".to_vec()));
+        assert_eq!(left(), expected);
+        // That moved one of the two, as a pool does that is killed right after.
+        assert_eq!(left(), expected);
+    }
 }

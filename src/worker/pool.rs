@@ -11,7 +11,7 @@
 //!
 //! Nothing but the store thread and the recoverer ever waits for the file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -23,14 +23,16 @@ use std::time::Duration;
 use super::bell::{Bell, Ring, Waker};
 use super::board::PoolFile;
 use super::committer::Committer;
-use super::dispatcher::{Action, Dispatcher, Event, Finish, Report};
+use super::dispatcher::{Action, Dispatcher, Event, Finish};
 use super::lives::Lives;
 use super::monitor::{Monitor, lock};
 use super::news::{News, Observer};
+use super::output::{make_spool_folder, spool_folder};
+use super::places::Places;
 use super::recovery::Recoverer;
 use super::run;
 use super::signals::{Signals, Wish, stand_still};
-use crate::model::{Ending, Lease};
+use crate::model::Lease;
 use crate::queue::{Clock, Queue};
 use crate::store::{Asked, PoolInfo, Serves, StoreError};
 
@@ -99,18 +101,11 @@ pub(super) struct Shared {
     pub(super) monitor: Monitor,
     pub(super) lives: Lives,
     token_prefix: String,
-    places: Mutex<Places>,
+    pub(super) places: Places,
     /// How many transactions go on: the process does not stand still inside one.
     transactions: Mutex<usize>,
     transaction_over: Condvar,
     said_no_room: AtomicBool,
-}
-
-/// The places on the board.
-#[derive(Default)]
-struct Places {
-    free: Vec<usize>,
-    next: usize,
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> PoolError {
@@ -123,8 +118,9 @@ impl Pool {
         let signals = Signals::block().map_err(system("cannot listen to signals"))?;
         let bell = Bell::new(queue.folder()).map_err(system("cannot watch the queue"))?;
         let file = register(&queue, &options)?;
+        make_spool_folder(queue.folder(), file.id()).map_err(system("cannot make a folder for outputs"))?;
         let null = File::open("/dev/null").map_err(system("cannot open /dev/null"))?;
-        let metadata = std::fs::metadata(queue.file()).map_err(system("cannot look at the queue file"))?;
+        let metadata = fs::metadata(queue.file()).map_err(system("cannot look at the queue file"))?;
         let nonce = file.identity().nonce;
         let dispatcher = Dispatcher::new(options.workers, options.until_empty);
         let shared = Shared {
@@ -136,7 +132,7 @@ impl Pool {
             observer,
             monitor: Monitor::new(Arc::clone(queue.clock()), dispatcher),
             lives: Lives::new(options.workers),
-            places: Mutex::default(),
+            places: Places::default(),
             transactions: Mutex::default(),
             transaction_over: Condvar::new(),
             said_no_room: AtomicBool::new(false),
@@ -175,6 +171,7 @@ impl Pool {
             store.join()
         });
         let finish = finish.map_err(|_| system("the store thread panicked")(io::Error::other("see above")))??;
+        let _ = fs::remove_dir_all(spool_folder(&shared.queue, shared.file.id()));
         if let Some(shared) = Arc::into_inner(shared) {
             let _ = shared.file.remove();
         }
@@ -328,24 +325,6 @@ impl Shared {
         signals.go_home();
         bell.wake();
         recoverer.go_home();
-    }
-
-    /// A free place on the board.
-    pub(super) fn take_place(&self) -> usize {
-        let mut places = lock(&self.places);
-        if let Some(place) = places.free.pop() {
-            return place;
-        }
-        places.next += 1;
-        places.next - 1
-    }
-
-    /// After the commit of a report: what it held is free, and its small outputs are in the queue file.
-    pub(super) fn release(&self, report: &Report) {
-        if let (Some(spool), Ending::Ran(run)) = (&report.spool, &report.ending) {
-            spool.clear(&run.stdout, &run.stderr);
-        }
-        lock(&self.places).free.extend(report.place);
     }
 
     /// Says, once, that the machine has no room for something, and that the pool waits for it.

@@ -23,11 +23,11 @@ use rustix::process::Pid;
 
 use super::board::{self, Board, Identity, Life, Slot, Stage};
 use super::news::{News, Observer};
-use super::output::{Spool, output_path};
+use super::output::{collect_left, spool_folder};
 use super::pool::{Shared, token_prefix};
 use super::run::describe_exit;
 use super::tree::{self, Leader, Mark, Reach};
-use crate::model::{Ending, Kept, Millis, Outcome, Output, PoolId, Run, SURVIVOR_GRACE_MAX, Seq, Stream};
+use crate::model::{Ending, Kept, Millis, Outcome, PoolId, Run, SURVIVOR_GRACE_MAX, Seq};
 use crate::queue::{Folder, Queue};
 use crate::store::{Held, PoolInfo, StoreError};
 
@@ -71,23 +71,28 @@ pub fn recover(
     Ok(all)
 }
 
-/// Removes what pools that died while they were made left in `run/`.
+/// Removes what pools that died while they were made, or while they were removed, left in `run/` and `output/`.
 fn sweep(queue: &Queue, run: &Path) -> Result<(), StoreError> {
-    let mut rows = None;
-    for entry in fs::read_dir(run)? {
-        let entry = entry?;
-        let name = entry.file_name();
+    let outputs = queue.folder().join("output");
+    let mut left = Vec::new();
+    for entry in fs::read_dir(run)?.chain(fs::read_dir(&outputs)?) {
+        let name = entry?.file_name();
         let pool = board::pool_name(&name);
         let unnamed = name.as_encoded_bytes().starts_with(b".new-");
-        if !(unnamed || pool.is_some()) || !matches!(board::probe(&entry.path()), Ok(Life::Dead)) {
-            continue;
+        if (unnamed || pool.is_some()) && matches!(board::probe(&run.join(&name)), Ok(Life::Dead)) {
+            left.push((name, pool));
         }
-        if rows.is_none() {
-            rows = Some(queue.read(crate::store::Snapshot::pools)?);
-        }
-        let lives = |info: &PoolInfo| info.ended.is_none() && Some(&info.id) == pool.as_ref();
-        if !rows.iter().flatten().any(lives) {
-            let _ = fs::remove_file(entry.path());
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    // Looked at after the probes: whoever is dead and has no row now never will have one.
+    let pools = queue.read(crate::store::Snapshot::pools)?;
+    for (name, pool) in left {
+        let has_row = pools.iter().any(|info| info.ended.is_none() && Some(&info.id) == pool.as_ref());
+        if !has_row {
+            let _ = fs::remove_file(run.join(&name));
+            let _ = fs::remove_dir_all(outputs.join(&name));
         }
     }
     Ok(())
@@ -154,6 +159,7 @@ impl<'a> Autopsy<'a> {
             return Ok(true);
         }
         if stuck.is_empty() {
+            let _ = fs::remove_dir_all(spool_folder(self.queue.folder(), &self.pool.id));
             let _ = fs::remove_file(self.path());
             observer.news(News::Recovered { pool: self.pool.id.clone(), jobs, ended });
         }
@@ -215,14 +221,14 @@ impl<'a> Autopsy<'a> {
             }
             if complete { tx.retire(&self.pool.id, "died") } else { Ok(true) }
         })?;
-        self.clear_outputs(&reports);
         Ok(retired)
     }
 
     fn ending(&self, held: &Held) -> Result<Ending, StoreError> {
         let Some(slot) = self.slot(held) else { return Ok(Ending::NotStarted) };
         let limit = self.queue.read(crate::store::Snapshot::settings)?.output_limit;
-        let (stdout, stderr) = Spool::left_by(self.queue.folder(), slot.seq, slot.attempt)?.collect(limit)?;
+        let folder = self.queue.folder();
+        let (stdout, stderr) = collect_left(folder, &self.pool.id, slot.spool, slot.seq, slot.attempt, limit)?;
         let now = self.queue.clock().now();
         Ok(Ending::Ran(Run { stdout, stderr, ..self.outcome(slot, now) }))
     }
@@ -257,19 +263,6 @@ impl<'a> Autopsy<'a> {
             },
         }
     }
-
-    /// Outputs that are in the queue file now, of these reports and of those committed before, go.
-    fn clear_outputs(&self, reports: &[(&Held, Ending)]) {
-        let reported = reports.iter().filter_map(|(held, _)| self.slot(held));
-        for slot in reported.chain(&self.settled) {
-            for stream in Stream::ALL {
-                let kept = self.queue.read(|snapshot| snapshot.output(slot.seq, slot.attempt, stream));
-                if matches!(kept, Ok(Some(Output::Empty | Output::Inline(_)))) {
-                    let _ = fs::remove_file(output_path(self.queue.folder(), slot.seq, slot.attempt, stream));
-                }
-            }
-        }
-    }
 }
 
 /// What died of a signal in the last moments of its pool was meant to go with it.
@@ -301,14 +294,21 @@ struct Suspicions {
 }
 
 impl<'a> Recoverer<'a> {
-    /// One that looks once at the start.
+    /// One that begins with the pools that are dead already. What cannot be told is looked at.
     pub(super) fn new(shared: &'a Shared, queue: &Queue) -> Self {
-        let state = Mutex::new(Suspicions { look: true, ..Suspicions::default() });
+        let look = dead_pools(queue).map_or(true, |dead| !dead.is_empty());
+        let state = Mutex::new(Suspicions { look, ..Suspicions::default() });
         Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new() }
     }
 
-    /// These pools' files were closed: they may have died.
-    pub(super) fn suspect(&self, closed: BTreeSet<PoolId>) {
+    /// These pools' files were closed: they have ended in good order and taken their files along, or died. None
+    /// are named by a bell that cannot hear.
+    pub(super) fn suspect(&self, mut closed: BTreeSet<PoolId>) {
+        let named = !closed.is_empty();
+        closed.retain(|pool| self.folder.join("run").join(pool.as_str()).exists());
+        if named && closed.is_empty() {
+            return;
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed.extend(closed);
         state.look = true;

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -18,6 +19,7 @@ use super::child::{self, Exit, Launch, Reaped};
 use super::dispatcher::{Report, Why};
 use super::lives::Live;
 use super::output::Spool;
+use super::places::Place;
 use super::pool::Shared;
 use super::program::{self, NotRunnable};
 use super::tree::{self, Leader, Mark, Reach};
@@ -44,55 +46,51 @@ enum Started {
 
 /// Runs a claimed job to its end. Returns `None` for a claim that was never started.
 pub(super) fn run(shared: &Shared, slot: usize, claim: Claim) -> Report {
-    let place = shared.take_place();
-    let attempt = Attempt { shared, slot, place, claim: &claim };
-    let (ending, spool) = match attempt.prepare() {
-        Some(spool) => attempt.execute(spool),
-        None => (Ending::NotStarted, None),
+    let mut place = shared.places.take();
+    let ending = match prepare(shared, &mut place) {
+        Some(spool) => Attempt { shared, slot, place: &place, spool: &spool, claim: &claim }.execute(),
+        None => Ending::NotStarted,
     };
-    Report { token: claim.token, ending, place: Some(place), spool }
+    Report { token: claim.token, ending, place: Some(place) }
+}
+
+/// The output files of a place, ready for a run; waits while the machine has no room for them. `None` when the pool
+/// stops meanwhile.
+fn prepare(shared: &Shared, place: &mut Place) -> Option<Arc<Spool>> {
+    loop {
+        match place.ready(&shared.queue, shared.file.id()) {
+            Ok(spool) => return Some(spool),
+            Err(error) => {
+                shared.say_no_room("open the output of a job", &error);
+                if shared.monitor.wait_for_end(NO_ROOM_RETRY) {
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 struct Attempt<'a> {
     shared: &'a Shared,
     slot: usize,
-    place: usize,
+    place: &'a Place,
+    spool: &'a Arc<Spool>,
     claim: &'a Claim,
 }
 
 impl Attempt<'_> {
-    /// Opens the output files, waiting while the machine has no room for them.
-    fn prepare(&self) -> Option<Spool> {
-        let claim = self.claim;
-        loop {
-            match Spool::create(&self.shared.queue, claim.token.seq(), claim.attempt) {
-                Ok(spool) => return Some(spool),
-                Err(error) => {
-                    self.shared.say_no_room("open the output of a job", &error);
-                    if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
-                        return None;
-                    }
-                }
-            }
-        }
-    }
-
-    fn execute(&self, spool: Spool) -> (Ending, Option<Spool>) {
+    fn execute(&self) -> Ending {
         let at = self.shared.clock.now();
-        match self.start(&spool, at) {
-            Started::NotWanted => {
-                spool.discard();
-                (Ending::NotStarted, None)
-            }
+        match self.start(at) {
+            Started::NotWanted => Ending::NotStarted,
             Started::Impossible { error, exit_code } => {
-                spool.discard();
-                (Ending::Ran(Run { exit_code, error: Some(error), ..self.blank(at) }), None)
+                Ending::Ran(Run { exit_code, error: Some(error), ..self.blank(at) })
             }
-            Started::Running(pid, leader) => self.see_to_the_end(spool, at, pid, &leader),
+            Started::Running(pid, leader) => Ending::Ran(self.see_to_the_end(at, pid, &leader)),
         }
     }
 
-    fn start(&self, spool: &Spool, at: Millis) -> Started {
+    fn start(&self, at: Millis) -> Started {
         let work = &self.claim.work;
         if let Err(error) = program::enterable(&work.cwd) {
             let error = format!("cannot run in the folder {}: {error}", work.cwd.display());
@@ -106,7 +104,7 @@ impl Attempt<'_> {
             Err(why) => return prepared.not_runnable(why),
         };
         loop {
-            match self.spawn(&prepared, &program, spool, at) {
+            match self.spawn(&prepared, &program, at) {
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
                     if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
@@ -121,7 +119,8 @@ impl Attempt<'_> {
 
     /// Spawns under the worker's lock, so that whoever wants to end the run either comes before, and it does
     /// not start, or after, and finds it.
-    fn spawn(&self, prepared: &Prepared, program: &CString, spool: &Spool, at: Millis) -> io::Result<Started> {
+    fn spawn(&self, prepared: &Prepared, program: &CString, at: Millis) -> io::Result<Started> {
+        let ends = self.spool.open_ends()?;
         let mut live = self.shared.lives.lock(self.slot);
         if self.shared.monitor.why(self.slot).is_some() {
             return Ok(Started::NotWanted);
@@ -134,8 +133,8 @@ impl Attempt<'_> {
             env: &prepared.env,
             cwd: &prepared.cwd,
             stdin: self.shared.null.as_fd(),
-            stdout: spool.stdout().as_fd(),
-            stderr: spool.stderr().as_fd(),
+            stdout: ends.stdout.as_fd(),
+            stderr: ends.stderr.as_fd(),
         })?;
         let born_by = tree::boot_ticks_now();
         // The command runs already: if the disk has no room for this line, `Starting` says enough.
@@ -149,12 +148,15 @@ impl Attempt<'_> {
     fn board(&self, stage: Stage) -> io::Result<()> {
         let token = &self.claim.token;
         let worker = u32::try_from(self.slot).unwrap_or(u32::MAX);
-        let slot = Slot { seq: token.seq(), lease: token.lease(), attempt: self.claim.attempt, worker, stage };
-        self.shared.file.write(self.place, &slot)
+        let (seq, lease, attempt) = (token.seq(), token.lease(), self.claim.attempt);
+        let slot = Slot { seq, lease, attempt, worker, spool: self.place.number(), stage };
+        self.shared.file.write(self.place.index, &slot)
     }
 
-    fn see_to_the_end(&self, spool: Spool, at: Millis, pid: Pid, leader: &Leader) -> (Ending, Option<Spool>) {
-        let spool = self.shared.lives.watch_output(self.slot, spool, self.claim.work.output_limit);
+    fn see_to_the_end(&self, at: Millis, pid: Pid, leader: &Leader) -> Run {
+        let limit = self.claim.work.output_limit;
+        self.spool.begin(self.shared.clock.elapsed());
+        self.shared.lives.watch_output(self.slot, Arc::clone(self.spool), limit);
         // Waiting can only fail for a process that is not our child any more.
         let waited = child::wait_until_exited(pid);
         let ended = self.shared.clock.now();
@@ -171,11 +173,11 @@ impl Attempt<'_> {
         self.end_what_is_left(&mut run, pid, why);
         *self.shared.lives.lock(self.slot) = None;
         self.shared.lives.unwatch_output(self.slot);
-        match spool.collect(self.claim.work.output_limit) {
+        match self.spool.collect(&self.shared.queue, self.claim.token.seq(), self.claim.attempt, limit) {
             Ok((stdout, stderr)) => (run.stdout, run.stderr) = (stdout, stderr),
             Err(error) => add_error(&mut run, &format!("its output could not be kept: {error}")),
         }
-        (Ending::Ran(run), std::sync::Arc::into_inner(spool))
+        run
     }
 
     fn blank(&self, at: Millis) -> Run {

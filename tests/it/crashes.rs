@@ -117,29 +117,30 @@ fn an_end_that_the_pool_saw_is_taken_from_its_board() {
 #[test]
 fn a_claim_that_was_never_started_is_given_back() {
     let bench = Bench::new();
-    let id = bench.enqueue("echo ran >>ledger");
+    bench.enqueue("true");
+    bench.pool("--until-empty").wait().ok();
     // No job can start while its output has nowhere to go: the claim is held.
-    let (output, aside) = (bench.queue().join("output"), bench.queue().join("aside"));
-    let block = || {
-        std::fs::rename(&output, &aside).unwrap();
-        std::fs::write(&output, "").unwrap();
+    let held = || {
+        let mut pool = bench.pool("");
+        let folder = std::fs::read_dir(bench.queue().join("output")).unwrap().next().unwrap().unwrap().path();
+        std::fs::remove_dir(&folder).unwrap();
+        std::fs::write(&folder, "").unwrap();
+        let id = bench.enqueue("echo ran >>ledger");
+        pool.stderr.until("cannot open the output of a job");
+        assert_eq!(bench.state(&id), "processing");
+        (pool, id, folder)
     };
-    let unblock = || {
-        std::fs::remove_file(&output).unwrap();
-        std::fs::rename(&aside, &output).unwrap();
-    };
-    block();
-    let mut pool = bench.pool("");
-    pool.stderr.until("cannot open the output of a job");
-    assert_eq!(bench.state(&id), "processing");
-    pool.kill();
-    let mut pool = bench.pool("");
-    pool.stderr.until("cannot open the output of a job");
+    let (pool, id, folder) = held();
     pool.signal(Signal::SIGTERM);
     pool.wait().ok();
     let job = bench.show(&id);
     assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some("pending"), Some(0)), "{job}");
-    unblock();
+    std::fs::remove_file(folder).unwrap();
+    bench.ok(&format!("cancel {id}"));
+
+    let (mut pool, id, folder) = held();
+    pool.kill();
+    std::fs::remove_file(folder).unwrap();
     bench.pool("--until-empty").wait().ok();
     assert_eq!(bench.outcomes(&id), ["completed"]);
     assert_eq!(bench.lines("ledger"), ["ran"]);

@@ -1,15 +1,28 @@
 //! Black-box tests: the real binary, from outside.
 
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot do its work fails")]
+#![allow(clippy::print_stdout, reason = "what is skipped says why")]
 
 mod support;
 
+mod act;
+mod bytes;
 mod clocks;
 mod crashes;
+mod damage;
 mod ending;
+mod enqueue;
+mod look;
 mod outputs;
+mod place;
+mod pools;
 mod readme;
 mod resuming;
+mod run;
+mod seed;
+mod settings;
 mod sharing;
 mod signals;
 mod surroundings;
+mod usage;

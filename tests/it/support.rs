@@ -1,10 +1,12 @@
 //! A bench for the binary: a folder of its own, commands in it, and waiting on events.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use queuectl::worker::{Bell, Ring};
@@ -14,6 +16,8 @@ use tempfile::TempDir;
 mod processes;
 
 pub use processes::*;
+/// The user who owns nothing.
+const NOBODY: u32 = 65_534;
 
 /// How long anything may take before a test gives up: far longer than it should, since machines are slow at
 /// times.
@@ -25,7 +29,6 @@ pub struct Bench {
 }
 
 /// What a command did.
-#[derive(Debug)]
 pub struct Done {
     /// The exit code; 128 + n for a signal, as shells say it.
     pub code: i32,
@@ -61,8 +64,19 @@ impl Bench {
 
     /// `queuectl` with these arguments, in the bench's folder and without the surroundings of the test.
     pub fn cmd<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Cmd {
+        self.program(env!("CARGO_BIN_EXE_queuectl"), args)
+    }
+
+    /// A shell script in which `queuectl` is the binary.
+    pub fn script(&self, text: &str) -> Cmd {
+        let binaries = Path::new(env!("CARGO_BIN_EXE_queuectl")).parent().unwrap();
+        let path = std::env::join_paths([binaries.to_owned()].into_iter().chain(system_path())).unwrap();
+        self.program("/bin/sh", ["-c", text]).env("PATH", path)
+    }
+
+    fn program<I: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = I>) -> Cmd {
         #[allow(clippy::disallowed_methods, reason = "tests have no queue file open when they start a process")]
-        let mut command = Command::new(env!("CARGO_BIN_EXE_queuectl"));
+        let mut command = Command::new(program);
         command.args(args).current_dir(self.path()).env_remove("QUEUECTL_DB").env_remove("QUEUECTL_LEASE");
         // So that no queue above the temporary folder is found.
         command.env("HOME", self.path().parent().unwrap()).env("NO_COLOR", "1");
@@ -88,6 +102,16 @@ impl Bench {
     /// Enqueues a shell command and returns its id.
     pub fn enqueue(&self, shell: &str) -> String {
         self.cmd(["enqueue", "--quiet", "-c", shell]).run().ok().trim().to_owned()
+    }
+
+    /// Adds one job, as JSON.
+    pub fn add(&self, json: &str) {
+        self.cmd(["enqueue", json]).run().ok();
+    }
+
+    /// Runs what is in the queue until nothing is left to do.
+    pub fn work(&self) -> Done {
+        self.run("worker start --until-empty")
     }
 
     /// The state of a job.
@@ -121,6 +145,24 @@ impl Bench {
         read()
     }
 
+    /// A user whom permissions bind, to whom everything in the bench's folder belongs; `None`, and said, if
+    /// there is none.
+    pub fn ordinary_user(&self) -> Option<OrdinaryUser> {
+        if !is_root() {
+            return Some(OrdinaryUser { id: None });
+        }
+        let user = OrdinaryUser { id: Some(NOBODY) };
+        self.script(&format!("chown -R {NOBODY} .; chmod 755 .")).run().ok();
+        if user.script(self, "queuectl --version").code == 0 {
+            return Some(user);
+        }
+        println!(
+            "skipped: this is root, whom no permissions bind, and nobody else can run {}",
+            env!("CARGO_BIN_EXE_queuectl")
+        );
+        None
+    }
+
     /// Every invariant holds.
     pub fn check(&self) {
         self.run("check").ok();
@@ -128,6 +170,13 @@ impl Bench {
 
     fn picture(&self) -> String {
         format!("{:?}\n{:?}", self.run("status"), self.run("list"))
+    }
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        write!(f, "exit code {}\n--- stdout\n{stdout}\n--- stderr\n{}\n---", self.code, self.stderr)
     }
 }
 
@@ -147,13 +196,23 @@ impl Cmd {
         self
     }
 
+    /// Runs it to its end; one that takes longer than anything may is killed.
     pub fn run(mut self) -> Done {
         let mut child =
             self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let input = std::mem::take(&mut self.stdin);
         let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let (over, watched) = mpsc::channel::<()>();
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        let killer = std::thread::spawn(move || {
+            if watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        });
         let output = child.wait_with_output().unwrap();
+        drop(over);
+        killer.join().unwrap();
         writer.join().unwrap();
         let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap());
         Done { code, stdout: output.stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
@@ -165,6 +224,23 @@ impl Cmd {
         let mut child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().unwrap());
         Background { child, stdout: BufReader::new(stdout) }
+    }
+}
+
+/// Someone who is not root.
+pub struct OrdinaryUser {
+    /// Whom to become; `None` for the one who runs the test.
+    id: Option<u32>,
+}
+
+impl OrdinaryUser {
+    /// Runs a shell script as this user.
+    pub fn script(&self, bench: &Bench, text: &str) -> Done {
+        let mut cmd = bench.script(text);
+        if let Some(id) = self.id {
+            cmd.command.uid(id);
+        }
+        cmd.run()
     }
 }
 
@@ -181,6 +257,15 @@ impl Done {
     pub fn fails(self, code: i32) -> String {
         assert_eq!(self.code, code, "{self:?}");
         self.stderr
+    }
+
+    /// It failed with this code and printed no result; its standard error says all of these.
+    #[track_caller]
+    pub fn says(self, code: i32, parts: &[&str]) {
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is not in {self:?}");
+        }
+        assert_eq!((self.code, self.stdout.as_slice()), (code, &b""[..]), "{self:?}");
     }
 
     pub fn text(self) -> String {
@@ -232,6 +317,22 @@ pub fn lives(pid: i32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
     !matches!(state, Some('Z' | 'X'))
+}
+
+/// The object has exactly these fields, given as words.
+#[track_caller]
+pub fn has_fields(object: &Value, fields: &str) {
+    let found: BTreeSet<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(found, fields.split_whitespace().collect());
+}
+
+/// Whether no permissions bind this process.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn system_path() -> Vec<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect()
 }
 
 /// The words of a command line that need no quoting.

@@ -1,5 +1,6 @@
 //! `config`.
 
+use std::fmt::Display;
 use std::io::Write;
 
 use serde_json::{Map, Value};
@@ -41,7 +42,7 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
     settings.set(key, &args.value).map_err(|error| Failure::new(Exit::Usage, error))?;
     let queue = context.open_or_create()?;
     queue.write(|tx| tx.set(key, &args.value))?;
-    writeln!(stdout(), "✓ {} = {}", key.name(), settings.get(key))?;
+    print(format_args!("✓ {} = {}", key.name(), settings.get(key)))?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -52,9 +53,9 @@ fn unset(context: &Context, args: &args::ConfigUnset) -> Result<Exit, Failure> {
     let was_set = queue.write(|tx| tx.unset(key))?;
     let default = Settings::default().get(key);
     if was_set {
-        writeln!(stdout(), "✓ {} = {default} (default)", key.name())?;
+        print(format_args!("✓ {} = {default} (default)", key.name()))?;
     } else {
-        writeln!(stdout(), "{} was not set: it is {default} by default", key.name())?;
+        print(format_args!("{} was not set: it is {default} by default", key.name()))?;
     }
     queue.leave();
     Ok(Exit::Done)
@@ -64,11 +65,18 @@ fn get(context: &Context, args: &args::ConfigGet) -> Result<Exit, Failure> {
     let key = key(&args.key)?;
     let (settings, _) = settings(context)?;
     if args.json {
-        writeln!(stdout(), "{}", value(&settings, key))?;
+        print(value(&settings, key))?;
     } else {
-        writeln!(stdout(), "{}", settings.get(key))?;
+        print(settings.get(key))?;
     }
     Ok(Exit::Done)
+}
+
+/// One line of result.
+fn print(line: impl Display) -> Result<(), Failure> {
+    let mut out = stdout();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }
 
 /// The settings, and which of them were set. Where there is no queue yet, the defaults hold.

@@ -1,7 +1,9 @@
 //! `logs`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::path::Path;
 
 use super::super::args;
 use super::super::context::Context;
@@ -12,7 +14,7 @@ use super::wait::ring;
 use crate::model::{Output, Seq, State, Stream};
 use crate::queue::Queue;
 use crate::store::StoreError;
-use crate::worker::{Bell, output_path};
+use crate::worker::{Activity, Bell, board_path, output_path, spool_path};
 
 pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure> {
     let queue = context.open_read_only()?;
@@ -25,13 +27,19 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
     if args.follow {
         return follow(&queue, seq, &streams);
     }
-    let attempt = match args.attempt {
-        Some(attempt) => attempt,
-        None => match last_attempt(&queue, seq)? {
-            Some(attempt) => attempt,
-            None => return Err(Failure::new(Exit::Refused, format!("job {} has not started yet", args.id))),
-        },
-    };
+    if args.attempt.is_none()
+        && let Some(run) = running(&queue, seq)?
+    {
+        for stream in streams {
+            copy_file(&spool_path(queue.folder(), &run.worker.pool, run.spool, stream), stream, 0, u64::MAX)?;
+        }
+        return Ok(Exit::Done);
+    }
+    let last = queue.read(|snapshot| Ok(snapshot.job(seq)?.map_or(0, |job| job.progress.attempts)))?;
+    let attempt = args.attempt.unwrap_or(last);
+    if last == 0 {
+        return Err(Failure::new(Exit::Refused, format!("job {} has not started yet", args.id)));
+    }
     for stream in streams {
         if !print(&queue, seq, attempt, stream, 0)? {
             return Err(Failure::new(Exit::NotFound, format!("job {} has no attempt {attempt}", args.id))
@@ -42,43 +50,36 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-/// The attempt that runs, else the last that ended.
-fn last_attempt(queue: &Queue, seq: Seq) -> Result<Option<u32>, Failure> {
+/// The run of a job that goes on.
+fn running(queue: &Queue, seq: Seq) -> Result<Option<Activity>, StoreError> {
     let activities = activities(queue)?;
     let job = queue.read(|snapshot| snapshot.job(seq))?;
-    Ok(job.and_then(|job| {
-        let running = activity_of(&job, &activities).map(|run| run.attempt);
-        running.or((job.progress.attempts > 0).then_some(job.progress.attempts))
-    }))
+    Ok(job.and_then(|job| activity_of(&job, &activities).cloned()))
 }
 
-/// Prints a stream of an attempt, from a byte on. Says whether there is such an attempt.
+/// Prints a stream of an attempt that has ended, from a byte on. Says whether there is such an attempt.
 pub(crate) fn print(queue: &Queue, seq: Seq, attempt: u32, stream: Stream, from: u64) -> Result<bool, Failure> {
-    let kept = queue.read(|snapshot| snapshot.output(seq, attempt, stream))?;
-    match kept {
-        Some(Output::Empty) => Ok(true),
+    match queue.read(|snapshot| snapshot.output(seq, attempt, stream))? {
+        None => return Ok(false),
+        Some(Output::Empty) => {}
         Some(Output::Inline(bytes)) => {
             let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
             to_stream(stream, &mut &bytes[from..])?;
-            Ok(true)
         }
-        // A file that grew after the end, by what was left in the background, is printed as it was.
-        Some(Output::File { bytes, .. }) => copy_file(queue, seq, attempt, stream, from, bytes).map(|_| true),
-        None => Ok(copy_file(queue, seq, attempt, stream, from, u64::MAX)?.is_some()),
+        Some(Output::File { bytes, .. }) => {
+            let path = output_path(queue.folder(), seq, attempt, stream);
+            if copy_file(&path, stream, from, bytes)?.is_none() {
+                let missing = format!("the output is missing: there is no {}", path.display());
+                return Err(Failure::new(Exit::QueueUnusable, missing));
+            }
+        }
     }
+    Ok(true)
 }
 
 /// Prints a file from a byte up to another; answers where it stopped, or that there is no file.
-fn copy_file(
-    queue: &Queue,
-    seq: Seq,
-    attempt: u32,
-    stream: Stream,
-    from: u64,
-    to: u64,
-) -> Result<Option<u64>, Failure> {
-    let path = output_path(queue.folder(), seq, attempt, stream);
-    let mut file = match File::open(&path) {
+fn copy_file(path: &Path, stream: Stream, from: u64, to: u64) -> Result<Option<u64>, Failure> {
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))),
@@ -105,16 +106,21 @@ pub(crate) fn to_stream(stream: Stream, from: &mut impl Read) -> io::Result<u64>
 fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> {
     let mut bell = Bell::new(queue.folder())?;
     let mut followed = Followed::default();
+    let mut boards = BTreeSet::new();
     loop {
-        let (job, attempts) = queue.read(|snapshot| {
-            let job = snapshot.job(seq)?;
-            Ok((job.as_ref().map(|job| job.progress.clone()), job.map_or(0, |job| job.progress.attempts)))
-        })?;
-        let Some(progress) = job else { return Err(StoreError::Damaged("the job is gone".to_owned()).into()) };
-        let running = matches!(progress.state, State::Processing(_)).then_some(attempts + 1);
-        followed.catch_up(queue, seq, streams, attempts, running, &mut bell)?;
+        let running = running(queue, seq)?;
+        let progress = queue.read(|snapshot| Ok(snapshot.job(seq)?.map(|job| job.progress)))?;
+        let Some(progress) = progress else { return Err(StoreError::Damaged("the job is gone".to_owned()).into()) };
+        followed.catch_up(queue, seq, streams, progress.attempts, running.as_ref(), &mut bell)?;
         if progress.state.kind().has_ended() {
             return Ok(Exit::Done);
+        }
+        if let (State::Processing(claimed), None) = (&progress.state, &running) {
+            // Its start is no commit: it is seen on the board of its pool.
+            if boards.insert(claimed.pool.clone()) {
+                bell.also_watch(&board_path(queue.folder(), &claimed.pool))?;
+                continue;
+            }
         }
         ring(queue, &mut bell, None)?;
     }
@@ -125,7 +131,7 @@ fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> 
 struct Followed {
     attempt: u32,
     printed: [u64; 2],
-    watched: [bool; 2],
+    watched: bool,
 }
 
 impl Followed {
@@ -135,12 +141,12 @@ impl Followed {
         seq: Seq,
         streams: &[Stream],
         ended: u32,
-        running: Option<u32>,
+        running: Option<&Activity>,
         bell: &mut Bell,
     ) -> Result<(), Failure> {
         if self.attempt == 0 {
             // Earlier attempts are history: begin with the last.
-            self.begin(running.unwrap_or(ended).max(1));
+            self.begin(running.map_or(ended, |run| run.attempt).max(1));
         }
         while self.attempt <= ended {
             for stream in streams {
@@ -148,10 +154,8 @@ impl Followed {
             }
             self.begin(self.attempt + 1);
         }
-        if running == Some(self.attempt) {
-            for stream in streams {
-                self.print_growing(queue, seq, *stream, bell)?;
-            }
+        if let Some(run) = running.filter(|run| run.attempt == self.attempt) {
+            self.print_growing(queue, run, streams, bell)?;
         }
         Ok(())
     }
@@ -160,15 +164,22 @@ impl Followed {
         *self = Self { attempt, ..Self::default() };
     }
 
-    fn print_growing(&mut self, queue: &Queue, seq: Seq, stream: Stream, bell: &mut Bell) -> Result<(), Failure> {
-        let at = stream as usize;
-        if !self.watched[at] {
-            // It may not be there yet: the bell rings for `run/` only later, so the file is tried again then.
-            self.watched[at] = bell.also_watch(&output_path(queue.folder(), seq, self.attempt, stream)).is_ok();
+    fn print_growing(
+        &mut self,
+        queue: &Queue,
+        run: &Activity,
+        streams: &[Stream],
+        bell: &mut Bell,
+    ) -> Result<(), Failure> {
+        for stream in streams {
+            let path = spool_path(queue.folder(), &run.worker.pool, run.spool, *stream);
+            if !self.watched {
+                bell.also_watch(&path)?;
+            }
+            let printed = &mut self.printed[*stream as usize];
+            *printed = copy_file(&path, *stream, *printed, u64::MAX)?.unwrap_or(*printed);
         }
-        if let Some(printed) = copy_file(queue, seq, self.attempt, stream, self.printed[at], u64::MAX)? {
-            self.printed[at] = printed;
-        }
+        self.watched = true;
         Ok(())
     }
 }

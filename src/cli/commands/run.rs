@@ -43,8 +43,9 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
         say(format_args!("{} has no commands: nothing to do", batch.name));
         return Ok(Exit::Done);
     }
-    let queue = context.open_or_create()?;
-    let started = queue.clock().elapsed();
+    let queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
+    let clock = Arc::clone(queue.clock());
+    let started = clock.elapsed();
     let start = queue
         .write(|tx| tx.start_run(&batch.run, &batch.specs, args.fresh))
         .map_err(|error| explain(error, &batch.specs, &batch.lines))?;
@@ -64,7 +65,7 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
     let end = Pool::start(queue, options, Arc::clone(&reporter) as Arc<dyn Observer>).and_then(Pool::run);
     reporter.close();
     let (queue, end) = (looker?, end?);
-    let summary = Summary::read(&queue, &start, queue.clock().elapsed().saturating_add(Duration::ZERO), started)?;
+    let summary = Summary::read(&queue, &start, clock.elapsed().saturating_sub(started))?;
     let verdict = summary.tell(args, end);
     queue.leave();
     verdict
@@ -164,12 +165,14 @@ struct Summary {
 }
 
 impl Summary {
-    fn read(queue: &Queue, start: &RunStart, now: Duration, started: Duration) -> Result<Self, Failure> {
+    fn read(queue: &Queue, start: &RunStart, took: Duration) -> Result<Self, Failure> {
         let lane = start.info().lane;
-        let (run, dead) =
+        let (run, mut dead) =
             queue.read(|snapshot| Ok((snapshot.run(lane)?, snapshot.dead_of_lane(lane, DEAD_NAMED_MAX)?)))?;
         let run = run.unwrap_or_else(|| start.info().clone());
-        Ok(Self { run, dead, took: now.saturating_sub(started) })
+        // As they stand in the input.
+        dead.sort_by_key(|job| job.seq);
+        Ok(Self { run, dead, took })
     }
 
     fn count(&self, kind: StateKind) -> u64 {

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
 use super::super::args;
+use super::super::bytes::to_json;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
@@ -196,7 +198,7 @@ fn status_json(queue: &Queue, status: &Status) -> Value {
     let workers: Vec<Value> = status.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
     let runs: Vec<Value> = status.runs.iter().map(|run| json::run(run, status.is_served(run.lane))).collect();
     json!({
-        "queue_path": queue.folder().to_string_lossy(),
+        "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
         "total": status.counts.values().sum::<u64>(),
         "jobs": json::counts(&status.counts),
         "workers": workers,

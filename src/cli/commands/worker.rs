@@ -12,7 +12,7 @@ use super::super::journal::Journal;
 use super::super::render::human;
 use super::wait::ring;
 use crate::model::PoolId;
-use crate::queue::Queue;
+use crate::queue::{Folder, Queue};
 use crate::store::{Asked, PoolInfo, Serves, Snapshot};
 use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
 
@@ -39,12 +39,31 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     let end = pool.run();
     match &end {
         Ok(PoolEnd::Stopped) => journal.note("pool stopped"),
-        Ok(PoolEnd::Empty) => journal.note("pool ended: nothing is left to do"),
+        Ok(PoolEnd::Empty) => journal.note(&match unserved(context) {
+            0 => "pool ended: nothing is left to do".to_owned(),
+            left => {
+                let jobs = human::count(left, "job");
+                format!("pool ended: what is left is not for this pool ({jobs}; see queuectl status)")
+            }
+        }),
         Err(error) => journal.note(&format!("pool ended: {error}")),
     }
     journal.close();
     end?;
     Ok(if args.until_empty && journal.deaths() > 0 { Exit::JobsFailed } else { Exit::Done })
+}
+
+/// How many jobs have not ended. When a pool has nothing left to do these are in other queues, or of runs.
+fn unserved(context: &Context) -> u64 {
+    let Ok(Some(folder)) = Folder::existing(context.folder_path()) else { return 0 };
+    let counts = Queue::open_read_only(&folder, Box::new(|| {})).and_then(|queue| {
+        let counts = queue.read(Snapshot::counts);
+        queue.leave();
+        counts
+    });
+    // It is only for a line of talk: an error is told by the next command.
+    let counts = counts.unwrap_or_default();
+    counts.into_iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum()
 }
 
 pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, Failure> {

@@ -43,21 +43,29 @@ impl InputError {
     }
 }
 
-impl From<Problem> for InputError {
-    fn from(problem: Problem) -> Self {
-        Self::Job { at: None, problem }
+impl InputError {
+    /// What serde has to say of `text`.
+    pub(super) fn of_json(error: &serde_json::Error, text: &[u8]) -> Self {
+        let (line, column) = (error.line(), error.column());
+        // The place goes first, as for all other errors.
+        let said = error.to_string();
+        let what = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said).to_owned();
+        let problem = if error.is_data() { Problem::Twice(what) } else { Problem::Syntax(what) };
+        let at = (line > 0).then(|| match column {
+            // A newline where none may be: it ends its line, and serde counts it as the start of the next.
+            0 if line > 1 => {
+                let before = text.split(|byte| *byte == b'\n').nth(line - 2).map_or(0, <[u8]>::len);
+                At { line: line - 1, column: Some(before + 1) }
+            }
+            _ => At { line, column: Some(column) },
+        });
+        Self::Job { at, problem }
     }
 }
 
-impl From<serde_json::Error> for InputError {
-    fn from(error: serde_json::Error) -> Self {
-        let (line, column) = (error.line(), error.column());
-        // The place goes first, as for all other errors.
-        let text = error.to_string();
-        let what = text.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&text).to_owned();
-        let problem = if error.is_data() { Problem::Twice(what) } else { Problem::Syntax(what) };
-        let at = (line > 0).then_some(At { line, column: Some(column) });
-        Self::Job { at, problem }
+impl From<Problem> for InputError {
+    fn from(problem: Problem) -> Self {
+        Self::Job { at: None, problem }
     }
 }
 

@@ -53,8 +53,8 @@ const OTHER_WORDS: [(&str, &str); 12] = [
 /// The job that `text` describes, which starts with `{` after blanks.
 pub(super) fn parse(text: &[u8], maker: &Maker<'_>) -> Result<JobSpec, InputError> {
     let mut json = serde_json::Deserializer::from_slice(text);
-    let Strict(value) = Strict::deserialize(&mut json)?;
-    json.end().map_err(|error| match InputError::from(error) {
+    let Strict(value) = Strict::deserialize(&mut json).map_err(|error| InputError::of_json(&error, text))?;
+    json.end().map_err(|error| match InputError::of_json(&error, text) {
         InputError::Job { at, .. } => InputError::Job { at, problem: Problem::Trailing },
         other @ InputError::DuplicateId { .. } => other,
     })?;

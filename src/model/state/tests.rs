@@ -189,6 +189,11 @@ fn losses_count_apart_and_only_while_the_machine_stays_up() {
     assert_eq!(job.state.reason(), Some("lost"));
     assert_eq!((job.failures, job.losses, job.attempts), (0, 3, 9));
 
+    // Even if fewer losses are allowed than the job has behind it.
+    let stricter = Policy { max_losses: 1, ..policy };
+    let claimed = Progress { state: processing(false), losses: 2, attempts: 2, ..Progress::new(State::Pending) };
+    assert_eq!(claimed.finish(LEASE, &reboot, &stricter, NOW).unwrap().state, State::Pending);
+
     let unlimited = Policy { max_losses: 0, ..policy };
     job = Progress::new(State::Pending);
     for _ in 0..10 {

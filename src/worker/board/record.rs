@@ -47,6 +47,8 @@ pub(crate) struct Slot {
     pub(crate) attempt: u32,
     /// The worker's number in its pool.
     pub(crate) worker: u32,
+    /// The number of the files that it writes to.
+    pub(crate) spool: u32,
     /// How far it is.
     pub(crate) stage: Stage,
 }
@@ -140,6 +142,7 @@ impl Slot {
         record.put(self.lease.0.to_le_bytes());
         record.put(self.attempt.to_le_bytes());
         record.put(self.worker.to_le_bytes());
+        record.put(self.spool.to_le_bytes());
         self.stage.put(&mut record);
         record.seal()
     }
@@ -154,6 +157,7 @@ impl Slot {
             lease: Lease(fields.u64()?),
             attempt: fields.u32()?,
             worker: fields.u32()?,
+            spool: fields.u32()?,
             stage: Stage::take(&mut fields)?,
         })
     }

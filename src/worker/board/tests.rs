@@ -23,7 +23,7 @@ fn queue_folder() -> TempDir {
 }
 
 fn slot(seq: u64, stage: Stage) -> Slot {
-    Slot { seq: Seq(seq), lease: Lease(seq + 1000), attempt: 3, worker: 7, stage }
+    Slot { seq: Seq(seq), lease: Lease(seq + 1000), attempt: 3, worker: 7, spool: 5, stage }
 }
 
 fn starting() -> Stage {
@@ -183,7 +183,7 @@ fn nonsense_with_a_right_checksum_is_no_slot() {
         other_version[0] = 2;
         assert_eq!(Slot::decode(&seal(other_version)), None);
         let mut other_stage = record;
-        other_stage[25] = 4;
+        other_stage[29] = 4;
         assert_eq!(Slot::decode(&seal(other_stage)), None);
     }
     assert_eq!(Slot::decode(&seal([0xff; RECORD_BYTES])), None);

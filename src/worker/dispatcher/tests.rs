@@ -1,1 +1,371 @@
+//! The dispatcher by lists of events: time is an integer, and nothing runs.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::*;
+use crate::model::{Command, EnvChange, Environment, Lease, Run};
+use crate::store::Work;
+
+fn claim(seq: u64, timeout: TimeLimit) -> Claim {
+    Claim {
+        token: Token::of_dead_pool(Seq(seq), Lease(seq)),
+        id: JobId::from(Seq(seq)),
+        attempt: 1,
+        work: Work {
+            command: Command::Shell(b"true".to_vec()),
+            cwd: PathBuf::from("/"),
+            env: Arc::new(Environment::new()),
+            env_change: EnvChange::new(),
+            timeout,
+            kill_grace: Duration::from_secs(5),
+            output_limit: 1,
+            shell: Vec::new(),
+        },
+    }
+}
+
+fn ended(claim: Claim, outcome: Outcome, signal: Option<i32>) -> Report {
+    let run = Run {
+        slot: 0,
+        started: Millis(0),
+        ended: Millis(0),
+        outcome,
+        counts_as_loss: false,
+        exit_code: None,
+        signal,
+        cpu: Duration::ZERO,
+        max_rss_bytes: 0,
+        error: None,
+        stdout: Kept::Empty,
+        stderr: Kept::Empty,
+    };
+    Report { token: claim.token, ending: Ending::Ran(run), place: None }
+}
+
+fn at(ms: u64) -> Moment {
+    Moment { mono: Duration::from_millis(ms), wall: Millis(1_000_000 + ms) }
+}
+
+fn after(ms: u64) -> TimeLimit {
+    TimeLimit::After(Duration::from_millis(ms))
+}
+
+/// A pool of two whose first commit brought these jobs and left none.
+fn pool_with(jobs: impl IntoIterator<Item = Claim>) -> Dispatcher {
+    let mut pool = Dispatcher::new(2, false);
+    assert!(matches!(pool.store_task(at(0)), StoreTask::Commit { want: 2, .. }));
+    bring(&mut pool, jobs, at(0));
+    pool
+}
+
+fn bring(pool: &mut Dispatcher, jobs: impl IntoIterator<Item = Claim>, now: Moment) {
+    let committed = Committed {
+        claims: jobs.into_iter().collect(),
+        more_work: Some(false),
+        due: None,
+        took: Duration::from_millis(1),
+    };
+    pool.handle(Event::Committed(committed), now);
+}
+
+fn outcomes(task: StoreTask) -> Vec<(u64, Option<Outcome>)> {
+    let StoreTask::Commit { reports, .. } = task else { panic!("no commit but {task:?}") };
+    let outcome = |ending: &Ending| match ending {
+        Ending::Ran(run) => Some(run.outcome),
+        Ending::NotStarted => None,
+    };
+    reports.iter().map(|report| (report.token.seq().0, outcome(&report.ending))).collect()
+}
+
+#[test]
+fn an_idle_pool_waits_for_nothing() {
+    let mut pool = pool_with([]);
+    assert!(matches!(pool.store_task(at(1)), StoreTask::Wait));
+    assert_eq!((pool.store_deadline(at(1)), pool.next_deadline()), (None, None));
+    pool.handle(Event::Rang, at(2));
+    assert!(matches!(pool.store_task(at(2)), StoreTask::Check { is_empty: false }));
+    pool.handle(Event::Checked { more_work: false, due: None }, at(3));
+    assert!(matches!(pool.store_task(at(3)), StoreTask::Wait), "somebody else's business");
+    pool.handle(Event::Checked { more_work: true, due: None }, at(4));
+    assert!(matches!(pool.store_task(at(4)), StoreTask::Commit { want: 2, .. }));
+}
+
+#[test]
+fn what_is_due_is_made_ready_and_claimed_at_its_time() {
+    let mut pool = pool_with([]);
+    pool.handle(Event::Checked { more_work: false, due: Some(Millis(1_000_050)) }, at(1));
+    assert!(matches!(pool.store_task(at(49)), StoreTask::Wait));
+    assert_eq!(pool.store_deadline(at(20)), Some(Duration::from_millis(50)));
+    assert!(matches!(pool.store_task(at(50)), StoreTask::Commit { want: 2, .. }));
+}
+
+#[test]
+fn a_report_waits_for_company_unless_a_worker_is_hungry() {
+    let mut pool = pool_with([claim(1, after(9_000)), claim(2, after(9_000)), claim(3, after(9_000))]);
+    let first = pool.take(0, at(0)).unwrap();
+    pool.take(1, at(0)).unwrap();
+    pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(100));
+    assert!(matches!(pool.store_task(at(100)), StoreTask::Wait), "job 3 is ready for it");
+    let third = pool.take(0, at(100)).unwrap();
+    assert_eq!(pool.store_deadline(at(101)), Some(Duration::from_millis(110)));
+    assert!(matches!(pool.store_task(at(109)), StoreTask::Wait));
+    pool.handle(Event::Ended { slot: 0, report: ended(third, Outcome::Failed, None) }, at(109));
+    assert_eq!(outcomes(pool.store_task(at(109))), [(1, Some(Outcome::Completed)), (3, Some(Outcome::Failed))]);
+}
+
+#[test]
+fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
+    for (took, ahead) in [(1, 24), (2, 12), (100, 0)] {
+        let mut pool = pool_with([claim(1, after(9_000)), claim(2, after(9_000))]);
+        let first = pool.take(0, at(0)).unwrap();
+        pool.take(1, at(0)).unwrap();
+        pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(took));
+        pool.handle(Event::Checked { more_work: true, due: None }, at(took));
+        let StoreTask::Commit { want, .. } = pool.store_task(at(took)) else { panic!("a worker is idle") };
+        assert_eq!(want, 1 + ahead, "jobs of {took} ms");
+    }
+}
+
+#[test]
+fn a_timeout_asks_then_kills() {
+    let mut pool = pool_with([claim(1, after(300)), claim(2, TimeLimit::Unlimited)]);
+    pool.take(0, at(0)).unwrap();
+    pool.take(1, at(0)).unwrap();
+    assert_eq!(pool.next_deadline(), Some(FIRST_LOOK));
+    assert_eq!(pool.handle(Event::Tick, at(299)), [Action::Look { slot: 0 }, Action::Look { slot: 1 }]);
+    assert_eq!(pool.handle(Event::Tick, at(300)), [Action::Terminate { slot: 0 }]);
+    assert_eq!((pool.why(0), pool.why(1)), (Some(Why::TimedOut), None));
+    assert_eq!(pool.grace_left(0, at(1_300)), Duration::from_secs(4));
+    let looks_aside = |actions: Vec<Action>| -> Vec<Action> {
+        actions.into_iter().filter(|action| !matches!(action, Action::Look { .. })).collect()
+    };
+    assert_eq!(looks_aside(pool.handle(Event::Tick, at(5_299))), []);
+    assert_eq!(looks_aside(pool.handle(Event::Tick, at(5_300))), [Action::Kill { slot: 0 }]);
+}
+
+#[test]
+fn time_spent_standing_still_does_not_count() {
+    let mut pool = pool_with([claim(1, after(300))]);
+    pool.take(0, at(0)).unwrap();
+    pool.handle(Event::Thawed { stood: Duration::from_secs(10) }, at(10_100));
+    let actions = pool.handle(Event::Tick, at(10_299));
+    assert!(!actions.contains(&Action::Terminate { slot: 0 }));
+    assert!(pool.handle(Event::Tick, at(10_300)).contains(&Action::Terminate { slot: 0 }));
+}
+
+#[test]
+fn stopping_is_gentle_then_firm_then_final() {
+    let mut pool = pool_with([claim(1, after(9_000)), claim(2, after(9_000)), claim(3, after(9_000))]);
+    let first = pool.take(0, at(0)).unwrap();
+    let said = pool.handle(Event::Stop, at(10));
+    assert_eq!(said, [Action::SayStopping { running: vec![JobId::from(Seq(1))], ending: false }]);
+    assert!(pool.take(1, at(10)).is_none() && pool.is_over(), "nothing starts");
+    assert_eq!(outcomes(pool.store_task(at(10))), [(2, None), (3, None)], "given back");
+    bring(&mut pool, [claim(4, after(9_000))], at(11));
+    assert_eq!(outcomes(pool.store_task(at(11))), [(4, None)], "a claim that was on its way goes back as well");
+    bring(&mut pool, [], at(12));
+    assert!(matches!(pool.store_task(at(12)), StoreTask::Wait), "job 1 still runs");
+
+    let firmly = pool.handle(Event::Stop, at(20));
+    assert_eq!(firmly[1..], [Action::Terminate { slot: 0 }]);
+    assert_eq!(pool.why(0), Some(Why::Interrupted));
+    assert_eq!(pool.handle(Event::Stop, at(30)), [Action::Kill { slot: 0 }]);
+    pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Interrupted, Some(9)) }, at(31));
+    assert_eq!(outcomes(pool.store_task(at(31))), [(1, Some(Outcome::Interrupted))]);
+    bring(&mut pool, [], at(32));
+    assert!(matches!(pool.store_task(at(32)), StoreTask::Finish(Finish::Stopped)));
+}
+
+#[test]
+fn a_death_by_sigterm_waits_a_second_for_its_meaning() {
+    let die = |pool: &mut Dispatcher, ms| {
+        let first = pool.take(0, at(0)).unwrap();
+        pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Failed, Some(15)) }, at(ms));
+    };
+    let mut pool = pool_with([claim(1, after(9_000))]);
+    die(&mut pool, 100);
+    assert!(matches!(pool.store_task(at(1_099)), StoreTask::Wait));
+    assert_eq!(outcomes(pool.store_task(at(1_100))), [(1, Some(Outcome::Failed))], "the pool was not stopped");
+
+    let mut pool = pool_with([claim(1, after(9_000))]);
+    die(&mut pool, 100);
+    pool.handle(Event::Stop, at(900));
+    assert_eq!(outcomes(pool.store_task(at(900))), [(1, Some(Outcome::Interrupted))], "it was meant for both");
+
+    let mut pool = pool_with([claim(1, after(9_000))]);
+    let first = pool.take(0, at(0)).unwrap();
+    pool.handle(Event::Stop, at(50));
+    pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Failed, Some(15)) }, at(100));
+    assert_eq!(outcomes(pool.store_task(at(100))), [(1, Some(Outcome::Interrupted))]);
+}
+
+#[test]
+fn a_cancelled_job_is_ended_or_given_back() {
+    let mut pool = pool_with([claim(1, after(9_000)), claim(2, after(9_000)), claim(3, after(9_000))]);
+    pool.take(0, at(0)).unwrap();
+    let actions = pool.handle(Event::Cancel(vec![Seq(1), Seq(3)]), at(1));
+    assert_eq!(actions, [Action::Terminate { slot: 0 }]);
+    assert_eq!(pool.handle(Event::Cancel(vec![Seq(1)]), at(2)), [], "once is enough");
+    assert_eq!(pool.take(1, at(2)).map(|claim| claim.token.seq()), Some(Seq(2)));
+    assert_eq!(outcomes(pool.store_task(at(12))), [(3, None)]);
+}
+
+#[test]
+fn a_commit_that_failed_is_tried_again_later_with_the_same_reports() {
+    let mut pool = pool_with([claim(1, after(9_000))]);
+    let first = pool.take(0, at(0)).unwrap();
+    pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(5));
+    let StoreTask::Commit { reports, .. } = pool.store_task(at(5)) else { panic!("a worker is idle") };
+    pool.handle(Event::NotCommitted { reports }, at(6));
+    assert!(matches!(pool.store_task(at(7)), StoreTask::Wait));
+    assert_eq!(pool.store_deadline(at(7)), Some(Duration::from_millis(6) + STORE_RETRY));
+    assert_eq!(outcomes(pool.store_task(at(256))), [(1, Some(Outcome::Completed))]);
+}
+
+#[test]
+fn a_pool_until_empty_asks_once_after_each_change() {
+    let mut pool = Dispatcher::new(1, true);
+    assert!(matches!(pool.store_task(at(0)), StoreTask::Commit { .. }));
+    bring(&mut pool, [], at(0));
+    assert!(matches!(pool.store_task(at(1)), StoreTask::Check { is_empty: true }));
+    pool.handle(Event::Checked { more_work: false, due: None }, at(1));
+    assert!(matches!(pool.store_task(at(2)), StoreTask::Wait), "others still have something");
+    pool.handle(Event::Rang, at(3));
+    assert!(matches!(pool.store_task(at(3)), StoreTask::Check { is_empty: true }));
+    pool.handle(Event::Empty, at(4));
+    assert!(matches!(pool.store_task(at(4)), StoreTask::Finish(Finish::Empty)));
+}
+
+/// A pool driven by random events, with a store that hands out numbers and sometimes fails.
+struct Chaos {
+    pool: Dispatcher,
+    running: Vec<Option<Claim>>,
+    in_commit: Option<Vec<Report>>,
+    wanted: usize,
+    outstanding: BTreeSet<u64>,
+    next: u64,
+    now: u64,
+    stopped: bool,
+    random: u64,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let workers = 1 + usize::try_from(seed % 4).unwrap();
+        Self {
+            pool: Dispatcher::new(workers, false),
+            running: (0..workers).map(|_| None).collect(),
+            in_commit: None,
+            wanted: 0,
+            outstanding: BTreeSet::new(),
+            next: 1,
+            now: 0,
+            stopped: false,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        }
+    }
+
+    fn pick(&mut self, n: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % n
+    }
+
+    fn step(&mut self) {
+        self.now += self.pick(40);
+        let now = at(self.now);
+        match self.pick(12) {
+            0..=2 => self.take(now),
+            3..=5 => self.end_a_run(now),
+            6..=8 => self.store(now),
+            9 => drop(self.pool.handle(Event::Tick, now)),
+            10 => {
+                let (more_work, seq) = (self.pick(2) == 0, self.pick(self.next));
+                self.pool.handle(Event::Rang, now);
+                self.pool.handle(Event::Checked { more_work, due: None }, now);
+                self.pool.handle(Event::Cancel(vec![Seq(seq)]), now);
+            }
+            _ if self.pick(20) == 0 => {
+                self.stopped = true;
+                self.pool.handle(Event::Stop, now);
+            }
+            _ => drop(self.pool.handle(Event::Thawed { stood: Duration::from_millis(3) }, now)),
+        }
+    }
+
+    fn take(&mut self, now: Moment) {
+        let Some(slot) = self.running.iter().position(Option::is_none) else { return };
+        self.running[slot] = self.pool.take(slot, now);
+        assert!(!(self.stopped && self.running[slot].is_some()), "started after a stop");
+    }
+
+    fn end_a_run(&mut self, now: Moment) {
+        let slot = usize::try_from(self.pick(self.running.len() as u64)).unwrap();
+        let Some(claim) = self.running[slot].take() else { return };
+        let signal = [None, Some(15), Some(9)][usize::try_from(self.pick(3)).unwrap()];
+        self.pool.handle(Event::Ended { slot, report: ended(claim, Outcome::Failed, signal) }, now);
+    }
+
+    /// Begins what the dispatcher wants of the store, or ends what was begun.
+    fn store(&mut self, now: Moment) {
+        let Some(reports) = self.in_commit.take() else {
+            match self.pool.store_task(now) {
+                StoreTask::Commit { reports, want } => (self.in_commit, self.wanted) = (Some(reports), want),
+                StoreTask::Finish(_) => assert!(self.stopped && self.outstanding.is_empty(), "finished too early"),
+                StoreTask::Check { .. } | StoreTask::Wait => {}
+            }
+            return;
+        };
+        if self.pick(5) == 0 {
+            self.pool.handle(Event::NotCommitted { reports }, now);
+            return;
+        }
+        for report in reports {
+            assert!(self.outstanding.remove(&report.token.seq().0), "reported twice");
+        }
+        let count = self.pick(self.wanted as u64 + 1);
+        let claims: Vec<Claim> = (self.next..self.next + count).map(|seq| claim(seq, after(50))).collect();
+        self.outstanding.extend(self.next..self.next + count);
+        self.next += count;
+        let more_work = (self.wanted > 0).then_some(count == self.wanted as u64);
+        let committed = Committed { claims, more_work, due: None, took: Duration::from_millis(1) };
+        self.pool.handle(Event::Committed(committed), now);
+    }
+
+    /// From here on everything goes well: the pool has to come to its end.
+    fn come_to_an_end(&mut self) {
+        self.stopped = true;
+        for _ in 0..1_000 {
+            self.now += 2_000;
+            let now = at(self.now);
+            self.pool.handle(Event::Stop, now);
+            for slot in 0..self.running.len() {
+                if let Some(claim) = self.running[slot].take() {
+                    self.pool.handle(Event::Ended { slot, report: ended(claim, Outcome::Interrupted, None) }, now);
+                }
+            }
+            self.store(now);
+            if self.outstanding.is_empty() && self.in_commit.is_none() {
+                let task = self.pool.store_task(now);
+                if matches!(task, StoreTask::Finish(_)) {
+                    return;
+                }
+            }
+        }
+        panic!("the pool does not end: {:?}", self.pool);
+    }
+}
+
+#[test]
+fn whatever_happens_every_claim_comes_back_once_and_the_pool_ends() {
+    for seed in 0..300 {
+        let mut chaos = Chaos::new(seed);
+        for _ in 0..400 {
+            chaos.step();
+        }
+        chaos.come_to_an_end();
+    }
+}

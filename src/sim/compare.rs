@@ -1,0 +1,501 @@
+//! Applies a workload to a store and to the reference, and compares everything that can be seen.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug};
+
+use super::reference::{Handed, Reference, Refused, Rung};
+use super::workload::{Op, POOLS, QUEUES, Serving, Verb, Which, Who, Wish};
+use crate::model::{JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, StateKind, Stream};
+use crate::store::{
+    Asked, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo, RunStart, Serves, Snapshot,
+    Store, StoreError, Token, Tx,
+};
+
+/// How many operations before the mismatch are shown.
+const TAIL: usize = 12;
+
+/// Where a store and the reference part.
+#[derive(Debug)]
+pub struct Mismatch {
+    /// The index of the operation.
+    pub step: usize,
+    /// What differs.
+    pub what: String,
+    /// The last operations, that one included.
+    pub tail: Vec<Op>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "step {}: {}", self.step, self.what)?;
+        let first = self.step + 1 - self.tail.len();
+        self.tail.iter().enumerate().try_for_each(|(n, op)| writeln!(f, "  {}: {op:?}", first + n))
+    }
+}
+
+impl std::error::Error for Mismatch {}
+
+/// What a workload reached, to tell whether it was worth running.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// In how many steps there was a job in each state.
+    pub states: BTreeMap<StateKind, usize>,
+    /// How often each thing happened, by name.
+    pub events: BTreeMap<&'static str, usize>,
+}
+
+impl Tally {
+    fn note(&mut self, event: &'static str, happened: bool) {
+        *self.events.entry(event).or_default() += usize::from(happened);
+    }
+
+    /// Adds another tally.
+    pub fn add(&mut self, other: &Self) {
+        for (kind, count) in &other.states {
+            *self.states.entry(*kind).or_default() += count;
+        }
+        for (event, count) in &other.events {
+            *self.events.entry(event).or_default() += count;
+        }
+    }
+}
+
+/// Applies `ops` to `store`, whose queue is empty and nobody else's, and compares it with the reference.
+pub fn run(store: &Store, ops: &[Op]) -> Result<Tally, Box<Mismatch>> {
+    let mut runner = Runner {
+        store,
+        world: World::default(),
+        caches: (0..POOLS).map(|_| ClaimCache::default()).collect(),
+        tally: Tally::default(),
+        fingerprint: 0,
+    };
+    for (step, op) in ops.iter().enumerate() {
+        if let Err(Differs(what)) = runner.step(step, op) {
+            let tail = ops[(step + 1).saturating_sub(TAIL)..=step].to_vec();
+            return Err(Box::new(Mismatch { step, what, tail }));
+        }
+    }
+    Ok(runner.tally)
+}
+
+/// In words.
+struct Differs(String);
+
+impl From<StoreError> for Differs {
+    fn from(error: StoreError) -> Self {
+        Self(format!("the store failed: {error}"))
+    }
+}
+
+fn same<T: PartialEq + Debug>(what: &str, store: &T, reference: &T) -> Result<(), Differs> {
+    if store == reference {
+        return Ok(());
+    }
+    Err(Differs(format!("{what}\n  store:     {store:?}\n  reference: {reference:?}")))
+}
+
+fn refused(error: StoreError) -> Refused {
+    match error {
+        StoreError::Duplicate(id) => Refused::Duplicate(id),
+        StoreError::NoSuchJob(id) => Refused::NoSuchJob(id),
+        StoreError::Refused { id, refusal } => Refused::State(id, refusal.state),
+        StoreError::BadValue(bad) => Refused::Value(bad.key),
+        StoreError::Damaged(why) if why.starts_with("pool ") => Refused::Pool,
+        other @ (StoreError::Damaged(_)
+        | StoreError::NoQueue(_)
+        | StoreError::NotAQueue(_)
+        | StoreError::Schema { .. }
+        | StoreError::ReadOnly(_)
+        | StoreError::Io(_)
+        | StoreError::CommitFailed(_)
+        | StoreError::TooLarge(_)) => Refused::Unforeseen(other.to_string()),
+    }
+}
+
+/// What a transaction changes, if it is kept.
+#[derive(Clone, Default)]
+struct World {
+    queue: Reference,
+    /// All claims ever handed out.
+    issued: Vec<(Seq, Lease)>,
+    /// How often each pool was born.
+    births: [u32; POOLS as usize],
+}
+
+struct Runner<'s> {
+    store: &'s Store,
+    world: World,
+    caches: Vec<ClaimCache>,
+    tally: Tally,
+    /// Of the store, after the last step.
+    fingerprint: u64,
+}
+
+impl Runner<'_> {
+    fn step(&mut self, step: usize, op: &Op) -> Result<(), Differs> {
+        let generations = self.store.read(Snapshot::generations)?;
+        let mut spare: Vec<ClaimCache> = (0..POOLS).map(|_| ClaimCache::default()).collect();
+        let mut world = self.world.clone();
+        if !op.kept {
+            world.queue.forget_turns();
+        }
+        let caches = if op.kept { &mut self.caches } else { &mut spare };
+        let mut act = Act { world: &mut world, caches, tally: &mut self.tally, at: op.at };
+        act.world.queue.begin(op.at);
+        let written = self.store.write(op.at, |tx| {
+            let acted = act.all(tx, &op.verbs);
+            if op.kept || acted.is_err() { Ok(acted) } else { Err(StoreError::TooLarge("given up".to_owned())) }
+        });
+        match written {
+            Ok(acted) => acted?,
+            Err(StoreError::TooLarge(_)) if !op.kept => {}
+            Err(error) => return Err(error.into()),
+        }
+        let changed = op.kept && world.queue.changed();
+        let rung = if changed { world.queue.rung() } else { Rung::default() };
+        if changed {
+            world.queue.commit();
+        }
+        if op.kept {
+            self.world = world;
+        }
+        self.tally.note("kept", changed);
+        self.tally.note("changes nothing", !changed);
+        let fingerprint = self.store.read(Snapshot::fingerprint)?;
+        if changed || step == 0 {
+            self.store.read(|snapshot| Ok(self.compare(snapshot, step, generations, rung)))??;
+        } else {
+            // Then all that can be seen is as it was, too.
+            same("bytes of what changes nothing", &fingerprint, &self.fingerprint)?;
+        }
+        self.fingerprint = fingerprint;
+        for (kind, count) in self.world.queue.counts() {
+            *self.tally.states.entry(kind).or_default() += usize::from(count > 0);
+        }
+        Ok(())
+    }
+
+    /// All that can be seen in a snapshot.
+    fn compare(&self, snapshot: &Snapshot, step: usize, before: Generations, rung: Rung) -> Result<(), Differs> {
+        let queue = &self.world.queue;
+        same("check()", &snapshot.check()?.violations, &Vec::new())?;
+        same("newest time", &snapshot.newest()?, &queue.newest())?;
+        same("counts", &snapshot.counts()?, &queue.counts())?;
+        let (jobs, expected) = (snapshot.page(None, &Cursor::default(), usize::MAX)?.jobs, queue.all());
+        for (store, reference) in jobs.iter().zip(&expected) {
+            same("job", store, reference)?;
+        }
+        same("number of jobs", &jobs.len(), &expected.len())?;
+        same("pools", &snapshot.pools()?, &queue.pools())?;
+        same("settings", &snapshot.settings()?, &queue.settings())?;
+        same("settings set", &snapshot.settings_set()?, &queue.settings_set())?;
+        let now = snapshot.generations()?;
+        let moved = (now.work > before.work, now.control > before.control);
+        same("which bells rang", &moved, &(rung.work, rung.control))?;
+        same("generations went back", &(now.work < before.work || now.control < before.control), &false)?;
+        self.compare_runs(snapshot)?;
+        self.compare_pools(snapshot)?;
+        self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
+        if let Some(seq) = nth(&queue.seqs(), step) {
+            self.compare_history(snapshot, seq)?;
+        }
+        Ok(())
+    }
+
+    fn compare_runs(&self, snapshot: &Snapshot) -> Result<(), Differs> {
+        let queue = &self.world.queue;
+        for run in queue.runs() {
+            same("run", &snapshot.run(run.lane)?, &Some(run.clone()))?;
+            same("counts of a lane", &snapshot.lane_counts(run.lane)?, &run.counts)?;
+            let serves = Serves::Run(run.lane);
+            same("unfinished of a run", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
+            let dead = queue.listed(StateKind::Dead).into_iter();
+            let dead: Vec<Seq> = dead.filter(|seq| queue.run_number(*seq) == Some(run.number)).take(2).collect();
+            let found: Vec<Seq> = snapshot.dead_of_lane(run.lane, 2)?.iter().map(|job| job.seq).collect();
+            same("dead of a run", &found, &dead)?;
+        }
+        let unfinished: Vec<_> = queue.runs().into_iter().filter(|run| run.unfinished() > 0).collect();
+        same("unfinished runs", &snapshot.unfinished_runs()?, &unfinished)?;
+        for serves in [Serves::AllQueues, Serves::Queues(queues(0b101))] {
+            same("unfinished", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
+        }
+        Ok(())
+    }
+
+    fn compare_pools(&self, snapshot: &Snapshot) -> Result<(), Differs> {
+        let queue = &self.world.queue;
+        for pool in queue.pools() {
+            let held: Vec<Seq> = queue.leases(&pool.id).into_iter().map(|(seq, ..)| seq).collect();
+            same("held by a pool", &snapshot.held_by(&pool.id)?, &held)?;
+            let control = Control { asked: pool.asked, cancels: queue.cancels_asked(&pool.id) };
+            let control = pool.ended.is_none().then_some(control);
+            same("asked of a pool", &snapshot.control(&pool.id)?, &control)?;
+        }
+        Ok(())
+    }
+
+    fn compare_pages(&self, snapshot: &Snapshot, kind: StateKind) -> Result<(), Differs> {
+        let (mut seqs, mut cursor) = (Vec::new(), Some(Cursor::default()));
+        while let Some(at) = cursor {
+            let page = snapshot.page(Some(kind), &at, 5)?;
+            seqs.extend(page.jobs.iter().map(|job| job.seq));
+            cursor = page.next;
+        }
+        same(kind.name(), &seqs, &self.world.queue.listed(kind))
+    }
+
+    fn compare_history(&self, snapshot: &Snapshot, seq: Seq) -> Result<(), Differs> {
+        let queue = &self.world.queue;
+        same("attempts", &snapshot.attempts(seq)?, &queue.attempts(seq))?;
+        for (number, run) in (1..).zip(queue.runs_of(seq)) {
+            for (stream, kept) in Stream::ALL.into_iter().zip([&run.stdout, &run.stderr]) {
+                same("output", &snapshot.output(seq, number, stream)?, &Some(output(kept)))?;
+            }
+        }
+        same("no such attempt", &snapshot.output(seq, 9_999, Stream::Stdout)?, &None)?;
+        let name = queue.name(seq).cloned();
+        let found = name.map(|name| snapshot.find(&name)).transpose()?.flatten();
+        same("found by name", &found, &Some(seq))?;
+        same("found by number", &snapshot.find(&JobId::from(seq))?, &queue.find(&JobId::from(seq)))
+    }
+}
+
+fn nth<T: Copy>(of: &[T], n: usize) -> Option<T> {
+    of.get(n.checked_rem(of.len())?).copied()
+}
+
+fn output(kept: &Kept) -> Output {
+    match kept {
+        Kept::Empty => Output::Empty,
+        Kept::Inline(bytes) => Output::Inline(bytes.clone()),
+        Kept::File { bytes, left_out } => Output::File { bytes: *bytes, left_out: *left_out },
+    }
+}
+
+fn queues(bits: u8) -> Vec<crate::model::QueueName> {
+    let names = QUEUES.iter().chain(&["nowhere"]).enumerate();
+    names.filter(|(n, _)| *n == QUEUES.len() || bits >> n & 1 == 1).filter_map(|(_, name)| name.parse().ok()).collect()
+}
+
+fn specs(wishes: &[Wish]) -> Vec<JobSpec> {
+    wishes.iter().map(Wish::spec).collect()
+}
+
+/// The verbs of one transaction, each done to the store and to the reference.
+struct Act<'a> {
+    world: &'a mut World,
+    caches: &'a mut Vec<ClaimCache>,
+    tally: &'a mut Tally,
+    at: Millis,
+}
+
+impl Act<'_> {
+    fn all(&mut self, tx: &mut Tx<'_>, verbs: &[Verb]) -> Result<(), Differs> {
+        for verb in verbs {
+            self.one(tx, verb)?;
+        }
+        same("time", &tx.now(), &self.world.queue.now())?;
+        same("next due", &tx.next_due()?, &self.world.queue.next_due())?;
+        same("pools, inside", &tx.pools()?, &self.world.queue.pools())?;
+        same("settings, inside", &tx.common_settings()?, &self.world.queue.settings())?;
+        let oldest: Vec<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().rev().take(3).collect();
+        let oldest: Vec<JobId> = oldest.iter().filter_map(|seq| self.world.queue.name(*seq).cloned()).collect();
+        same("dead, inside", &tx.dead(3)?, &oldest)?;
+        for run in self.world.queue.runs() {
+            same("run, inside", &tx.run_of_lane(run.lane)?, &Some(run))?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, tx: &mut Tx<'_>, verb: &Verb) -> Result<(), Differs> {
+        match verb {
+            Verb::Enqueue(wishes) => self.enqueue(tx, &specs(wishes)),
+            Verb::Claim { pool, serves, limit } => self.claim(tx, *pool, *serves, usize::from(*limit)),
+            Verb::Finish { claim, end } => {
+                let Some((seq, lease)) = self.which(*claim) else { return Ok(()) };
+                self.finish(tx, seq, lease, &end.ending(self.at))
+            }
+            Verb::Promote(limit) => {
+                let limit = usize::from(*limit);
+                let promoted = tx.promote_due(limit)?;
+                self.tally.note("promoted", promoted > 0);
+                same("promoted", &promoted, &self.world.queue.promote_due(limit))
+            }
+            Verb::Cancel(who) => self.cancel(tx, &self.names(who)),
+            Verb::Retry(who) => self.retry(tx, &self.names(who)),
+            Verb::Register { pool, again } => self.register(tx, *pool, *again),
+            Verb::Ask { pool, asked } => {
+                let pool = self.pool(*pool);
+                let news = tx.ask(&pool, *asked)?;
+                self.tally.note("asked", news);
+                same("asked", &news, &self.world.queue.ask(&pool, *asked))
+            }
+            Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
+            Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
+            Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
+            Verb::Set(key, value) => {
+                let set = tx.set(*key, value).map_err(refused);
+                self.tally.note("set refused", set.is_err());
+                same("set", &set, &self.world.queue.set(*key, value))
+            }
+            Verb::Unset(key) => same("unset", &tx.unset(*key)?, &self.world.queue.unset(*key)),
+        }
+    }
+
+    fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Differs> {
+        let done = tx.enqueue(specs).map_err(refused);
+        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
+        self.tally.note("enqueued", done.is_ok());
+        self.tally.note("enqueue refused", done.is_err());
+        same("enqueued", &done, &self.world.queue.enqueue(specs))
+    }
+
+    fn claim(&mut self, tx: &mut Tx<'_>, pool: u8, serving: Serving, limit: usize) -> Result<(), Differs> {
+        let runs = self.world.queue.runs();
+        let serves = match serving {
+            Serving::All => Serves::AllQueues,
+            Serving::Queues(bits) => Serves::Queues(queues(bits)),
+            Serving::Run(back) => {
+                // One that does not exist, if there is none yet.
+                let run = nth(&runs.iter().rev().map(|run| run.lane).collect::<Vec<_>>(), usize::from(back));
+                Serves::Run(run.unwrap_or(LaneId(999)))
+            }
+        };
+        let (id, cache) = (self.pool(pool), &mut self.caches[usize::from(pool)]);
+        let claims = tx.claim(&id, &serves, limit, cache).map_err(refused);
+        let handed = claims.map(|claims| claims.into_iter().map(handed).collect::<Vec<_>>());
+        let claimed = handed.as_ref().map_or(0, Vec::len);
+        self.tally.note("claimed several", claimed > 1);
+        self.tally.note("claimed of a run", claimed > 0 && matches!(serves, Serves::Run(_)));
+        self.tally.note("claim refused", handed.is_err());
+        same("claimed", &handed, &self.world.queue.claim(&id, &serves, limit))?;
+        self.world.issued.extend(handed.unwrap_or_default().iter().map(|claim| (claim.seq, claim.lease)));
+        Ok(())
+    }
+
+    fn which(&self, claim: Which) -> Option<(Seq, Lease)> {
+        match claim {
+            Which::Held(n) => nth(&self.world.queue.held(), usize::from(n)),
+            Which::Any(n) => nth(&self.world.issued, usize::from(n)),
+        }
+    }
+
+    fn finish(
+        &mut self,
+        tx: &mut Tx<'_>,
+        seq: Seq,
+        lease: Lease,
+        ending: &crate::model::Ending,
+    ) -> Result<(), Differs> {
+        let done = tx.finish(&Token { seq, lease }, ending)?;
+        let done = done.map(|done| (done.seq, done.id, done.progress));
+        self.tally.note("finished", done.is_some());
+        self.tally.note("late news", done.is_none());
+        same("finished", &done, &self.world.queue.finish(seq, lease, ending))
+    }
+
+    /// The names that people would type.
+    fn names(&self, who: &[Who]) -> Vec<JobId> {
+        let queue = &self.world.queue;
+        let name = |who: &Who| match *who {
+            Who::Named(name) => name.parse().ok(),
+            Who::Nth(n) => queue.name(nth(&queue.seqs(), usize::from(n))?).cloned(),
+        };
+        who.iter().filter_map(name).collect()
+    }
+
+    fn cancel(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Differs> {
+        let done = tx.cancel(ids).map_err(refused);
+        let done = done.map(|done| done.into_iter().map(|(id, how)| (id, how == Cancelled::Asked)).collect::<Vec<_>>());
+        self.tally.note("cancel asked", done.as_ref().is_ok_and(|done| done.iter().any(|(_, asked)| *asked)));
+        self.tally.note("cancel refused", done.is_err());
+        same("cancelled", &done, &self.world.queue.cancel(ids))
+    }
+
+    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Differs> {
+        let done = tx.retry(ids).map_err(refused);
+        self.tally.note("retried", done.as_ref().is_ok_and(|done| !done.is_empty()));
+        self.tally.note("retry refused", done.is_err());
+        same("retried", &done, &self.world.queue.retry(ids))
+    }
+
+    /// The name that a pool has now.
+    fn pool(&self, pool: u8) -> PoolId {
+        pool_name(pool, self.world.births[usize::from(pool)])
+    }
+
+    fn register(&mut self, tx: &mut Tx<'_>, pool: u8, again: bool) -> Result<(), Differs> {
+        let lives = self.world.queue.pool(&self.pool(pool)).is_none_or(|pool| pool.ended.is_none());
+        if !lives && !again {
+            self.world.births[usize::from(pool)] += 1;
+            self.caches[usize::from(pool)] = ClaimCache::default();
+        }
+        let info = pool_info(self.pool(pool), self.world.queue.now());
+        let done = tx.register(&info)?;
+        self.tally.note("registered", done);
+        self.tally.note("register refused", !done);
+        same("registered", &done, &self.world.queue.register(&info))
+    }
+
+    fn retire(&mut self, tx: &mut Tx<'_>, pool: &PoolId, why: &str) -> Result<(), Differs> {
+        let done = tx.retire(pool, why).map_err(refused);
+        self.tally.note("retired", done == Ok(true));
+        self.tally.note("retire refused", done.is_err());
+        same("retired", &done, &self.world.queue.retire(pool, why))
+    }
+
+    fn recover(&mut self, tx: &mut Tx<'_>, pool: u8, ends: &[super::workload::End]) -> Result<(), Differs> {
+        let pool = self.pool(pool);
+        let held: Vec<_> =
+            tx.leases(&pool)?.iter().map(|held| (held.token.seq(), held.token.lease(), held.attempt)).collect();
+        same("leases", &held, &self.world.queue.leases(&pool))?;
+        self.tally.note("recovered", !held.is_empty());
+        for (n, (seq, lease, _)) in held.into_iter().enumerate() {
+            if let Some(end) = nth(ends, n) {
+                self.finish(tx, seq, lease, &end.ending(self.at))?;
+            }
+        }
+        self.retire(tx, &pool, "lost")
+    }
+
+    fn start_run(&mut self, tx: &mut Tx<'_>, identity: u8, specs: &[JobSpec], fresh: bool) -> Result<(), Differs> {
+        let run = NewRun {
+            identity: u128::from(identity) << 100,
+            line: format!("queuectl run {identity}"),
+            folder: "/".into(),
+            flags: "-j 2".to_owned(),
+        };
+        let done = tx.start_run(&run, specs, fresh).map_err(refused);
+        let done = done.map(|start| (matches!(start, RunStart::Continued(_)), start.info().clone()));
+        self.tally.note("run began", matches!(done, Ok((false, _))));
+        self.tally.note("run went on", matches!(done, Ok((true, _))));
+        self.tally.note("run refused", done.is_err());
+        same("started", &done, &self.world.queue.start_run(&run, specs, fresh))
+    }
+}
+
+fn handed(claim: Claim) -> Handed {
+    let (seq, lease) = (claim.token.seq(), claim.token.lease());
+    Handed { seq, lease, id: claim.id, attempt: claim.attempt, work: claim.work }
+}
+
+fn pool_name(pool: u8, birth: u32) -> PoolId {
+    let name = format!("p{pool}-{birth}");
+    name.parse().unwrap_or_else(|_| unreachable!("{name} is a name"))
+}
+
+fn pool_info(id: PoolId, now: Millis) -> PoolInfo {
+    PoolInfo {
+        id,
+        pid: 1,
+        boot_id: 2,
+        pid_namespace: 3,
+        nonce: 4,
+        started: now,
+        workers: 2,
+        serves: Serves::AllQueues,
+        asked: Asked::Work,
+        log: None,
+        ended: None,
+    }
+}

@@ -1,0 +1,18 @@
+//! An independent check of the store: the rules of the queue written a second time over plain maps, and
+//! workloads that are applied to both. For tests and fuzz targets only.
+//!
+//! [`Reference`] shares values with the store (states, specs, settings), but none of its code that decides: what
+//! a claim takes, where a job goes from where, when it is due, what is refused. [`run`] applies every operation
+//! to a store and to a reference, and compares the answers and, after each transaction, all that can be seen.
+//!
+//! A failure is replayed from its seed: `run(&store, &workload::seeded(seed, steps))`.
+
+mod compare;
+mod reference;
+pub mod workload;
+
+#[cfg(test)]
+mod tests;
+
+pub use compare::{Mismatch, Tally, run};
+pub use reference::{Reference, Refused};

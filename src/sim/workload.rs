@@ -1,0 +1,458 @@
+//! Lists of operations: plain data, made from a seed or from bytes that a fuzzer chose.
+//!
+//! An operation is one transaction of a few verbs at some time. What it acts upon is named by position ("the
+//! third job that is held"), so that a list stays meaningful when some of it is left out.
+
+use std::time::Duration;
+
+use crate::model::{Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, TimeLimit};
+use crate::store::Asked;
+
+/// One transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Op {
+    /// The time of whoever makes it: it jumps ahead and back.
+    pub at: Millis,
+    /// What it does.
+    pub verbs: Vec<Verb>,
+    /// Whether it is committed; else it fails after its last verb.
+    pub kept: bool,
+}
+
+/// What can be done in a transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verb {
+    /// Enqueues these.
+    Enqueue(Vec<Wish>),
+    /// A pool claims.
+    Claim {
+        /// Which pool.
+        pool: u8,
+        /// From where.
+        serves: Serving,
+        /// How many at most.
+        limit: u8,
+    },
+    /// The outcome of a claim is reported.
+    Finish {
+        /// Which claim.
+        claim: Which,
+        /// How it ended.
+        end: End,
+    },
+    /// At most so many due jobs are made ready.
+    Promote(u8),
+    /// A person cancels these.
+    Cancel(Vec<Who>),
+    /// A person retries these.
+    Retry(Vec<Who>),
+    /// A pool is registered; under a name that was used before if `again`.
+    Register {
+        /// Which pool.
+        pool: u8,
+        /// Under its last name, even if a pool of that name has ended.
+        again: bool,
+    },
+    /// A pool is asked to stop.
+    Ask {
+        /// Which pool.
+        pool: u8,
+        /// What.
+        asked: Asked,
+    },
+    /// A pool ends by itself.
+    Retire(u8),
+    /// A pool has died: what it holds ends as these say, in turn, and then it does.
+    Recover {
+        /// Which pool.
+        pool: u8,
+        /// How its claims ended.
+        ends: Vec<End>,
+    },
+    /// A run is started or continued.
+    StartRun {
+        /// Which of a few runs.
+        identity: u8,
+        /// Its jobs.
+        wishes: Vec<Wish>,
+        /// Whether it never continues.
+        fresh: bool,
+    },
+    /// A setting is set.
+    Set(SettingKey, &'static str),
+    /// A setting is unset.
+    Unset(SettingKey),
+}
+
+/// A job to enqueue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wish {
+    /// Its name, if it has one.
+    pub id: Option<&'static str>,
+    /// One of [`QUEUES`].
+    pub queue: u8,
+    /// Its priority.
+    pub priority: i8,
+    /// Its own number of retries.
+    pub max_retries: Option<u32>,
+    /// Its own backoff base.
+    pub backoff_base: Option<f64>,
+    /// Its own time limit.
+    pub timeout: Option<TimeLimit>,
+    /// When it starts, if it waits for that.
+    pub start_at: Option<Millis>,
+    /// One of a few environments.
+    pub environment: u8,
+}
+
+/// From where a pool claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// From all queues.
+    All,
+    /// From those of [`QUEUES`] whose bit is set, and one that does not exist.
+    Queues(u8),
+    /// From that run, counted from the newest.
+    Run(u8),
+}
+
+/// Which claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// One of those that are held.
+    Held(u16),
+    /// One of all that ever were: the news is likely to be late.
+    Any(u16),
+}
+
+/// Which job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The one of this name, if there is one.
+    Named(&'static str),
+    /// One of those that exist.
+    Nth(u16),
+}
+
+/// How a claim ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// How its run did; `None` if it was never started.
+    pub outcome: Option<Outcome>,
+    /// Whether a loss counts.
+    pub counts_as_loss: bool,
+    /// How long it ran.
+    pub took_ms: u16,
+    /// How much it wrote.
+    pub wrote: u8,
+}
+
+/// The queues of a workload.
+pub const QUEUES: [&str; 3] = ["default", "a", "z"];
+/// How many pools it has at a time.
+pub const POOLS: u8 = 4;
+/// How many different runs it has.
+const RUNS: u8 = 3;
+/// Names for jobs: few, so that they collide; some are the numbers of early jobs, some never can be.
+const NAMES: [&str; 14] =
+    ["a", "b", "c", "d", "1", "2", "3", "7", "12", "20", "31", "007", "+5", "18446744073709551615"];
+/// Settings with values that they take, and some that they do not.
+const VALUES: [(SettingKey, &str); 18] = [
+    (SettingKey::MaxRetries, "0"),
+    (SettingKey::MaxRetries, "1"),
+    (SettingKey::MaxRetries, "5"),
+    (SettingKey::MaxRetries, "many"),
+    (SettingKey::BackoffBase, "0"),
+    (SettingKey::BackoffBase, "1.5"),
+    (SettingKey::BackoffBase, "1000"),
+    (SettingKey::BackoffBase, "-1"),
+    (SettingKey::MaxBackoff, "3s"),
+    (SettingKey::MaxBackoff, "1ms"),
+    (SettingKey::MaxLosses, "0"),
+    (SettingKey::MaxLosses, "1"),
+    (SettingKey::MaxLosses, "2"),
+    (SettingKey::Timeout, "none"),
+    (SettingKey::Timeout, "7m"),
+    (SettingKey::KillGrace, "61m"),
+    (SettingKey::OutputLimit, "64KiB"),
+    (SettingKey::Shell, "/bin/bash -c"),
+];
+
+impl Wish {
+    /// As it is enqueued.
+    pub fn spec(&self) -> JobSpec {
+        let queue = QUEUES[usize::from(self.queue) % QUEUES.len()];
+        let env = [(b"N".to_vec(), vec![self.environment])];
+        JobSpec {
+            id: self.id.and_then(|id| id.parse().ok()),
+            env: std::sync::Arc::new(env.into_iter().take(usize::from(self.environment)).collect()),
+            max_retries: self.max_retries,
+            backoff_base: self.backoff_base,
+            timeout: self.timeout,
+            queue: queue.parse().unwrap_or_else(|_| QueueName::default_queue()),
+            priority: self.priority,
+            start_at: self.start_at,
+            ..JobSpec::new(Command::Shell(b"true".to_vec()), "/")
+        }
+    }
+}
+
+impl End {
+    /// As it is reported at a time.
+    pub fn ending(self, at: Millis) -> Ending {
+        let Some(outcome) = self.outcome else { return Ending::NotStarted };
+        let wrote = usize::from(self.wrote);
+        Ending::Ran(Run {
+            slot: u32::from(self.wrote),
+            started: Millis(at.0.saturating_sub(u64::from(self.took_ms))),
+            ended: at,
+            outcome,
+            counts_as_loss: self.counts_as_loss,
+            exit_code: (outcome == Outcome::Failed).then_some(1),
+            signal: (outcome == Outcome::TimedOut).then_some(15),
+            cpu: Duration::from_millis(u64::from(self.took_ms)),
+            max_rss_bytes: u64::from(self.took_ms),
+            error: (outcome == Outcome::Lost).then(|| "its pool died".to_owned()),
+            stdout: if wrote == 0 { Kept::Empty } else { Kept::Inline(vec![b'o'; wrote]) },
+            stderr: if wrote < 200 { Kept::Empty } else { Kept::File { bytes: 5_000, left_out: 1 } },
+        })
+    }
+}
+
+/// The operations of a seed.
+pub fn seeded(seed: u64, steps: usize) -> Vec<Op> {
+    let mut maker = Maker::new(Choices { source: Source::Seed(seed) });
+    (0..steps).map(|_| maker.op()).collect()
+}
+
+/// The operations that these bytes stand for.
+pub fn from_bytes(bytes: &[u8]) -> Vec<Op> {
+    let mut maker = Maker::new(Choices { source: Source::Bytes(bytes) });
+    let mut ops = Vec::new();
+    while !maker.choices.are_over() {
+        ops.push(maker.op());
+    }
+    ops
+}
+
+/// Where decisions come from.
+struct Choices<'b> {
+    source: Source<'b>,
+}
+
+enum Source<'b> {
+    /// The state of a splitmix64 generator.
+    Seed(u64),
+    /// What is left of a fuzzer's bytes; when nothing is, every choice is the first.
+    Bytes(&'b [u8]),
+}
+
+impl Choices<'_> {
+    fn are_over(&self) -> bool {
+        matches!(self.source, Source::Bytes([]))
+    }
+
+    fn next(&mut self) -> u16 {
+        match &mut self.source {
+            Source::Seed(state) => {
+                *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+                let mut mixed = *state;
+                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+                (mixed >> 48) as u16
+            }
+            Source::Bytes(bytes) => {
+                let taken = bytes.split_off(..bytes.len().min(2)).unwrap_or_default();
+                taken.iter().fold(0, |sum, byte| sum << 8 | u16::from(*byte))
+            }
+        }
+    }
+
+    /// A number below `limit`, which is at most 2^16.
+    fn below(&mut self, limit: u16) -> u16 {
+        self.next() % limit.max(1)
+    }
+
+    fn byte(&mut self, limit: u8) -> u8 {
+        u8::try_from(self.below(u16::from(limit))).unwrap_or_default()
+    }
+
+    /// True so many times of a hundred.
+    fn percent(&mut self, chance: u16) -> bool {
+        self.below(100) < chance
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+        let index = self.below(u16::try_from(of.len()).unwrap_or(u16::MAX));
+        of.get(usize::from(index)).copied()
+    }
+
+    fn some<T>(&mut self, most: u8, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..=self.byte(most)).map(|_| make(self)).collect()
+    }
+}
+
+/// What a workload has more of than others, to reach what takes many steps of one kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Even,
+    /// Pools come and go.
+    Restless,
+    /// Pools die, and what that means for their jobs is set anew.
+    Lossy,
+}
+
+/// Makes operations, one after the other.
+struct Maker<'b> {
+    choices: Choices<'b>,
+    clock: u64,
+    mood: Mood,
+}
+
+impl<'b> Maker<'b> {
+    fn new(mut choices: Choices<'b>) -> Self {
+        let mood = match choices.below(10) {
+            0..7 => Mood::Even,
+            7 => Mood::Restless,
+            _ => Mood::Lossy,
+        };
+        Self { choices, clock: 1_000_000_000, mood }
+    }
+
+    fn op(&mut self) -> Op {
+        self.tick();
+        let several = self.choices.percent(25);
+        let verbs = if several { 2 + self.choices.byte(4) } else { 1 };
+        let verbs = (0..verbs).map(|_| self.verb()).collect();
+        Op { at: Millis(self.clock), verbs, kept: !self.choices.percent(8) }
+    }
+
+    /// Mostly a moment later, often by half seconds, so that due times are met exactly; now and then the clock is
+    /// set.
+    fn tick(&mut self) {
+        let (by, back) = match self.choices.below(100) {
+            0..55 => (u64::from(self.choices.below(6)) * 500, false),
+            55..65 => (u64::from(self.choices.below(3_000)), false),
+            65..80 => (0, false),
+            80..93 => (u64::from(self.choices.below(40)) * 500, false),
+            93..96 => (7_200_000, false),
+            _ => (u64::from(self.choices.below(600)) * 10_000, true),
+        };
+        self.clock = if back { self.clock.saturating_sub(by) } else { self.clock + by };
+    }
+
+    fn verb(&mut self) -> Verb {
+        match self.mood {
+            Mood::Restless if self.choices.percent(40) => self.pool_verb(),
+            Mood::Lossy if self.choices.percent(15) => {
+                Verb::Set(SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
+            }
+            Mood::Even | Mood::Restless | Mood::Lossy => self.any_verb(),
+        }
+    }
+
+    fn any_verb(&mut self) -> Verb {
+        let choices = &mut self.choices;
+        match choices.below(120) {
+            0..20 => Verb::Enqueue(self.wishes()),
+            20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
+            42..70 => Verb::Finish { claim: which(choices), end: self.end() },
+            70..80 => Verb::Promote(choices.byte(6)),
+            80..87 => Verb::Cancel(choices.some(3, who)),
+            87..94 => Verb::Retry(choices.some(3, who)),
+            94..108 => self.pool_verb(),
+            108..114 => {
+                Verb::StartRun { identity: choices.byte(RUNS), fresh: choices.percent(20), wishes: self.wishes() }
+            }
+            114..118 => {
+                let (key, value) = choices.one(&VALUES).unwrap_or(VALUES[0]);
+                Verb::Set(key, value)
+            }
+            _ => Verb::Unset(choices.one(&VALUES).unwrap_or(VALUES[0]).0),
+        }
+    }
+
+    fn pool_verb(&mut self) -> Verb {
+        let choices = &mut self.choices;
+        let pool = choices.byte(POOLS);
+        match choices.below(14) {
+            0..8 => Verb::Register { pool, again: choices.percent(10) },
+            8..10 => Verb::Ask {
+                pool,
+                asked: choices.one(&[Asked::Stop, Asked::StopNow, Asked::Work]).unwrap_or(Asked::Stop),
+            },
+            10 => Verb::Retire(pool),
+            _ => Verb::Recover { pool, ends: choices.some(3, end_of_the_dead) },
+        }
+    }
+
+    fn end(&mut self) -> End {
+        let lossy = self.mood == Mood::Lossy && self.choices.percent(60);
+        let choices = &mut self.choices;
+        let outcome = match choices.below(100) {
+            _ if lossy => Some(Outcome::Lost),
+            0..28 => Some(Outcome::Completed),
+            28..62 => Some(Outcome::Failed),
+            62..72 => Some(Outcome::TimedOut),
+            72..76 => Some(Outcome::Cancelled),
+            76..83 => Some(Outcome::Interrupted),
+            83..95 => Some(Outcome::Lost),
+            _ => None,
+        };
+        End { outcome, ..end_of_the_dead(choices) }
+    }
+
+    fn wishes(&mut self) -> Vec<Wish> {
+        let clock = self.clock;
+        if self.choices.percent(3) {
+            return Vec::new();
+        }
+        self.choices.some(4, |choices| wish(choices, clock))
+    }
+}
+
+fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
+    Wish {
+        id: if choices.percent(35) { choices.one(&NAMES) } else { None },
+        queue: choices.byte(3),
+        priority: choices.one(&[0, 0, 0, 1, 2, -1, -2]).unwrap_or_default(),
+        max_retries: choices.one(&[None, None, Some(0), Some(1), Some(2)]).flatten(),
+        backoff_base: choices
+            .one(&[None, None, None, Some(0.0), Some(0.5), Some(1.0), Some(2.5), Some(1000.0)])
+            .flatten(),
+        timeout: choices.one(&[None, None, Some(TimeLimit::Unlimited)]).flatten(),
+        start_at: choices
+            .percent(20)
+            .then(|| Millis((clock + u64::from(choices.below(18)) * 500).saturating_sub(2_000))),
+        environment: choices.byte(3),
+    }
+}
+
+fn serving(choices: &mut Choices<'_>) -> Serving {
+    match choices.below(10) {
+        0..5 => Serving::All,
+        5..8 => Serving::Queues(choices.byte(8)),
+        _ => Serving::Run(choices.byte(3)),
+    }
+}
+
+fn which(choices: &mut Choices<'_>) -> Which {
+    if choices.percent(80) { Which::Held(choices.next()) } else { Which::Any(choices.next()) }
+}
+
+fn who(choices: &mut Choices<'_>) -> Who {
+    match choices.one(&NAMES) {
+        Some(name) if choices.percent(25) => Who::Named(name),
+        Some(_) | None => Who::Nth(choices.next()),
+    }
+}
+
+/// How a claim of a dead pool ends: lost, if it had started, unless its board tells more.
+fn end_of_the_dead(choices: &mut Choices<'_>) -> End {
+    End {
+        outcome: choices.one(&[Some(Outcome::Lost), Some(Outcome::Lost), None, Some(Outcome::Completed)]).flatten(),
+        counts_as_loss: choices.percent(75),
+        took_ms: choices.below(5_000),
+        wrote: choices.byte(255).saturating_sub(150),
+    }
+}

@@ -1,0 +1,209 @@
+//! Queue files that cannot be used: one clear line, exit 5, and nothing is changed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::support::Bench;
+
+/// What opens the queue, in every way that there is.
+const COMMANDS: [&str; 14] = [
+    "status",
+    "list --json",
+    "show 1",
+    "logs 1",
+    "wait 1",
+    "cancel 1",
+    "retry --all-dead",
+    "config get timeout",
+    "config set timeout 1m",
+    "enqueue -c true",
+    "run -- true",
+    "worker start --until-empty",
+    "worker stop",
+    "check",
+];
+
+fn file(bench: &Bench) -> PathBuf {
+    bench.queue().join("queue.redb")
+}
+
+/// Every command refuses the file with one line that has these words.
+fn refused_by_all(bench: &Bench, parts: &[&str]) {
+    for line in COMMANDS {
+        let done = bench.run(line);
+        assert!(!done.stderr.contains("panic") && done.stderr.lines().count() == 1, "{line}: {done:?}");
+        assert!(done.stderr.contains("/.queuectl/queue.redb: "), "{line}: {done:?}");
+        done.says(5, parts);
+    }
+}
+
+/// The same, and the file is left as it is.
+fn refused(bench: &Bench, parts: &[&str]) {
+    let before = fs::read(file(bench)).unwrap();
+    refused_by_all(bench, parts);
+    assert!(fs::read(file(bench)).unwrap() == before);
+}
+
+/// A queue with some jobs, closed well.
+fn filled() -> Bench {
+    let bench = Bench::new();
+    bench.cmd(["enqueue", "-"]).stdin("true\n".repeat(500)).run().ok();
+    bench.run("run -- true").ok();
+    bench
+}
+
+#[test]
+fn an_empty_file() {
+    let bench = filled();
+    fs::write(file(&bench), "").unwrap();
+    refused(&bench, &["not a queue", "empty"]);
+}
+
+#[test]
+fn something_else() {
+    let bench = filled();
+    for bytes in ["x".as_bytes(), b"SQLite format 3\0 and so on", &vec![0; 100_000]] {
+        fs::write(file(&bench), bytes).unwrap();
+        refused(&bench, &["not a queue", "not a redb file"]);
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_short() {
+    let bench = filled();
+    let whole = fs::read(file(&bench)).unwrap();
+    for bytes in [1, 9, 200, 4_096, whole.len() / 2, whole.len() - 4_096, whole.len() - 1] {
+        let cut = &whole[..bytes];
+        fs::write(file(&bench), cut).unwrap();
+        for line in ["enqueue -c true", "cancel 1", "run -- false", "worker start --until-empty"] {
+            bench.run(line).says(5, &["/.queuectl/queue.redb: the "]);
+            assert!(fs::read(file(&bench)).unwrap() == cut, "{line} changed a file of {bytes} bytes");
+        }
+        // What misses nothing that is asked for may be looked at.
+        for line in ["list --json", "check"] {
+            let done = bench.run(line);
+            assert!(!done.stderr.contains("panic") && done.stderr.lines().count() <= 1, "{line}: {}", done.stderr);
+            let is_whole =
+                done.code == 0 && (line == "check" || String::from_utf8_lossy(&done.stdout).lines().count() == 501);
+            assert!(is_whole || done.code == 5, "{line}, {bytes} bytes: {}", done.stderr);
+        }
+    }
+}
+
+#[test]
+fn pages_full_of_nonsense_never_make_it_panic() {
+    let bench = filled();
+    let whole = fs::read(file(&bench)).unwrap();
+    for page in (1..whole.len() / 4_096).step_by(3) {
+        let mut damaged = whole.clone();
+        damaged[page * 4_096..(page + 1) * 4_096].fill(0xa5);
+        fs::write(file(&bench), &damaged).unwrap();
+        for line in ["list --json", "check"] {
+            let done = bench.run(line);
+            assert!(matches!(done.code, 0 | 5), "page {page}, {line}: {}", done.stderr);
+            assert!(!done.stderr.contains("panic"), "page {page}, {line}: {}", done.stderr);
+        }
+    }
+}
+
+const NUMBERS: TableDefinition<u64, u64> = TableDefinition::new("numbers");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+#[test]
+fn a_database_of_something_else() {
+    let bench = filled();
+    fs::remove_file(file(&bench)).unwrap();
+    let database = Database::create(file(&bench)).unwrap();
+    let txn = database.begin_write().unwrap();
+    txn.open_table(NUMBERS).unwrap().insert(1, 2).unwrap();
+    txn.commit().unwrap();
+    drop(database);
+    fs::set_permissions(file(&bench), fs::Permissions::from_mode(0o600)).unwrap();
+    refused_by_all(&bench, &["not a queue", "something else"]);
+    let database = Database::open(file(&bench)).unwrap();
+    let txn = database.begin_read().unwrap();
+    assert_eq!(txn.list_tables().unwrap().count(), 1);
+    assert_eq!(txn.open_table(NUMBERS).unwrap().get(1).unwrap().unwrap().value(), 2);
+}
+
+#[test]
+fn a_newer_schema() {
+    let bench = filled();
+    let before = bench.json("list --json");
+    let database = || {
+        let mut builder = Builder::new();
+        builder.set_concurrency_mode(ConcurrencyMode::MultiWriter);
+        builder.open(file(&bench)).unwrap()
+    };
+    let set_schema = |version: u8| {
+        let database = database();
+        let txn = database.begin_write().unwrap();
+        {
+            let mut meta = txn.open_table(META).unwrap();
+            let mut record = meta.get("schema").unwrap().unwrap().value().to_vec();
+            // A version byte, a checksum of the rest, and the rest: a small number in one byte.
+            assert_eq!(record.len(), 6);
+            record[5] = version;
+            let checksum = crc32fast::hash(&record[5..]).to_le_bytes();
+            record[1..5].copy_from_slice(&checksum);
+            meta.insert("schema", record.as_slice()).unwrap();
+        }
+        txn.commit().unwrap();
+    };
+    set_schema(99);
+    refused_by_all(&bench, &["schema version 99", "this program knows 1", "use a newer queuectl"]);
+    set_schema(1);
+    assert_eq!(bench.json("list --json"), before);
+    bench.check();
+}
+
+#[test]
+fn no_regular_file() {
+    let bench = filled();
+    fs::remove_file(file(&bench)).unwrap();
+    fs::create_dir(file(&bench)).unwrap();
+    bench.run("list").says(5, &["not a queue", "not a regular file"]);
+    bench.run("enqueue -c true").says(5, &["not a queue", "not a regular file"]);
+}
+
+#[test]
+fn what_may_not_be_written_can_still_be_looked_at() {
+    let bench = filled();
+    let Some(user) = bench.ordinary_user() else { return };
+    let sh = |script: &str| user.script(&bench, script);
+    for (path, mode) in [(file(&bench), 0o400), (bench.queue(), 0o500)] {
+        // Closed well, so that looking needs no writing.
+        sh("queuectl worker start --until-empty").ok();
+        let before = fs::read(file(&bench)).unwrap();
+        let was = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for line in ["status", "list --json", "show 1", "logs 1", "config get timeout", "check"] {
+            let done = sh(&format!("queuectl {line}"));
+            assert_eq!(done.code, 0, "{mode:o} {line}: {done:?}");
+        }
+        if path == file(&bench) {
+            for line in
+                ["enqueue -c true", "cancel 1", "config set timeout 1m", "worker start --until-empty", "run -- true"]
+            {
+                let done = sh(&format!("queuectl {line}"));
+                assert_eq!((done.code, done.stderr.lines().count()), (5, 1), "{line}: {done:?}");
+                assert!(done.stderr.contains("queue.redb: the queue cannot be written: Permission denied"), "{done:?}");
+            }
+        }
+        assert!(fs::read(file(&bench)).unwrap() == before);
+        fs::set_permissions(&path, was).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_in_which_nothing_can_be_made() {
+    let bench = Bench::new();
+    let Some(user) = bench.ordinary_user() else { return };
+    fs::set_permissions(bench.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let done = user.script(&bench, "queuectl enqueue -c true");
+    fs::set_permissions(bench.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    done.says(5, &["cannot use the folder", ".queuectl", "Permission denied"]);
+}

@@ -1,0 +1,197 @@
+//! Where the queue is, who makes it, and who may use it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::support::{Bench, is_root};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn without_a_queue_looking_and_acting_say_so_and_make_none() {
+    let bench = Bench::new();
+    for line in [
+        "status",
+        "list",
+        "list --json",
+        "show 1",
+        "logs 1",
+        "wait 1",
+        "wait --all",
+        "cancel 1",
+        "retry 1",
+        "retry --all-dead",
+        "dlq list",
+        "dlq retry --all",
+        "config unset timeout",
+        "check",
+        "worker list",
+        "worker start --until-empty",
+        "worker stop",
+    ] {
+        bench.run(line).says(3, &["there is no queue in", "or above", "try: queuectl enqueue -c 'echo hi'"]);
+        assert!(!bench.queue().exists(), "{line}");
+    }
+    bench.run("--db elsewhere status").says(3, &["there is no queue in", "/elsewhere"]);
+    assert!(!bench.path().join("elsewhere").exists());
+}
+
+#[test]
+fn what_fills_a_queue_makes_it_and_says_so() {
+    for args in [&["enqueue", "-c", "true"][..], &["run", "--", "true"], &["config", "set", "timeout", "1m"]] {
+        let bench = Bench::new();
+        let done = bench.cmd(args).run();
+        assert!(done.stderr.starts_with(&format!("queuectl: new queue in {}\n", bench.queue().display())), "{done:?}");
+        done.ok();
+        // The second time it is there.
+        assert!(!bench.cmd(args).run().stderr.contains("new queue"));
+    }
+}
+
+#[test]
+fn a_pool_makes_a_queue_only_where_it_is_told_to() {
+    let bench = Bench::new();
+    let done = bench.run("--db q worker start --until-empty");
+    assert!(done.stderr.contains("new queue in"), "{done:?}");
+    done.ok();
+    assert!(bench.path().join("q/queue.redb").exists());
+}
+
+#[test]
+fn the_nearest_queue_above_is_used_and_named() {
+    let bench = Bench::new();
+    bench.add(r#"{"id":"above","command":"true"}"#);
+    let deep = bench.path().join("a/b");
+    fs::create_dir_all(&deep).unwrap();
+    let named = format!("queuectl: queue: {}\n", bench.queue().display());
+    for args in [["list"].as_slice(), &["show", "above"], &["enqueue", "-c", "true"]] {
+        let done = bench.cmd(args).cwd(&deep).run();
+        assert_eq!(done.stderr, named);
+        done.ok();
+    }
+    assert_eq!(bench.run("list").stderr, "", "here it needs no name");
+    // A nearer one wins.
+    bench.cmd(["--db", "a/.queuectl", "enqueue", "-c", "true"]).run().ok();
+    assert!(bench.cmd(["list"]).cwd(&deep).run().stderr.contains("/a/.queuectl\n"));
+}
+
+#[test]
+fn the_option_is_stronger_than_the_variable_and_that_than_the_folder() {
+    let bench = Bench::new();
+    for (folder, id) in [(".queuectl", "here"), ("by-variable", "variable"), ("by-option", "option")] {
+        bench.cmd(["--db", folder, "enqueue", &format!(r#"{{"id":"{id}","command":"true"}}"#)]).run().ok();
+    }
+    let ids = |args: &[&str], variable: &str| {
+        let listed = bench.cmd(args).env("QUEUECTL_DB", variable).run().ok();
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        listed[0]["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(ids(&["list", "--json"], ""), "here");
+    assert_eq!(ids(&["list", "--json"], "by-variable"), "variable");
+    assert_eq!(ids(&["list", "--json", "--db", "by-option"], "by-variable"), "option");
+    assert_eq!(ids(&["--db=by-option", "list", "--json"], "by-variable"), "option");
+    bench.cmd(["--db", "", "list"]).run().says(7, &["--db needs the name of a folder"]);
+}
+
+#[test]
+fn the_search_ends_below_the_home_folder() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let inside = bench.path().join("project");
+    fs::create_dir(&inside).unwrap();
+    bench.cmd(["list"]).cwd(&inside).env("HOME", bench.path()).run().says(3, &["no queue"]);
+    // In the home folder itself it is found.
+    bench.cmd(["list"]).env("HOME", bench.path()).run().ok();
+}
+
+#[test]
+fn what_jobs_call_uses_their_own_queue() {
+    let bench = Bench::new();
+    let inner = r#"{"id":"inner","command":"true"}"#;
+    let outer = format!("cd / && '{}' enqueue '{inner}'", env!("CARGO_BIN_EXE_queuectl"));
+    bench.enqueue(&outer);
+    bench.work().ok();
+    assert_eq!(bench.state("inner"), "completed");
+}
+
+#[test]
+fn a_queue_is_private_and_not_for_git() {
+    let bench = Bench::new();
+    // Whatever the umask allows.
+    bench.script("umask 0; queuectl enqueue -c 'seq 10000' && queuectl worker start --until-empty").run().ok();
+    bench.script("umask 0; queuectl worker start --until-empty --detach").run().ok();
+    bench.ok("worker stop");
+    let mut open = Vec::new();
+    let mut folders = vec![bench.queue()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                if mode(&path) != 0o600 {
+                    open.push((mode(&path), path));
+                }
+            }
+        }
+    }
+    assert!(files >= 4 && open.is_empty(), "{open:?}");
+    assert_eq!(fs::read_to_string(bench.queue().join(".gitignore")).unwrap(), "*\n");
+}
+
+#[test]
+fn a_queue_that_others_can_write_is_refused() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    for (path, bad) in [(bench.queue(), 0o770), (bench.queue(), 0o702), (bench.queue().join("queue.redb"), 0o620)] {
+        let good = mode(&path);
+        chmod(&path, bad);
+        for line in ["list", "enqueue -c true", "worker start --until-empty", "run -- true", "config get timeout"] {
+            bench.run(line).says(5, &["can be written by others", &format!("{bad:03o}"), "chmod go-w"]);
+        }
+        chmod(&path, good);
+    }
+    assert_eq!(bench.json("status --json")["total"], 1);
+}
+
+#[test]
+fn a_queue_of_another_user_is_refused_or_passed_over() {
+    if !is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let inside = bench.path().join("inside");
+    fs::create_dir(&inside).unwrap();
+    for path in [bench.queue().join("queue.redb"), bench.queue()] {
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        bench.run("--db .queuectl list").says(5, &["belongs to another user (uid 65534)"]);
+        bench.run("--db .queuectl enqueue -c true").says(5, &["belongs to another user"]);
+    }
+    bench.cmd(["list"]).cwd(&inside).run().says(3, &["passing over", "there is no queue"]);
+    let done = bench.cmd(["enqueue", "-c", "true"]).cwd(&inside).run();
+    assert!(done.stderr.contains("passing over") && done.stderr.contains("new queue in"), "{done:?}");
+}
+
+#[test]
+fn what_is_no_folder_is_no_queue() {
+    let bench = Bench::new();
+    fs::write(bench.path().join("file"), "").unwrap();
+    bench.run("--db file list").says(5, &["/file", "not a directory"]);
+    bench.run("--db file enqueue -c true").says(5, &["/file"]);
+    bench.run("--db file/below list").says(5, &["/file/below"]);
+    fs::write(bench.queue(), "").unwrap();
+    bench.run("list").says(5, &["/.queuectl", "not a directory"]);
+    bench.run("enqueue -c true").says(5, &["/.queuectl"]);
+}
