@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// bell's sake when it has not committed for a while, or at the latest so long after the ring, which bounds how
 /// late it hears of a dead peer.
 const RING_PATIENCE: Duration = Duration::from_millis(100);
+/// A run this long is not one that claims made ahead were to wait for.
+const LONG_RUN: Duration = Duration::from_millis(100);
 /// How long the store waits before it tries again what failed, such as on a full disk.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 /// SIGHUP, SIGINT and SIGTERM: what a person or a service manager ends processes with.
@@ -345,12 +347,15 @@ impl Dispatcher {
             return StoreTask::Wait;
         }
         self.retry_at = None;
+        if self.stalls_at().is_some_and(|at| at <= now.mono) {
+            self.give_back();
+        }
         // What is due is there to be claimed as soon as it is made ready.
         self.more_work |= self.due.is_some_and(|due| due <= now.wall);
         if self.should_commit(now) {
             let reports = self.batch(now);
             self.committing = true;
-            return StoreTask::Commit { reports, want: self.wanted() };
+            return StoreTask::Commit { reports, want: self.wanted(now) };
         }
         let is_empty = self.asks_if_empty();
         if is_empty || self.look_at().is_some_and(|at| at <= now.mono) {
@@ -375,7 +380,7 @@ impl Dispatcher {
         let flush = self.done.iter().map(|done| done.doubtful_until.unwrap_or(done.since + COMPANY_WAIT)).min();
         let due = self.due.filter(|_| self.phase == Phase::Working);
         let due = due.map(|due| now.mono + due.since(now.wall));
-        flush.into_iter().chain(due).chain(self.look_at()).min()
+        flush.into_iter().chain(due).chain(self.look_at()).chain(self.stalls_at()).min()
     }
 
     /// When to look for the bell's sake: at once when nothing runs.
@@ -389,7 +394,7 @@ impl Dispatcher {
         let fit = self.done.iter().filter(|done| done.is_fit(now)).count();
         let waited = self.done.iter().any(|done| done.is_fit(now) && now.mono >= done.since + COMPANY_WAIT);
         let is_due = self.phase == Phase::Working && self.due.is_some_and(|due| due <= now.wall);
-        let hungry = self.wanted() > 0 && self.ready.len() <= self.look_ahead() / 2;
+        let hungry = self.wanted(now) > 0 && self.ready.len() <= self.look_ahead(now) / 2;
         // No company is to come soon, or somebody waits for what the commit brings.
         let alone = self.phase != Phase::Working || (self.idle_workers() > 0 && self.ready.is_empty());
         is_due || hungry || waited || fit >= BATCH_MAX || (fit > 0 && alone)
@@ -416,19 +421,36 @@ impl Dispatcher {
 
     /// How many jobs to claim: one for each idle worker, and as many as will start before the commit after
     /// this one could bring more.
-    fn wanted(&self) -> usize {
+    fn wanted(&self, now: Moment) -> usize {
         if self.phase != Phase::Working || !self.more_work {
             return 0;
         }
-        (self.idle_workers() + self.look_ahead()).saturating_sub(self.ready.len())
+        (self.idle_workers() + self.look_ahead(now)).saturating_sub(self.ready.len())
     }
 
-    /// Jobs that start within twice the last commit's time and the wait for company; none when jobs are long.
-    fn look_ahead(&self) -> usize {
+    /// Jobs that start within twice the last commit's time and the wait for company; none when jobs are long. A
+    /// worker whose run has turned out to be long is not counted on.
+    fn look_ahead(&self, now: Moment) -> usize {
         let Some(run) = self.run_cost else { return 0 };
         let window = 2 * self.commit_cost + COMPANY_WAIT;
         let each = window.as_nanos() / run.as_nanos().max(1);
-        usize::try_from(each).unwrap_or(BATCH_MAX).saturating_mul(self.slots.len()).min(BATCH_MAX)
+        let is_long = |run: &Running| now.mono >= run.started + self.long_run();
+        let workers = self.slots.iter().filter(|slot| !slot.as_ref().is_some_and(is_long)).count();
+        usize::try_from(each).unwrap_or(BATCH_MAX).saturating_mul(workers).min(BATCH_MAX)
+    }
+
+    /// Longer than what is claimed ahead for, whatever a commit takes.
+    fn long_run(&self) -> Duration {
+        LONG_RUN + 2 * self.commit_cost
+    }
+
+    /// When claims made ahead have waited in vain: every worker has a long run. Other pools may be idle.
+    fn stalls_at(&self) -> Option<Duration> {
+        if self.ready.is_empty() || self.phase != Phase::Working {
+            return None;
+        }
+        let started: Option<Vec<Duration>> = self.slots.iter().map(|slot| Some(slot.as_ref()?.started)).collect();
+        started?.into_iter().max().map(|latest| latest + self.long_run())
     }
 
     fn idle_workers(&self) -> usize {

@@ -128,6 +128,27 @@ fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
     }
 }
 
+/// Another pool may have nothing to do.
+#[test]
+fn claims_made_ahead_are_given_back_when_every_run_turns_out_to_be_long() {
+    let mut pool = pool_with([1, 2, 3, 4, 5].map(|seq| claim(seq, TimeLimit::Unlimited)));
+    let first = pool.take(0, at(0)).unwrap();
+    pool.take(1, at(0)).unwrap();
+    pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(1));
+    pool.take(0, at(1)).unwrap();
+    pool.handle(Event::Checked { more_work: true, due: None }, at(1));
+    assert!(matches!(pool.store_task(at(1)), StoreTask::Commit { want: 22, .. }), "a run takes 1 ms");
+    bring(&mut pool, [6].map(|seq| claim(seq, TimeLimit::Unlimited)), at(2));
+    assert_eq!(pool.store_deadline(at(90)), Some(Duration::from_millis(103)));
+    assert!(matches!(pool.store_task(at(102)), StoreTask::Wait));
+    let task = pool.store_task(at(103));
+    assert!(matches!(task, StoreTask::Commit { want: 0, .. }), "{task:?}");
+    assert_eq!(outcomes(task), [(4, None), (5, None), (6, None)]);
+    let committed = Committed { claims: Vec::new(), more_work: Some(true), due: None, took: Duration::from_millis(1) };
+    pool.handle(Event::Committed(committed), at(104));
+    assert!(matches!(pool.store_task(at(104)), StoreTask::Wait), "what was given back is not claimed again");
+}
+
 #[test]
 fn a_timeout_asks_then_kills() {
     let mut pool = pool_with([claim(1, after(300)), claim(2, TimeLimit::Unlimited)]);
