@@ -71,6 +71,8 @@ struct StreamFile {
     file: File,
     /// It became an output's own file: what it holds is kept.
     left: AtomicBool,
+    /// What it holds is not needed any more once the outcome is committed.
+    cut: AtomicBool,
     growth: Mutex<Growth>,
 }
 
@@ -119,6 +121,15 @@ impl Spool {
     pub(super) fn collect(&self, queue: &Path, seq: Seq, attempt: u32, limit: u64) -> io::Result<(Kept, Kept)> {
         let keep = |stream: &StreamFile| stream.collect(&output_path(queue, seq, attempt, stream.stream), limit);
         Ok((keep(&self.streams[0])?, keep(&self.streams[1])?))
+    }
+
+    /// Gives back to the disk what was kept only until the outcome was committed: the place may not be used again
+    /// for long.
+    pub(super) fn let_go(&self) {
+        for stream in self.streams.iter().filter(|stream| stream.cut.swap(false, Ordering::Relaxed)) {
+            // If it fails, the next run empties it.
+            let _ = stream.file.set_len(0);
+        }
     }
 
     /// A run begins to write.
@@ -175,7 +186,14 @@ fn make_folder(file: &Path) -> io::Result<()> {
 impl StreamFile {
     fn open(stream: Stream, path: PathBuf, options: &fs::OpenOptions) -> io::Result<Self> {
         let file = options.open(&path)?;
-        Ok(Self { stream, path, file, left: AtomicBool::new(false), growth: Mutex::default() })
+        Ok(Self {
+            stream,
+            path,
+            file,
+            left: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            growth: Mutex::default(),
+        })
     }
 
     fn reset(&self) -> io::Result<bool> {
@@ -222,6 +240,7 @@ impl StreamFile {
         file.sync_data()?;
         fs::rename(&new, own)?;
         sync_folder(own)?;
+        self.cut.store(true, Ordering::Relaxed);
         Ok(Kept::File { bytes: file.metadata()?.len(), left_out })
     }
 

@@ -54,6 +54,9 @@ impl Places {
 
     /// The outcome of the claim that had it is committed.
     pub(super) fn give_back(&self, place: Place) {
+        if let Some(spool) = &place.spool {
+            spool.let_go();
+        }
         lock(&self.0).places.push(place);
     }
 }
