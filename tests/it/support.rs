@@ -1,7 +1,7 @@
 //! A bench for the binary: a folder of its own, commands in it, and waiting on events.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -285,17 +285,6 @@ impl Background {
         line
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
-    }
-
-    /// kill -9, and waits until it is gone.
-    pub fn kill(&mut self) {
-        let _ = self.child.kill();
-        self.child.wait().unwrap();
-    }
-
     /// Waits for its end; its exit code, 128 + n for a signal, and what it still wrote to standard output.
     pub fn wait(mut self) -> (i32, String) {
         let mut rest = String::new();
@@ -333,9 +322,4 @@ pub fn is_root() -> bool {
 
 fn system_path() -> Vec<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect()
-}
-
-/// The words of a command line that need no quoting.
-pub fn words(line: &str) -> Vec<OsString> {
-    line.split_whitespace().map(OsString::from).collect()
 }
