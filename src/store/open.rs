@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::{io, process};
@@ -197,7 +197,7 @@ fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Resu
     opened.map_err(|error| open_error(folder, error))
 }
 
-/// What can be told of the file before redb reads it.
+/// What can be told of the file before redb reads it, which may write to it even where it then refuses.
 fn check_shape(folder: &Path) -> Result<(), StoreError> {
     let path = file_of(folder);
     let metadata = fs::metadata(&path).map_err(|error| missing(folder, error))?;
@@ -207,7 +207,41 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     if metadata.size() == 0 {
         return Err(StoreError::NotAQueue("it is empty".to_owned()));
     }
-    Ok(())
+    let file = File::open(&path).map_err(|error| missing(folder, error))?;
+    for _ in 0..LENGTH_LOOKS {
+        let mut header = [0; HEADER_BYTES];
+        let read = file.read_at(&mut header, 0)?;
+        let magic = read.min(MAGIC.len());
+        if header[..magic] != MAGIC[..magic] {
+            return Err(StoreError::NotAQueue("it is not a redb file".to_owned()));
+        }
+        // Writers make the file longer before the header says so, and shorter after.
+        if read == HEADER_BYTES && file.metadata()?.size() >= length_in(&header) {
+            return Ok(());
+        }
+    }
+    Err(StoreError::Damaged("it is cut short".to_owned()))
+}
+
+/// redb's header, as its design document describes it: what the file begins with, and where its layout stands.
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+const HEADER_BYTES: usize = 32;
+const LAYOUT_AT: usize = 12;
+/// How often the length is compared before the file is said to be cut: another process may be writing the header.
+const LENGTH_LOOKS: usize = 3;
+
+/// How long the file is at least, by the layout in its header: a page for the header, then regions of pages, the last
+/// one perhaps not full, each with pages of its own.
+fn length_in(header: &[u8; HEADER_BYTES]) -> u64 {
+    let field = |n: usize| {
+        let at = LAYOUT_AT + 4 * n;
+        let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
+        u64::from(u32::from_le_bytes(bytes))
+    };
+    let [page, region_header, region_max, full_regions, trailing] = [0, 1, 2, 3, 4].map(field);
+    let trailing = if trailing == 0 { 0 } else { region_header + trailing };
+    let pages = full_regions.saturating_mul(region_header + region_max).saturating_add(trailing).saturating_add(1);
+    page.saturating_mul(pages)
 }
 
 fn missing(folder: &Path, error: io::Error) -> StoreError {

@@ -1,6 +1,10 @@
 //! What pools do right now, read from their boards: starting a job is no transaction.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::board::{self, Life, Stage};
 use crate::model::{Millis, PoolId, Seq, WorkerId};
@@ -52,6 +56,15 @@ pub fn activity(queue: &Queue, pool: &PoolId) -> Vec<Activity> {
         .collect();
     runs.sort_by_key(|run| run.worker.slot);
     runs
+}
+
+/// Waits until a process has ended, at most so long. One that cannot be seen from here counts as ended.
+pub fn await_exit(pid: u32, long: Duration) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
+    let long = Timespec::try_from(long).ok();
+    // Interrupted or not, this is only a courtesy.
+    let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], long.as_ref());
 }
 
 /// Whether a pool lives.

@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub enum Ring {
     /// The queue is no longer where it was: it was moved, deleted or replaced, or its folder was.
     Moved,
-    /// Somebody called [`Waker::wake`].
+    /// Its waker was used.
     Woken,
     /// The wall clock was set, or the machine was suspended: deadlines on it may be over.
     ClockSet,
@@ -131,7 +131,7 @@ impl Bell {
     }
 
     /// The pools whose files were closed or deleted since this was asked last: the ones to ask
-    /// [`probe_after_close`](super::board::probe_after_close) about. A hint: a deaf bell knows of none,
+    /// `probe_after_close` about. A hint: a deaf bell knows of none,
     /// and one that was not listened to for too long may have forgotten some.
     pub fn take_closed(&mut self) -> BTreeSet<PoolId> {
         std::mem::take(&mut self.closed)

@@ -357,8 +357,11 @@ fn argv(work: &Work) -> Option<Vec<CString>> {
     match &work.command {
         Command::Argv(words) => words.iter().map(|word| CString::new(word.as_slice()).ok()).collect(),
         Command::Shell(text) => {
+            // A blank means nothing to a shell, except that the text is not taken for options.
+            let is_like_option = text.first().is_some_and(|first| b"-+".contains(first));
+            let blank: &[u8] = if is_like_option { b" " } else { b"" };
             let shell = work.shell.iter().map(|word| CString::new(word.as_bytes()).ok());
-            shell.chain([CString::new(text.as_slice()).ok()]).collect()
+            shell.chain([CString::new([blank, text].concat()).ok()]).collect()
         }
     }
 }

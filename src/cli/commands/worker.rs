@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
@@ -15,6 +16,9 @@ use crate::model::PoolId;
 use crate::queue::{Folder, Queue};
 use crate::store::{Asked, PoolInfo, Serves, Snapshot};
 use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
+
+/// How long `worker stop` waits for the process of a pool that has ended.
+const EXIT_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit, Failure> {
     // A queue that nobody named is made by what fills it: a pool with nothing to do would hide the mistake.
@@ -85,6 +89,8 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     queue.write(|tx| pools.iter().try_for_each(|pool| tx.ask(&pool.id, asked).map(drop)))?;
     let ids: BTreeSet<PoolId> = pools.iter().map(|pool| pool.id.clone()).collect();
     await_gone(&queue, &mut bell, &ids, args)?;
+    // They have nothing left to do but to exit.
+    pools.iter().for_each(|pool| worker::await_exit(pool.pid, EXIT_PATIENCE));
     writeln!(out, "✓ {} stopped", human::count(pools.len() as u64, "pool"))?;
     out.flush()?;
     queue.leave();
