@@ -69,7 +69,8 @@ pub(super) fn patiently<T>(on_wait: &OnWait, block: impl FnOnce() -> T) -> T {
     let over = Mutex::new(false);
     let ended = Condvar::new();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        // Without a thread to tell it nobody is told, and the wait goes on all the same.
+        let _ = thread::Builder::new().spawn_scoped(scope, || {
             let guard = over.lock().unwrap_or_else(PoisonError::into_inner);
             let waited = ended.wait_timeout_while(guard, WORTH_SAYING, |over| !*over);
             if waited.is_ok_and(|(over, _)| !*over) {

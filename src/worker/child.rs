@@ -280,6 +280,12 @@ fn check(error: c_int) -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
+/// Lets this process see its children end: one that was started with SIGCHLD ignored would not.
+pub(crate) fn see_children_end() {
+    // SAFETY: the default disposition installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Whether a file is open through anything but `file`: a process that a job left behind, or a reader. What cannot
 /// be told counts as yes.
 ///

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::dispatcher::{Committed, Event, Finish, Report, StoreTask};
 use super::news::{JobNews, News};
 use super::pool::{PoolError, Shared};
-use crate::model::{Ending, Seq};
+use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
 use crate::store::{Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
 
@@ -55,7 +55,7 @@ impl<'a> Committer<'a> {
         }
     }
 
-    fn finish(self, finish: Finish) -> Result<Finish, PoolError> {
+    fn finish(mut self, finish: Finish) -> Result<Finish, PoolError> {
         if finish == Finish::QueueMoved {
             let folder = self.queue.folder().to_owned();
             self.queue.leave();
@@ -65,12 +65,27 @@ impl<'a> Committer<'a> {
             Finish::Stopped => "stopped",
             Finish::Empty | Finish::QueueMoved => "nothing was left to do",
         };
-        let pool = self.shared.file.id();
-        self.shared.in_transaction(|| self.queue.write(|tx| tx.retire(pool, why)))?;
+        // A row that cannot be retired now is all that is left: the next pool finds it without leases.
+        if self.retire(why).or_else(|_| self.queue.reopen().and_then(|()| self.retire(why))).is_err() {
+            let trouble = "the end of this pool could not be written; the next one will".to_owned();
+            self.shared.observer.news(News::Trouble(trouble));
+        }
         Ok(finish)
     }
 
-    fn commit(&mut self, reports: Vec<Report>, want: usize, claimed: &BTreeSet<Seq>) {
+    /// Nobody has a claim of this pool any more: what it holds all the same came of a commit that was thought to
+    /// have failed.
+    fn retire(&self, why: &str) -> Result<bool, StoreError> {
+        let pool = self.shared.file.id();
+        self.shared.in_transaction(|| {
+            self.queue.write(|tx| {
+                give_back_unknown(tx, pool, &BTreeSet::new())?;
+                tx.retire(pool, why)
+            })
+        })
+    }
+
+    fn commit(&mut self, reports: Vec<Report>, want: usize, claimed: &BTreeSet<(Seq, Lease)>) {
         let before = self.shared.monitor.moment();
         let result = self.transact(&reports, want, claimed);
         match result {
@@ -83,16 +98,20 @@ impl<'a> Committer<'a> {
                 let more_work = if want > 0 { Some(done.claims.len() == want) } else { unseen };
                 let committed = Committed { claims: done.claims, more_work, due: done.due, took };
                 self.shared.handle(Event::Committed(committed));
-                if done.before.control != self.seen.control {
-                    self.follow_control();
-                }
-                self.seen = done.after;
+                let followed = done.before.control == self.seen.control || self.follow_control();
+                let control = if followed { done.after.control } else { self.seen.control };
+                self.seen = Generations { control, ..done.after };
             }
             Err(error) => self.not_committed(reports, &error),
         }
     }
 
-    fn transact(&mut self, reports: &[Report], want: usize, claimed: &BTreeSet<Seq>) -> Result<Done, StoreError> {
+    fn transact(
+        &mut self,
+        reports: &[Report],
+        want: usize,
+        claimed: &BTreeSet<(Seq, Lease)>,
+    ) -> Result<Done, StoreError> {
         let (pool, serves, cache, in_doubt) = (self.shared.file.id(), self.serves, &mut self.cache, self.in_doubt);
         self.shared.in_transaction(|| {
             self.queue.write(|tx| {
@@ -145,27 +164,34 @@ impl<'a> Committer<'a> {
         };
         let seen = std::mem::replace(&mut self.seen, now);
         self.shared.handle(Event::Checked { more_work: now.work != seen.work, due });
-        if now.control != seen.control {
-            self.follow_control();
+        if now.control != seen.control && !self.follow_control() {
+            self.seen.control = seen.control;
         }
         if left == Some(0) {
             self.shared.handle(Event::Empty);
         }
     }
 
-    fn follow_control(&self) {
+    /// Does what a person asked; says whether it could be read.
+    fn follow_control(&self) -> bool {
         let pool = self.shared.file.id();
-        if let Ok(Some(control)) = self.queue.read(|snapshot| snapshot.control(pool)) {
+        let control = self.queue.read(|snapshot| snapshot.control(pool));
+        if let Ok(Some(control)) = &control {
             self.shared.handle(Event::Asked(control.asked));
-            self.shared.handle(Event::Cancel(control.cancels));
+            self.shared.handle(Event::Cancel(control.cancels.clone()));
         }
+        control.is_ok()
     }
 }
 
 /// Claims of a commit that was thought to have failed.
-fn give_back_unknown(tx: &mut Tx<'_>, pool: &crate::model::PoolId, claimed: &BTreeSet<Seq>) -> Result<(), StoreError> {
+fn give_back_unknown(
+    tx: &mut Tx<'_>,
+    pool: &crate::model::PoolId,
+    claimed: &BTreeSet<(Seq, Lease)>,
+) -> Result<(), StoreError> {
     for held in tx.leases(pool)? {
-        if !claimed.contains(&held.token.seq()) {
+        if !claimed.contains(&(held.token.seq(), held.token.lease())) {
             tx.finish(&held.token, &Ending::NotStarted)?;
         }
     }

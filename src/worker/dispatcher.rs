@@ -12,7 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::model::{Ending, JobId, Kept, Millis, Outcome, SIGNAL_DOUBT, Seq, TimeLimit};
+use crate::model::{Ending, JobId, Kept, Lease, Millis, Outcome, SIGNAL_DOUBT, Seq, TimeLimit};
 use crate::store::{Asked, Claim, Token};
 
 use super::places::Place;
@@ -167,6 +167,7 @@ enum Phase {
 #[derive(Debug)]
 struct Running {
     seq: Seq,
+    lease: Lease,
     id: JobId,
     started: Duration,
     timeout_at: Option<Duration>,
@@ -280,6 +281,7 @@ impl Dispatcher {
         let claim = self.ready.pop_front()?;
         self.slots[slot] = Some(Running {
             seq: claim.token.seq(),
+            lease: claim.token.lease(),
             id: claim.id.clone(),
             started: now.mono,
             timeout_at: match claim.work.timeout {
@@ -315,10 +317,10 @@ impl Dispatcher {
     }
 
     /// Every job whose claim is in the dispatcher's hands.
-    pub(super) fn claimed(&self) -> BTreeSet<Seq> {
-        let running = self.slots.iter().flatten().map(|running| running.seq);
-        let ready = self.ready.iter().map(|claim| claim.token.seq());
-        let done = self.done.iter().map(|done| done.report.token.seq());
+    pub(super) fn claimed(&self) -> BTreeSet<(Seq, Lease)> {
+        let running = self.slots.iter().flatten().map(|running| (running.seq, running.lease));
+        let ready = self.ready.iter().map(|claim| (claim.token.seq(), claim.token.lease()));
+        let done = self.done.iter().map(|done| (done.report.token.seq(), done.report.token.lease()));
         running.chain(ready).chain(done).collect()
     }
 
@@ -352,7 +354,9 @@ impl Dispatcher {
         }
         // What is due is there to be claimed as soon as it is made ready.
         self.more_work |= self.due.is_some_and(|due| due <= now.wall);
-        if self.should_commit(now) {
+        // Commits without pause must not keep the bell waiting.
+        let is_overdue = self.rang.is_some_and(|rang| rang + RING_PATIENCE <= now.mono);
+        if self.should_commit(now) && !is_overdue {
             let reports = self.batch(now);
             self.committing = true;
             return StoreTask::Commit { reports, want: self.wanted(now) };

@@ -46,34 +46,35 @@ impl Lives {
 
     /// SIGTERM to the trees of these workers, and SIGCONT, so that what is stopped can act on it.
     pub(super) fn terminate(&self, slots: &[usize]) {
-        let marks: Vec<Mark> = slots.iter().filter_map(|slot| self.signal_group(*slot, Signal::TERM)).collect();
-        signal_beyond_groups(&marks, &[Signal::TERM, Signal::CONT]);
+        let targets: Vec<Target> = slots.iter().filter_map(|slot| self.signal_group(*slot, Signal::TERM)).collect();
+        signal_beyond_groups(&targets, &[Signal::TERM, Signal::CONT]);
     }
 
     /// SIGKILL to the trees of these workers.
     pub(super) fn kill(&self, slots: &[usize]) {
-        let marks: Vec<Mark> = slots.iter().filter_map(|slot| self.signal_group(*slot, Signal::KILL)).collect();
-        signal_beyond_groups(&marks, &[Signal::KILL]);
+        let targets: Vec<Target> = slots.iter().filter_map(|slot| self.signal_group(*slot, Signal::KILL)).collect();
+        signal_beyond_groups(&targets, &[Signal::KILL]);
     }
 
-    /// Signals the group of what a worker runs, at once; its mark is for finding the rest of its tree.
-    fn signal_group(&self, slot: usize, signal: Signal) -> Option<Mark> {
+    /// Signals the group of what a worker runs, at once, and tells what else there is to signal.
+    fn signal_group(&self, slot: usize, signal: Signal) -> Option<Target> {
         let live = self.lock(slot);
         let live = live.as_ref()?;
         if let Some(pid) = live.pid {
             send_to_group(pid, signal);
         }
-        Some(live.mark.clone())
+        Some(Target { mark: live.mark.clone(), signalled_group: live.pid })
     }
 
     /// Stops what the workers run, does something, and continues it. Nothing is spawned meanwhile.
     pub(super) fn while_frozen(&self, pause: impl FnOnce()) {
         let lives: Vec<_> = (0..self.runs.len()).map(|slot| self.lock(slot)).collect();
-        let marks: Vec<Mark> = lives.iter().filter_map(|live| Some(live.as_ref()?.mark.clone())).collect();
+        let target = |live: &Live| Target { mark: live.mark.clone(), signalled_group: live.pid };
+        let targets: Vec<Target> = lives.iter().filter_map(|live| Some(target(live.as_ref()?))).collect();
         let signal_all = |signal| {
-            let pids = lives.iter().filter_map(|live| live.as_ref()?.pid);
+            let pids = targets.iter().filter_map(|target| target.signalled_group);
             pids.for_each(|pid| send_to_group(pid, signal));
-            signal_beyond_groups(&marks, &[signal]);
+            signal_beyond_groups(&targets, &[signal]);
         };
         signal_all(Signal::STOP);
         pause();
@@ -105,17 +106,25 @@ fn send_to_group(pid: Pid, signal: Signal) {
     }
 }
 
-/// Signals whatever belongs to the runs but has left their first groups. The groups were signalled already, and a
-/// second SIGTERM makes some programs give up their tidying.
-fn signal_beyond_groups(marks: &[Mark], signals: &[Signal]) {
-    if marks.is_empty() {
+/// A run that is being signalled.
+struct Target {
+    mark: Mark,
+    /// The group that has its signal already; none once the run's first process is gone.
+    signalled_group: Option<Pid>,
+}
+
+/// Signals whatever belongs to the runs and is not in a group that was signalled already: a second SIGTERM makes some
+/// programs give up their tidying.
+fn signal_beyond_groups(targets: &[Target], signals: &[Signal]) {
+    if targets.is_empty() {
         return;
     }
+    let marks: Vec<Mark> = targets.iter().map(|target| target.mark.clone()).collect();
     // What cannot be searched now is ended by the worker when the first process is gone.
-    let Ok(mut found) = tree::find(marks, Reach::Tree) else { return };
+    let Ok(mut found) = tree::find(&marks, Reach::Tree) else { return };
     found.retain(|process| {
-        let leader = marks[process.mark].leader.as_ref().map(|leader| leader.pid);
-        getpgid(Some(process.pid)).ok() != leader
+        let group = targets[process.mark].signalled_group;
+        group.is_none() || getpgid(Some(process.pid)).ok() != group
     });
     for signal in signals {
         tree::signal(&found, *signal);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::dispatcher::{Action, Dispatcher, Event, Moment, StoreTask, Why};
-use crate::model::Seq;
+use crate::model::{Lease, Seq};
 use crate::queue::Clock;
 use crate::store::Claim;
 
@@ -19,6 +19,7 @@ pub(super) struct Monitor {
     store: Condvar,
     timer: Condvar,
     heard: Condvar,
+    ending: Condvar,
 }
 
 struct State {
@@ -80,6 +81,7 @@ impl Monitor {
             store: Condvar::new(),
             timer: Condvar::new(),
             heard: Condvar::new(),
+            ending: Condvar::new(),
         }
     }
 
@@ -107,6 +109,7 @@ impl Monitor {
         }
         if state.dispatcher.is_over() {
             self.work.notify_all();
+            self.ending.notify_all();
         } else {
             for _ in 0..state.idle_workers.min(state.dispatcher.ready()) {
                 self.work.notify_one();
@@ -133,7 +136,7 @@ impl Monitor {
     }
 
     /// What the store thread does next, and the jobs that are claimed besides what it is given.
-    pub(super) fn next_store_task(&self) -> (StoreTask, BTreeSet<Seq>) {
+    pub(super) fn next_store_task(&self) -> (StoreTask, BTreeSet<(Seq, Lease)>) {
         let mut state = lock(&self.state);
         loop {
             let now = self.moment();
@@ -179,7 +182,7 @@ impl Monitor {
     /// Waits so long, or until the pool stops; says whether it does.
     pub(super) fn wait_for_end(&self, long: Duration) -> bool {
         let state = lock(&self.state);
-        let waited = self.work.wait_timeout_while(state, long, |state| !state.dispatcher.is_over());
+        let waited = self.ending.wait_timeout_while(state, long, |state| !state.dispatcher.is_over());
         waited.is_ok_and(|(state, _)| state.dispatcher.is_over())
     }
 
@@ -199,5 +202,6 @@ impl Monitor {
         self.timer.notify_all();
         self.heard.notify_all();
         self.work.notify_all();
+        self.ending.notify_all();
     }
 }

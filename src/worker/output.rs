@@ -15,10 +15,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
@@ -58,7 +57,8 @@ fn suffix(stream: Stream) -> &'static str {
     }
 }
 
-/// The two files of a place.
+/// The two files of a place, by name: they are only open while somebody works on them, so that a pool of thousands
+/// of workers does not run out of descriptors.
 #[derive(Debug)]
 pub(super) struct Spool {
     streams: [StreamFile; 2],
@@ -68,11 +68,6 @@ pub(super) struct Spool {
 struct StreamFile {
     stream: Stream,
     path: PathBuf,
-    file: File,
-    /// It became an output's own file: what it holds is kept.
-    left: AtomicBool,
-    /// What it holds is not needed any more once the outcome is committed.
-    cut: AtomicBool,
     growth: Mutex<Growth>,
 }
 
@@ -91,45 +86,17 @@ pub(super) struct Ends {
 }
 
 impl Spool {
-    /// Makes the files of a place.
-    pub(super) fn create(queue: &Path, pool: &PoolId, spool: u32) -> io::Result<Self> {
-        let make = |stream| {
-            let path = spool_path(queue, pool, spool, stream);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            StreamFile::open(stream, path, File::options().read(true).write(true).create_new(true).mode(0o600))
-        };
-        Ok(Self { streams: [make(Stream::Stdout)?, make(Stream::Stderr)?] })
+    /// The files of a place.
+    pub(super) fn of(queue: &Path, pool: &PoolId, spool: u32) -> Self {
+        let name =
+            |stream| StreamFile { stream, path: spool_path(queue, pool, spool, stream), growth: Mutex::default() };
+        Self { streams: [name(Stream::Stdout), name(Stream::Stderr)] }
     }
 
-    /// Empties the files for the next run. `false` if something of an earlier run could still write to them, or
-    /// they were moved away: then the place needs new ones.
-    pub(super) fn reset(&self) -> bool {
-        self.streams.iter().all(|stream| stream.reset().unwrap_or(false))
-    }
-
-    /// Opens the files for a run to write to.
+    /// Opens the files for a run to write to: empty, and open nowhere else. Where something of an earlier run has
+    /// one open still, or somebody reads it, the run gets a new one.
     pub(super) fn open_ends(&self) -> io::Result<Ends> {
-        // Append, so that whatever the run's processes do, none overwrites another.
-        let open = |stream: &StreamFile| File::options().append(true).open(&stream.path);
-        Ok(Ends { stdout: open(&self.streams[0])?, stderr: open(&self.streams[1])? })
-    }
-
-    /// What is kept of standard output and standard error, now that the run has ended.
-    pub(super) fn collect(&self, queue: &Path, seq: Seq, attempt: u32, limit: u64) -> io::Result<(Kept, Kept)> {
-        let keep = |stream: &StreamFile| stream.collect(&output_path(queue, seq, attempt, stream.stream), limit);
-        Ok((keep(&self.streams[0])?, keep(&self.streams[1])?))
-    }
-
-    /// Gives back to the disk what was kept only until the outcome was committed: the place may not be used again
-    /// for long.
-    pub(super) fn let_go(&self) {
-        for stream in self.streams.iter().filter(|stream| stream.cut.swap(false, Ordering::Relaxed)) {
-            // If it fails, the next run empties it.
-            let _ = stream.file.set_len(0);
-        }
+        Ok(Ends { stdout: self.streams[0].open_end()?, stderr: self.streams[1].open_end()? })
     }
 
     /// A run begins to write.
@@ -137,6 +104,12 @@ impl Spool {
         for mut growth in self.streams.iter().filter_map(|stream| stream.growth.lock().ok()) {
             *growth = Growth { at: now, ..Growth::default() };
         }
+    }
+
+    /// What is kept of standard output and standard error, now that the run has ended.
+    pub(super) fn collect(&self, queue: &Path, seq: Seq, attempt: u32, limit: u64) -> io::Result<(Kept, Kept)> {
+        let keep = |stream: &StreamFile| stream.collect(&output_path(queue, seq, attempt, stream.stream), limit);
+        Ok((keep(&self.streams[0])?, keep(&self.streams[1])?))
     }
 
     /// Gives the middle of what has grown beyond `limit` back to the disk. Returns when to look again: the
@@ -156,20 +129,12 @@ pub(super) fn collect_left(
     attempt: u32,
     limit: u64,
 ) -> io::Result<(Kept, Kept)> {
-    let keep = |stream| {
-        let own = output_path(queue, seq, attempt, stream);
-        let path = spool_path(queue, pool, spool, stream);
-        let kept = match StreamFile::open(stream, path, File::options().read(true).write(true)) {
-            Ok(file) => file.collect(&own, limit)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::Empty,
-            Err(error) => return Err(error),
-        };
-        Ok(match fs::metadata(&own) {
-            Ok(metadata) if kept == Kept::Empty => Kept::File { bytes: metadata.len(), left_out: 0 },
-            _ => kept,
-        })
+    let (stdout, stderr) = Spool::of(queue, pool, spool).collect(queue, seq, attempt, limit)?;
+    let or_own_file = |kept, stream| match fs::metadata(output_path(queue, seq, attempt, stream)) {
+        Ok(metadata) if kept == Kept::Empty => Kept::File { bytes: metadata.len(), left_out: 0 },
+        _ => kept,
     };
-    Ok((keep(Stream::Stdout)?, keep(Stream::Stderr)?))
+    Ok((or_own_file(stdout, Stream::Stdout), or_own_file(stderr, Stream::Stderr)))
 }
 
 /// Makes the folder of a pool's spool files.
@@ -184,81 +149,71 @@ fn make_folder(file: &Path) -> io::Result<()> {
 }
 
 impl StreamFile {
-    fn open(stream: Stream, path: PathBuf, options: &fs::OpenOptions) -> io::Result<Self> {
-        let file = options.open(&path)?;
-        Ok(Self {
-            stream,
-            path,
-            file,
-            left: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
-            growth: Mutex::default(),
-        })
-    }
-
-    fn reset(&self) -> io::Result<bool> {
-        let metadata = self.file.metadata()?;
-        // Deleted by somebody: what is written now would be lost.
-        let is_there = metadata.nlink() == 1 && !self.left.load(Ordering::Relaxed);
-        if !is_there || is_open_elsewhere(&self.file) {
-            return Ok(false);
+    fn open_end(&self) -> io::Result<File> {
+        // Append, so that whatever the run's processes do, none overwrites another.
+        let mut options = File::options();
+        options.append(true).mode(0o600);
+        match options.open(&self.path) {
+            Ok(end) if !is_open_elsewhere(&end) => {
+                if end.metadata()?.len() > 0 {
+                    end.set_len(0)?;
+                }
+                return Ok(end);
+            }
+            // It keeps what it has, without a name.
+            Ok(_) => fs::remove_file(&self.path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        if metadata.len() > 0 {
-            self.file.set_len(0)?;
-        }
-        Ok(true)
+        options.create_new(true).open(&self.path)
     }
 
     fn collect(&self, own: &Path, limit: u64) -> io::Result<Kept> {
-        let bytes = self.file.metadata()?.len();
+        let bytes = match fs::metadata(&self.path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        if bytes == 0 {
+            return Ok(Kept::Empty);
+        }
+        let file = File::open(&self.path)?;
         if let Some(small) = usize::try_from(bytes).ok().filter(|bytes| *bytes <= INLINE_OUTPUT_BYTES_MAX) {
             let mut inline = vec![0; small];
-            self.file.read_exact_at(&mut inline, 0)?;
-            return Ok(if inline.is_empty() { Kept::Empty } else { Kept::Inline(inline) });
+            file.read_exact_at(&mut inline, 0)?;
+            return Ok(Kept::Inline(inline));
         }
         make_folder(own)?;
         if bytes > limit {
-            return self.cut(own, bytes, limit);
+            return self.cut(&file, own, bytes, limit);
         }
-        self.file.sync_data()?;
-        // The place makes a new file for its next run.
-        self.left.store(true, Ordering::Relaxed);
+        file.sync_data()?;
         fs::rename(&self.path, own)?;
         sync_folder(own)?;
         Ok(Kept::File { bytes, left_out: 0 })
     }
 
-    /// Keeps head and tail in a file of its own.
-    fn cut(&self, own: &Path, bytes: u64, limit: u64) -> io::Result<Kept> {
+    /// Keeps head and tail in a file of its own, and gives the room of the rest back.
+    fn cut(&self, from: &File, own: &Path, bytes: u64, limit: u64) -> io::Result<Kept> {
         let (head, tail) = (limit / 2, limit - limit / 2);
         let left_out = bytes - head - tail;
-        let new = own.with_extension("cut");
+        let mut name = own.as_os_str().to_owned();
+        name.push(".cut");
+        let new = PathBuf::from(name);
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        self.copy(&mut file, 0, head)?;
-        file.write_all(format!("\n[queuectl left out {left_out} bytes here: see output-limit]\n").as_bytes())?;
-        self.copy(&mut file, bytes - tail, tail)?;
+        copy(from, &mut file, 0, head)?;
+        file.write_all(left_out_note(left_out).as_bytes())?;
+        copy(from, &mut file, bytes - tail, tail)?;
         file.sync_data()?;
         fs::rename(&new, own)?;
         sync_folder(own)?;
-        self.cut.store(true, Ordering::Relaxed);
+        fs::remove_file(&self.path)?;
         Ok(Kept::File { bytes: file.metadata()?.len(), left_out })
-    }
-
-    fn copy(&self, to: &mut File, mut from: u64, bytes: u64) -> io::Result<()> {
-        let end = from + bytes;
-        let mut buffer = vec![0; usize::try_from(COPY_BYTES.min(bytes)).unwrap_or_default()];
-        while from < end {
-            let chunk = usize::try_from((end - from).min(COPY_BYTES)).unwrap_or_default();
-            self.file.read_exact_at(&mut buffer[..chunk], from)?;
-            to.write_all(&buffer[..chunk])?;
-            from += chunk as u64;
-        }
-        Ok(())
     }
 
     fn look(&self, limit: u64, now: Duration) -> Duration {
         let Ok(mut growth) = self.growth.lock() else { return LOOK_AGAIN_MAX };
-        let Ok(bytes) = self.file.metadata().map(|metadata| metadata.len()) else { return LOOK_AGAIN_MAX };
+        let Ok(bytes) = fs::metadata(&self.path).map(|metadata| metadata.len()) else { return LOOK_AGAIN_MAX };
         let (grown, took) = (bytes.saturating_sub(growth.bytes), now.saturating_sub(growth.at));
         (growth.bytes, growth.at) = (bytes, now);
         self.give_back(&mut growth, limit);
@@ -275,9 +230,44 @@ impl StreamFile {
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // A file system that has no holes keeps the middle until the run ends.
-        if rustix::fs::fallocate(&self.file, flags, from, to - from).is_ok() {
+        let file = File::options().write(true).open(&self.path);
+        if file.is_ok_and(|file| rustix::fs::fallocate(&file, flags, from, to - from).is_ok()) {
             growth.given_back_to = to;
         }
+    }
+}
+
+fn copy(from: &File, to: &mut File, mut at: u64, bytes: u64) -> io::Result<()> {
+    let end = at + bytes;
+    let mut buffer = vec![0; usize::try_from(COPY_BYTES.min(bytes)).unwrap_or_default()];
+    while at < end {
+        let chunk = usize::try_from((end - at).min(COPY_BYTES)).unwrap_or_default();
+        from.read_exact_at(&mut buffer[..chunk], at)?;
+        to.write_all(&buffer[..chunk])?;
+        at += chunk as u64;
+    }
+    Ok(())
+}
+
+/// What stands in the place of what was left out.
+fn left_out_note(left_out: u64) -> String {
+    format!("\n[queuectl left out {left_out} bytes here: see output-limit]\n")
+}
+
+/// Where in the kept file of an output to go on for somebody who has read its first `read` bytes as it was written.
+/// `kept` is the size of that file. What was left out meanwhile begins with the note about it.
+pub fn resume_at(read: u64, kept: u64, left_out: u64) -> u64 {
+    if left_out == 0 {
+        return read.min(kept);
+    }
+    let note = left_out_note(left_out).len() as u64;
+    let both = kept.saturating_sub(note);
+    let (head, tail) = (both / 2, both - both / 2);
+    let tail_began = head + left_out;
+    match read {
+        read if read <= head => read,
+        read if read >= tail_began => (head + note + (read - tail_began)).min(head + note + tail),
+        _ => head,
     }
 }
 
@@ -287,6 +277,8 @@ fn sync_folder(file: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -297,7 +289,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool: PoolId = "a1".parse().unwrap();
         make_spool_folder(dir.path(), &pool).unwrap();
-        let spool = Spool::create(dir.path(), &pool, 3).unwrap();
+        let spool = Spool::of(dir.path(), &pool, 3);
         (dir, pool, spool)
     }
 
@@ -316,7 +308,7 @@ mod tests {
         spool.open_ends().unwrap().stderr.write_all(b"oh").unwrap();
         assert_eq!(collect(&dir, &spool), (Kept::Empty, Kept::Inline(b"oh".to_vec())));
         assert!(!dir.path().join("output/1").exists());
-        assert!(spool.reset());
+        drop(spool.open_ends().unwrap());
         assert_eq!(collect(&dir, &spool), (Kept::Empty, Kept::Empty), "the next run gets them empty");
     }
 
@@ -325,8 +317,8 @@ mod tests {
         let (dir, _, spool) = bench();
         spool.open_ends().unwrap().stdout.write_all(&[b'x'; 5_000]).unwrap();
         assert_eq!(collect(&dir, &spool).0, Kept::File { bytes: 5_000, left_out: 0 });
-        assert_eq!(own_file(&dir), [b'x'; 5_000]);
-        assert!(!spool.reset(), "its file has left: the place needs a new one");
+        spool.open_ends().unwrap().stdout.write_all(b"next").unwrap();
+        assert_eq!(own_file(&dir), [b'x'; 5_000], "the next run has another");
     }
 
     #[test]
@@ -335,10 +327,11 @@ mod tests {
         let written: Vec<u8> = (0..10 * LIMIT).map(|n| b'a' + u8::try_from(n * 26 / (10 * LIMIT)).unwrap()).collect();
         spool.open_ends().unwrap().stdout.write_all(&written).unwrap();
         spool.begin(Duration::ZERO);
-        let before = spool.streams[0].file.metadata().unwrap().blocks();
+        let blocks = || fs::metadata(&spool.streams[0].path).unwrap().blocks();
+        let before = blocks();
         let again = spool.look(LIMIT, Duration::from_millis(100));
         assert_eq!(again, LOOK_AGAIN_MIN, "it grew by ten limits in 100 ms");
-        let after = spool.streams[0].file.metadata().unwrap().blocks();
+        let after = blocks();
         assert!(after * 4 < before, "the middle was given back: {before} → {after} blocks");
         let Kept::File { bytes, left_out } = collect(&dir, &spool).0 else { panic!("is large") };
         let kept = own_file(&dir);
@@ -347,21 +340,34 @@ mod tests {
         assert_eq!(kept[..half], written[..half]);
         assert_eq!(kept[kept.len() - half..], written[written.len() - half..]);
         assert!(String::from_utf8_lossy(&kept).contains("left out 589824 bytes"));
+        assert!(!spool.streams[0].path.exists(), "its room is given back");
+    }
+
+    #[test]
+    fn whoever_read_a_part_goes_on_where_it_stands_in_what_is_kept() {
+        let note = left_out_note(900).len() as u64;
+        let at = |read| resume_at(read, 100 + note, 900);
+        assert_eq!([at(0), at(49), at(50)], [0, 49, 50]);
+        assert_eq!([at(51), at(949)], [50, 50], "the note, and what is kept after it");
+        assert_eq!([at(950), at(999), at(1_000), at(9_999)], [50 + note, 99 + note, 100 + note, 100 + note]);
+        assert_eq!([resume_at(7, 10, 0), resume_at(70, 10, 0)], [7, 10]);
     }
 
     #[test]
     fn files_that_something_still_writes_to_are_not_used_again() {
-        let (_dir, _, spool) = bench();
-        let left_behind = spool.open_ends().unwrap();
-        assert!(!spool.reset());
+        let (dir, _, spool) = bench();
+        let mut left_behind = spool.open_ends().unwrap();
+        drop(spool.open_ends().unwrap());
+        left_behind.stdout.write_all(b"from long ago").unwrap();
+        assert_eq!(collect(&dir, &spool), (Kept::Empty, Kept::Empty));
         drop(left_behind);
-        assert!(spool.reset());
+
+        let inode = || fs::metadata(&spool.streams[1].path).unwrap().ino();
+        let before = inode();
         let reader = File::open(&spool.streams[1].path).unwrap();
-        assert!(!spool.reset(), "nor those that somebody reads");
+        drop(spool.open_ends().unwrap());
+        assert_ne!(inode(), before, "somebody reads it");
         drop(reader);
-        assert!(spool.reset());
-        fs::remove_file(&spool.streams[0].path).unwrap();
-        assert!(!spool.reset(), "nor those that somebody deleted");
     }
 
     #[test]

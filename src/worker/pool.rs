@@ -153,24 +153,28 @@ impl Pool {
             shared.observer.news(News::Deaf(why.to_owned()));
         }
         let recoverer = Recoverer::new(&shared, &queue);
-        let bell_waker = bell.waker();
+        let go_home = GoHome { shared: &shared, signals: &signals, bell: bell.waker(), recoverer: &recoverer };
+        let (shared_ref, serves) = (&*shared, &options.serves);
         let finish = thread::scope(|scope| {
-            let shared = &*shared;
-            for slot in 0..options.workers {
-                scope.spawn(move || work(shared, slot));
+            // Last to end, and everybody's way home: so it is the first to start.
+            let store = thread::Builder::new().name("store".to_owned()).spawn_scoped(scope, move || {
+                let _go_home = go_home;
+                Committer::new(shared_ref, queue, serves).run()
+            })?;
+            let started = spawn(scope, "signals", || listen_to_signals(shared_ref, &signals))
+                .and_then(|()| spawn(scope, "bell", || listen_to_bell(shared_ref, &mut bell, &recoverer)))
+                .and_then(|()| spawn(scope, "recoverer", || recoverer.run()))
+                .and_then(|()| {
+                    (0..options.workers).try_for_each(|slot| spawn(scope, "worker", move || work(shared_ref, slot)))
+                });
+            if started.is_err() {
+                shared_ref.handle(Event::Stop);
             }
-            scope.spawn(|| listen_to_signals(shared, &signals));
-            scope.spawn(|| listen_to_bell(shared, &mut bell, &recoverer));
-            scope.spawn(|| recoverer.run());
-            let store = scope.spawn(|| {
-                let finish = Committer::new(shared, queue, &options.serves).run();
-                shared.go_home(&signals, &bell_waker, &recoverer);
-                finish
-            });
-            keep_time(shared);
-            store.join()
+            keep_time(shared_ref);
+            let finish = store.join().map_err(|_| io::Error::other("it panicked"));
+            started.and(finish)
         });
-        let finish = finish.map_err(|_| system("the store thread panicked")(io::Error::other("see above")))??;
+        let finish = finish.map_err(system("a thread of the pool failed"))??;
         let _ = fs::remove_dir_all(spool_folder(&shared.queue, shared.file.id()));
         if let Some(shared) = Arc::into_inner(shared) {
             let _ = shared.file.remove();
@@ -180,6 +184,32 @@ impl Pool {
             Finish::Empty => Ok(PoolEnd::Empty),
             Finish::QueueMoved => Err(PoolError::QueueMoved(PathBuf::new())),
         }
+    }
+}
+
+/// Starts a thread, if the machine has room for one.
+fn spawn<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() + Send + 'scope,
+) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, body).map(drop)
+}
+
+/// Ends all other threads when the store's ends, however that comes.
+struct GoHome<'a> {
+    shared: &'a Shared,
+    signals: &'a Signals,
+    bell: Waker,
+    recoverer: &'a Recoverer<'a>,
+}
+
+impl Drop for GoHome<'_> {
+    fn drop(&mut self) {
+        self.shared.monitor.go_home();
+        self.signals.go_home();
+        self.bell.wake();
+        self.recoverer.go_home();
     }
 }
 
@@ -317,14 +347,6 @@ impl Shared {
         self.lives.while_frozen(stand_still);
         drop(transactions);
         self.handle(Event::Thawed { stood: self.clock.elapsed().saturating_sub(since) });
-    }
-
-    /// Ends all threads but the store's, which calls this last.
-    fn go_home(&self, signals: &Signals, bell: &Waker, recoverer: &Recoverer<'_>) {
-        self.monitor.go_home();
-        signals.go_home();
-        bell.wake();
-        recoverer.go_home();
     }
 
     /// Says, once, that the machine has no room for something, and that the pool waits for it.

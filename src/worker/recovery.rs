@@ -60,15 +60,20 @@ pub fn recover(
     observer: &dyn Observer,
 ) -> Result<bool, StoreError> {
     let run = queue.folder().join("run");
-    let mut all = true;
+    let mut outcome = Ok(true);
     for pool in queue.read(crate::store::Snapshot::pools)? {
         if pool.ended.is_some() || own == Some(&pool.id) || !is_dead(&run, &pool.id, closed.contains(&pool.id)) {
             continue;
         }
-        all &= Autopsy::of(queue, &pool)?.recover(observer)?;
+        // One that cannot be recovered keeps no other from it.
+        let recovered = Autopsy::of(queue, &pool).and_then(|autopsy| autopsy.recover(observer));
+        outcome = match (outcome, recovered) {
+            (Ok(all), Ok(this)) => Ok(all && this),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
     }
     sweep(queue, &run)?;
-    Ok(all)
+    outcome
 }
 
 /// Removes what pools that died while they were made, or while they were removed, left in `run/` and `output/`.
@@ -108,8 +113,6 @@ struct Autopsy<'a> {
     visible: bool,
     leases: Vec<Held>,
     slots: HashMap<(Seq, u64), Slot>,
-    /// Slots whose lease is no longer held: their outcome was committed.
-    settled: Vec<Slot>,
     token_prefix: String,
 }
 
@@ -122,12 +125,9 @@ impl<'a> Autopsy<'a> {
         let leases = queue.read(|snapshot| snapshot.leases(&pool.id))?;
         let held: BTreeSet<(Seq, u64)> = leases.iter().map(|held| (held.token.seq(), held.token.lease().0)).collect();
         let mut slots = HashMap::new();
-        let mut settled = Vec::new();
         for slot in board.map(|board| board.slots).unwrap_or_default() {
             if held.contains(&(slot.seq, slot.lease.0)) {
                 slots.insert((slot.seq, slot.lease.0), slot);
-            } else {
-                settled.push(slot);
             }
         }
         let file = fs::metadata(queue.file())?;
@@ -138,13 +138,13 @@ impl<'a> Autopsy<'a> {
             visible: pool.pid_namespace == here.pid_namespace,
             leases,
             slots,
-            settled,
             token_prefix: token_prefix(file.dev(), file.ino(), pool.nonce),
         })
     }
 
     fn recover(mut self, observer: &dyn Observer) -> Result<bool, StoreError> {
         if self.same_boot && !self.visible && !self.leases.is_empty() {
+            // Nothing of it can be seen to be gone.
             let jobs = self.leases.len();
             observer.news(News::Stuck(format!(
                 "pool {} died in another pid namespace: its {jobs} jobs wait, since their processes cannot be seen from here",
@@ -152,7 +152,8 @@ impl<'a> Autopsy<'a> {
             )));
             return Ok(false);
         }
-        let (ended, stuck) = if self.same_boot { self.end_survivors(observer)? } else { (0, BTreeSet::new()) };
+        let ends = self.same_boot && self.visible;
+        let (ended, stuck) = if ends { self.end_survivors(observer)? } else { (0, BTreeSet::new()) };
         self.leases.retain(|held| !stuck.contains(&held.token.seq()));
         let jobs = self.leases.len();
         if !self.report(stuck.is_empty())? {
@@ -177,9 +178,6 @@ impl<'a> Autopsy<'a> {
         let marks: Vec<Mark> =
             self.leases.iter().zip(&slots).map(|(held, slot)| self.mark(held.token.lease().0, *slot)).collect();
         let ending = tree::end(&marks, Reach::Tree, grace)?;
-        // A run that had ended may have left something in its group, as its pool was about to see.
-        let over: Vec<Mark> = self.settled.iter().map(|slot| self.mark(slot.lease.0, Some(slot))).collect();
-        let _ = tree::end(&over, Reach::Group, grace)?;
         let mut stuck = BTreeSet::new();
         for remaining in &ending.remaining {
             let held = &self.leases[remaining.mark];
@@ -228,9 +226,17 @@ impl<'a> Autopsy<'a> {
         let Some(slot) = self.slot(held) else { return Ok(Ending::NotStarted) };
         let limit = self.queue.read(crate::store::Snapshot::settings)?.output_limit;
         let folder = self.queue.folder();
-        let (stdout, stderr) = collect_left(folder, &self.pool.id, slot.spool, slot.seq, slot.attempt, limit)?;
-        let now = self.queue.clock().now();
-        Ok(Ending::Ran(Run { stdout, stderr, ..self.outcome(slot, now) }))
+        let collected = collect_left(folder, &self.pool.id, slot.spool, slot.seq, slot.attempt, limit);
+        let mut run = self.outcome(slot, self.queue.clock().now());
+        match collected {
+            Ok((stdout, stderr)) => (run.stdout, run.stderr) = (stdout, stderr),
+            // Losing an output is better than never running the pool's jobs again.
+            Err(error) => {
+                let before = run.error.map(|before| format!("{before}; ")).unwrap_or_default();
+                run.error = Some(format!("{before}its output could not be kept: {error}"));
+            }
+        }
+        Ok(Ending::Ran(run))
     }
 
     fn outcome(&self, slot: &Slot, now: Millis) -> Run {

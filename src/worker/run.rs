@@ -18,7 +18,7 @@ use super::board::{Slot, Stage};
 use super::child::{self, Exit, Launch, Reaped};
 use super::dispatcher::{Report, Why};
 use super::lives::Live;
-use super::output::Spool;
+use super::output::{Ends, Spool};
 use super::places::Place;
 use super::pool::Shared;
 use super::program::{self, NotRunnable};
@@ -44,30 +44,16 @@ enum Started {
     },
 }
 
-/// Runs a claimed job to its end. Returns `None` for a claim that was never started.
+/// Runs a claimed job to its end, and says how that came.
 pub(super) fn run(shared: &Shared, slot: usize, claim: Claim) -> Report {
-    let mut place = shared.places.take();
-    let ending = match prepare(shared, &mut place) {
-        Some(spool) => Attempt { shared, slot, place: &place, spool: &spool, claim: &claim }.execute(),
+    let place = shared.places.take();
+    let spool = Arc::new(Spool::of(&shared.queue, shared.file.id(), place.number()));
+    let attempt = Attempt { shared, slot, place: &place, spool: &spool, claim: &claim };
+    let ending = match attempt.open_ends() {
+        Some(ends) => attempt.execute(ends),
         None => Ending::NotStarted,
     };
     Report { token: claim.token, ending, place: Some(place) }
-}
-
-/// The output files of a place, ready for a run; waits while the machine has no room for them. `None` when the pool
-/// stops meanwhile.
-fn prepare(shared: &Shared, place: &mut Place) -> Option<Arc<Spool>> {
-    loop {
-        match place.ready(&shared.queue, shared.file.id()) {
-            Ok(spool) => return Some(spool),
-            Err(error) => {
-                shared.say_no_room("open the output of a job", &error);
-                if shared.monitor.wait_for_end(NO_ROOM_RETRY) {
-                    return None;
-                }
-            }
-        }
-    }
 }
 
 struct Attempt<'a> {
@@ -79,9 +65,27 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn execute(&self) -> Ending {
+    /// Opens the output files, waiting while the machine has no room for them. `None` when the pool stops meanwhile.
+    fn open_ends(&self) -> Option<Ends> {
+        loop {
+            match self.spool.open_ends() {
+                Ok(ends) => return Some(ends),
+                Err(error) => {
+                    self.shared.say_no_room("open the output of a job", &error);
+                    if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn execute(&self, ends: Ends) -> Ending {
         let at = self.shared.clock.now();
-        match self.start(at) {
+        let started = self.start(&ends, at);
+        // Only what the run started may have them open when they are used again.
+        drop(ends);
+        match started {
             Started::NotWanted => Ending::NotStarted,
             Started::Impossible { error, exit_code } => {
                 Ending::Ran(Run { exit_code, error: Some(error), ..self.blank(at) })
@@ -90,7 +94,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn start(&self, at: Millis) -> Started {
+    fn start(&self, ends: &Ends, at: Millis) -> Started {
         let work = &self.claim.work;
         if let Err(error) = program::enterable(&work.cwd) {
             let error = format!("cannot run in the folder {}: {error}", work.cwd.display());
@@ -104,7 +108,7 @@ impl Attempt<'_> {
             Err(why) => return prepared.not_runnable(why),
         };
         loop {
-            match self.spawn(&prepared, &program, at) {
+            match self.spawn(&prepared, &program, ends, at) {
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
                     if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
@@ -119,8 +123,7 @@ impl Attempt<'_> {
 
     /// Spawns under the worker's lock, so that whoever wants to end the run either comes before, and it does
     /// not start, or after, and finds it.
-    fn spawn(&self, prepared: &Prepared, program: &CString, at: Millis) -> io::Result<Started> {
-        let ends = self.spool.open_ends()?;
+    fn spawn(&self, prepared: &Prepared, program: &CString, ends: &Ends, at: Millis) -> io::Result<Started> {
         let mut live = self.shared.lives.lock(self.slot);
         if self.shared.monitor.why(self.slot).is_some() {
             return Ok(Started::NotWanted);
@@ -150,7 +153,7 @@ impl Attempt<'_> {
         let worker = u32::try_from(self.slot).unwrap_or(u32::MAX);
         let (seq, lease, attempt) = (token.seq(), token.lease(), self.claim.attempt);
         let slot = Slot { seq, lease, attempt, worker, spool: self.place.number(), stage };
-        self.shared.file.write(self.place.index, &slot)
+        self.shared.file.write(self.place.index(), &slot)
     }
 
     fn see_to_the_end(&self, at: Millis, pid: Pid, leader: &Leader) -> Run {
@@ -160,6 +163,8 @@ impl Attempt<'_> {
         // Waiting can only fail for a process that is not our child any more.
         let waited = child::wait_until_exited(pid);
         let ended = self.shared.clock.now();
+        // Before anything else: what ends by itself now is not ended by a deadline that comes a moment later.
+        let why = self.shared.monitor.why(self.slot);
         let reaped = {
             let mut live = self.shared.lives.lock(self.slot);
             if let Some(live) = live.as_mut() {
@@ -167,7 +172,6 @@ impl Attempt<'_> {
             }
             waited.and_then(|()| child::reap(pid))
         };
-        let why = self.shared.monitor.why(self.slot);
         let mut run = self.judge(reaped, why, at, ended);
         let _ = self.board(ended_stage(&run, leader));
         self.end_what_is_left(&mut run, pid, why);

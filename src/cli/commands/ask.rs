@@ -8,9 +8,10 @@ use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use super::status::continue_line;
-use crate::model::{JobId, LaneId, StateKind};
+use super::wait::ring;
+use crate::model::{JobId, LaneId, State, StateKind};
 use crate::queue::Queue;
-use crate::store::Cancelled;
+use crate::store::{Cancelled, StoreError};
 use crate::worker::{self, Bell, News, Observer};
 
 /// Most jobs of one transaction of a command that takes all.
@@ -49,11 +50,25 @@ fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<StateKind, Fa
             None => return Ok(StateKind::Cancelled),
         }
         if !worker::dead_pools(queue)?.is_empty() {
-            worker::recover(queue, None, &BTreeSet::new(), &Quiet)?;
-            continue;
+            if worker::recover(queue, None, &BTreeSet::new(), &Quiet)? {
+                continue;
+            }
+            let state = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.state(seq)))?;
+            if state == Some(StateKind::Processing) && !is_held_by_the_living(queue, id)? {
+                return Err(Failure::new(Exit::Other, format!("job {id} cannot be ended now; it will not run again")));
+            }
         }
-        bell.wait(None)?;
+        ring(queue, bell, None)?;
     }
+}
+
+/// Whether a pool that lives holds a job.
+fn is_held_by_the_living(queue: &Queue, id: &JobId) -> Result<bool, StoreError> {
+    let job = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.job(seq)))?;
+    Ok(job.is_some_and(|job| match job.progress.state {
+        State::Processing(claimed) => worker::is_alive(queue, &claimed.pool),
+        _ => false,
+    }))
 }
 
 /// Says what of a recovery a person should know.

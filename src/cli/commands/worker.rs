@@ -90,7 +90,9 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     let ids: BTreeSet<PoolId> = pools.iter().map(|pool| pool.id.clone()).collect();
     await_gone(&queue, &mut bell, &ids, args)?;
     // They have nothing left to do but to exit.
-    pools.iter().for_each(|pool| worker::await_exit(pool.pid, EXIT_PATIENCE));
+    for pool in &pools {
+        worker::await_exit(pool.pid, EXIT_PATIENCE);
+    }
     writeln!(out, "✓ {} stopped", human::count(pools.len() as u64, "pool"))?;
     out.flush()?;
     queue.leave();
