@@ -453,8 +453,9 @@ impl Dispatcher {
         if self.ready.is_empty() || self.phase != Phase::Working {
             return None;
         }
-        let started: Option<Vec<Duration>> = self.slots.iter().map(|slot| Some(slot.as_ref()?.started)).collect();
-        started?.into_iter().max().map(|latest| latest + self.long_run())
+        let latest =
+            self.slots.iter().try_fold(Duration::ZERO, |latest, slot| Some(latest.max(slot.as_ref()?.started)))?;
+        Some(latest + self.long_run())
     }
 
     fn idle_workers(&self) -> usize {

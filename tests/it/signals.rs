@@ -175,3 +175,30 @@ fn a_pool_and_its_jobs_stand_still_together_and_time_with_them() {
     pool.wait().ok();
     bench.is_clean();
 }
+
+/// A pool at full speed commits all the time; whenever it is stopped, it is not in the middle of that.
+#[test]
+fn a_pool_that_stands_still_keeps_nobody_out() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    std::fs::write(bench.file("jobs"), "true\n".repeat(20_000)).unwrap();
+    let run = bench.cmd(["run", "--quiet", "jobs"]).spawn();
+    let completed = || bench.json("status --json")["jobs"]["completed"].as_u64().unwrap();
+    bench.until("the run is at full speed", || completed() > 50);
+    let mut longest = Duration::ZERO;
+    for _ in 0..10 {
+        run.signal(Signal::SIGTSTP);
+        bench.until("it stands still", || state_letter(run.pid()) == 'T');
+        let watch = Watch::start();
+        bench.enqueue("true");
+        longest = longest.max(watch.elapsed());
+        let before = completed();
+        run.signal(Signal::SIGCONT);
+        bench.until("it goes on", || completed() > before);
+    }
+    println!("the longest of 10 enqueues beside a pool that stands still: {longest:?}");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.wait().code, 130);
+    bench.is_clean();
+}
