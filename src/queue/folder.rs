@@ -74,7 +74,11 @@ impl Folder {
     /// The queue's folder at `path`, made with its sub-folders where they are missing.
     pub fn make(path: &Path) -> Result<Self, BadFolder> {
         let io = |error| io_error(path, error);
-        make_private(path).map_err(io)?;
+        if !path.is_dir() {
+            make_private(path).map_err(io)?;
+            // What is acknowledged later must not vanish with the folder's name.
+            path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all()).map_err(io)?;
+        }
         check(path, &fs::metadata(path).map_err(io)?)?;
         for name in ["run", "output", "log"] {
             make_private(&path.join(name)).map_err(io)?;

@@ -89,16 +89,13 @@ impl Store {
     /// Opens the queue in `folder`, which exists with its sub-folders, and makes the file if it is missing.
     /// Says whether it did.
     pub fn open_or_create(folder: &Path, on_wait: OnWait) -> Result<(Self, bool), StoreError> {
-        match Self::open(folder, on_wait) {
-            Err(StoreError::NoQueue(_)) => {}
-            opened => return opened.map(|store| (store, false)),
+        let mut made = false;
+        if matches!(check_shape(folder), Err(StoreError::NoQueue(_))) {
+            let turnstile = Turnstile::open(&folder.join("run"))?;
+            let _turn = turnstile.take(&on_wait)?;
+            made = create_file(folder)?;
         }
-        let turnstile = Turnstile::open(&folder.join("run"))?;
-        let silent: OnWait = Box::new(|| {});
-        let turn = turnstile.take(&silent)?;
-        let made = create_file(folder)?;
-        drop(turn);
-        Self::open(folder, silent).map(|store| (store, made))
+        Ok((Self::open(folder, on_wait)?, made))
     }
 
     fn checked(

@@ -67,6 +67,12 @@ pub fn await_exit(pid: u32, long: Duration) {
     let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], long.as_ref());
 }
 
+/// After a pool's file was closed: waits, for a moment at most, until its death can be seen, if it died.
+pub fn await_death(queue: &Queue, pool: &PoolId) {
+    // Whatever comes of it, the next probe tells.
+    let _ = board::probe_after_close(&board_path(queue.folder(), pool));
+}
+
 /// Whether a pool lives.
 pub fn is_alive(queue: &Queue, pool: &PoolId) -> bool {
     // What cannot be probed is not declared dead.

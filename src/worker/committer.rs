@@ -147,7 +147,8 @@ impl<'a> Committer<'a> {
         }
         self.in_doubt = true;
         // If it fails, the next try says so again.
-        let _ = self.queue.reopen();
+        let queue = &mut self.queue;
+        let _ = self.shared.in_transaction(|| queue.reopen());
         self.shared.handle(Event::NotCommitted { reports });
     }
 

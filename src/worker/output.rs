@@ -375,8 +375,9 @@ mod tests {
         let (dir, pool, spool) = bench();
         let left = || collect_left(dir.path(), &pool, 3, Seq(1_234), 2, LIMIT).unwrap();
         assert_eq!(left(), (Kept::Empty, Kept::Empty));
-        spool.open_ends().unwrap().stdout.write_all(&[b'x'; 5_000]).unwrap();
-        spool.open_ends().unwrap().stderr.write_all(b"e").unwrap();
+        let mut ends = spool.open_ends().unwrap();
+        ends.stdout.write_all(&[b'x'; 5_000]).unwrap();
+        ends.stderr.write_all(b"e").unwrap();
         let expected = (Kept::File { bytes: 5_000, left_out: 0 }, Kept::Inline(b"e".to_vec()));
         assert_eq!(left(), expected);
         // That moved one of the two, as a pool does that is killed right after.

@@ -26,7 +26,7 @@ use super::news::{News, Observer};
 use super::output::{collect_left, spool_folder};
 use super::pool::{Shared, token_prefix};
 use super::run::describe_exit;
-use super::tree::{self, Leader, Mark, Reach};
+use super::tree::{self, Asked, Leader, Mark, Reach};
 use crate::model::{Ending, Kept, Millis, Outcome, PoolId, Run, SURVIVOR_GRACE_MAX, Seq};
 use crate::queue::{Folder, Queue};
 use crate::store::{Held, PoolInfo, StoreError};
@@ -177,7 +177,7 @@ impl<'a> Autopsy<'a> {
         let slots: Vec<Option<&Slot>> = self.leases.iter().map(|held| self.slot(held)).collect();
         let marks: Vec<Mark> =
             self.leases.iter().zip(&slots).map(|(held, slot)| self.mark(held.token.lease().0, *slot)).collect();
-        let ending = tree::end(&marks, Reach::Tree, grace)?;
+        let ending = tree::end(&marks, Reach::Tree, Asked::NotYet, grace)?;
         let mut stuck = BTreeSet::new();
         for remaining in &ending.remaining {
             let held = &self.leases[remaining.mark];
@@ -290,6 +290,24 @@ pub(super) struct Recoverer<'a> {
     folder: std::path::PathBuf,
     state: Mutex<Suspicions>,
     news: Condvar,
+    said: Mutex<BTreeSet<String>>,
+}
+
+/// What stays stuck is tried each second, but told once.
+struct SaidOnce<'a> {
+    observer: &'a dyn Observer,
+    said: &'a Mutex<BTreeSet<String>>,
+}
+
+impl Observer for SaidOnce<'_> {
+    fn news(&self, news: News) {
+        if let News::Stuck(what) = &news
+            && !self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(what.clone())
+        {
+            return;
+        }
+        self.observer.news(news);
+    }
 }
 
 #[derive(Default)]
@@ -304,7 +322,7 @@ impl<'a> Recoverer<'a> {
     pub(super) fn new(shared: &'a Shared, queue: &Queue) -> Self {
         let look = dead_pools(queue).map_or(true, |dead| !dead.is_empty());
         let state = Mutex::new(Suspicions { look, ..Suspicions::default() });
-        Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new() }
+        Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new(), said: Mutex::default() }
     }
 
     /// These pools' files were closed: they have ended in good order and taken their files along, or died. None
@@ -359,7 +377,8 @@ impl<'a> Recoverer<'a> {
             let folder = Folder::existing(&self.folder).ok().flatten();
             let folder = folder.ok_or_else(|| StoreError::NoQueue(self.folder.clone()))?;
             let queue = Queue::open(&folder, Box::new(|| {}))?;
-            recover(&queue, Some(self.shared.file.id()), closed, &*self.shared.observer)
+            let observer = SaidOnce { observer: &*self.shared.observer, said: &self.said };
+            recover(&queue, Some(self.shared.file.id()), closed, &observer)
         });
         match recovered {
             Ok(true) => None,

@@ -22,7 +22,7 @@ use super::output::{Ends, Spool};
 use super::places::Place;
 use super::pool::Shared;
 use super::program::{self, NotRunnable};
-use super::tree::{self, Leader, Mark, Reach};
+use super::tree::{self, Asked, Leader, Mark, Reach};
 use crate::model::{Command, Ending, JobSpec, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, show_duration};
 use crate::store::{Claim, Work};
 
@@ -242,13 +242,13 @@ impl Attempt<'_> {
 
     /// A run is over when its command is: its group is ended with it; if it was made to end, its whole tree.
     fn end_what_is_left(&self, run: &mut Run, pid: Pid, why: Option<Why>) {
-        let (reach, grace) = match why {
-            Some(_) => (Reach::Tree, self.shared.monitor.grace_left(self.slot)),
+        let (reach, asked, grace) = match why {
+            Some(_) => (Reach::Tree, Asked::Already, self.shared.monitor.grace_left(self.slot)),
             None if tree::group_is_gone(pid) => return,
-            None => (Reach::Group, self.claim.work.kill_grace.min(SURVIVOR_GRACE_MAX)),
+            None => (Reach::Group, Asked::NotYet, self.claim.work.kill_grace.min(SURVIVOR_GRACE_MAX)),
         };
         let Some(mark) = self.shared.lives.lock(self.slot).as_ref().map(|live| live.mark.clone()) else { return };
-        match tree::end(&[mark], reach, grace) {
+        match tree::end(&[mark], reach, asked, grace) {
             Ok(ending) => {
                 if ending.ended > 0 && why.is_none() {
                     let noun = if ending.ended == 1 { "process" } else { "processes" };

@@ -126,13 +126,13 @@ impl Specimen {
 
     /// Ends it.
     pub(crate) fn end(&self, reach: Reach, grace: Duration) -> tree::Ending {
-        tree::end(std::slice::from_ref(&self.mark), reach, grace).unwrap()
+        tree::end(std::slice::from_ref(&self.mark), reach, tree::Asked::NotYet, grace).unwrap()
     }
 }
 
 impl Drop for Specimen {
     fn drop(&mut self) {
-        drop(tree::end(std::slice::from_ref(&self.mark), Reach::Tree, Duration::ZERO));
+        drop(tree::end(std::slice::from_ref(&self.mark), Reach::Tree, tree::Asked::NotYet, Duration::ZERO));
         if !self.reaped {
             // Its own child that was not collected, so the pid is still its own, even if the search above is broken.
             let _ = rustix::process::kill_process(self.pid, Signal::KILL);

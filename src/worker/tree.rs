@@ -133,10 +133,19 @@ pub(crate) fn signal(found: &[Found], signal: Signal) -> Vec<(Pid, Errno)> {
     found.iter().filter_map(|process| process.send(signal).err().map(|errno| (process.pid, errno))).collect()
 }
 
-/// Ends the processes of `marks`: SIGTERM and SIGCONT, then SIGKILL to what is still there after `grace`; SIGKILL at
-/// once if that is zero. Returns as soon as a look at `/proc` finds none but those that may not be signalled.
-pub(crate) fn end(marks: &[Mark], reach: Reach, grace: Duration) -> io::Result<Ending> {
-    let mut hunt = Hunt::new(Search::new(marks, reach));
+/// Whether the processes of a run had their SIGTERM before. A second one makes some programs give up their tidying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// They are to get it now.
+    NotYet,
+    /// They had it: what they have left is the grace.
+    Already,
+}
+
+/// Ends the processes of `marks`: SIGTERM and SIGCONT, unless they had it, then SIGKILL to what is still there after
+/// `grace`; SIGKILL at once if that is zero. Returns as soon as a look at `/proc` finds none but those that may not be signalled.
+pub(crate) fn end(marks: &[Mark], reach: Reach, asked: Asked, grace: Duration) -> io::Result<Ending> {
+    let mut hunt = Hunt::new(Search::new(marks, reach), asked);
     let patience = monotonic_now().saturating_add(grace);
     for round in 0..ASKING_ROUNDS_MAX + KILLING_ROUNDS_MAX {
         let selection = hunt.look()?;
@@ -173,6 +182,7 @@ enum Treatment {
 /// Ending some runs: what has been seen of them, and what was done to it.
 struct Hunt<'a> {
     search: Search<'a>,
+    asked: Asked,
     /// All that were ever found, so that who loses its parent in a round is still known in the next.
     known: HashMap<Identity, usize>,
     /// Those that took a signal.
@@ -182,8 +192,8 @@ struct Hunt<'a> {
 }
 
 impl<'a> Hunt<'a> {
-    fn new(search: Search<'a>) -> Self {
-        Self { search, known: HashMap::new(), signalled: HashSet::new(), refused: HashSet::new() }
+    fn new(search: Search<'a>, asked: Asked) -> Self {
+        Self { search, asked, known: HashMap::new(), signalled: HashSet::new(), refused: HashSet::new() }
     }
 
     /// What is alive now. What descends from a member that leads a session of its own is followed by that: once the
@@ -214,7 +224,8 @@ impl<'a> Hunt<'a> {
 
     /// Signals one; the inner result is whether it may be signalled.
     fn treat_one(&mut self, member: Member, treatment: Treatment) -> io::Result<Result<(), Errno>> {
-        if treatment == Treatment::Ask && self.signalled.contains(&member.id) {
+        if treatment == Treatment::Ask && (self.asked == Asked::Already || self.signalled.contains(&member.id)) {
+            self.signalled.insert(member.id);
             return Ok(Ok(()));
         }
         let Some(process) = Found::open(member)? else { return Ok(Ok(())) };

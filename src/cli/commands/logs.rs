@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
+use rustix::fs::{SeekFrom, seek};
+
 use super::super::args;
 use super::super::context::Context;
 use super::super::exit::{Exit, Failure};
@@ -14,7 +16,7 @@ use super::wait::ring;
 use crate::model::{Output, Seq, State, Stream};
 use crate::queue::Queue;
 use crate::store::StoreError;
-use crate::worker::{Activity, Bell, board_path, output_path, spool_path};
+use crate::worker::{Activity, Bell, board_path, output_path, resume_at, spool_path};
 
 pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure> {
     let queue = context.open_read_only()?;
@@ -31,7 +33,7 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
         && let Some(run) = running(&queue, seq)?
     {
         for stream in streams {
-            copy_file(&spool_path(queue.folder(), &run.worker.pool, run.spool, stream), stream, 0, u64::MAX)?;
+            copy_growing(&queue, &run, stream, 0)?;
         }
         return Ok(Exit::Done);
     }
@@ -66,9 +68,9 @@ pub(crate) fn print(queue: &Queue, seq: Seq, attempt: u32, stream: Stream, from:
             let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
             to_stream(stream, &mut &bytes[from..])?;
         }
-        Some(Output::File { bytes, .. }) => {
+        Some(Output::File { bytes, left_out }) => {
             let path = output_path(queue.folder(), seq, attempt, stream);
-            if copy_file(&path, stream, from, bytes)?.is_none() {
+            if copy_file(open(&path)?, stream, resume_at(from, bytes, left_out), bytes)?.is_none() {
                 let missing = format!("the output is missing: there is no {}", path.display());
                 return Err(Failure::new(Exit::QueueUnusable, missing));
             }
@@ -77,16 +79,36 @@ pub(crate) fn print(queue: &Queue, seq: Seq, attempt: u32, stream: Stream, from:
     Ok(true)
 }
 
-/// Prints a file from a byte up to another; answers where it stopped, or that there is no file.
-fn copy_file(path: &Path, stream: Stream, from: u64, to: u64) -> Result<Option<u64>, Failure> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))),
-    };
-    file.seek(io::SeekFrom::Start(from))?;
-    let copied = to_stream(stream, &mut file.take(to.saturating_sub(from)))?;
-    Ok(Some(from + copied))
+fn open(path: &Path) -> Result<Option<File>, Failure> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+/// Prints what a run has written since a byte; answers up to where. What is open here is not used for another run,
+/// but it may have been before it was opened: then nothing is printed.
+fn copy_growing(queue: &Queue, run: &Activity, stream: Stream, from: u64) -> Result<u64, Failure> {
+    let file = open(&spool_path(queue.folder(), &run.worker.pool, run.spool, stream))?;
+    let still_runs = activities(queue)?.get(&run.seq).is_some_and(|now| now.lease == run.lease);
+    Ok(if still_runs { copy_file(file, stream, from, u64::MAX)?.unwrap_or(from) } else { from })
+}
+
+/// Prints a file from a byte up to another, without its holes: what a pool has given back to the disk. Answers where
+/// it stopped, or that there is no file.
+fn copy_file(file: Option<File>, stream: Stream, from: u64, to: u64) -> Result<Option<u64>, Failure> {
+    let Some(mut file) = file else { return Ok(None) };
+    let end = file.metadata()?.len().min(to);
+    let mut at = from;
+    while at < end {
+        // Without data up to the end it answers ENXIO; a file system that knows no holes answers the place itself.
+        let Ok(data) = seek(&file, SeekFrom::Data(at)) else { break };
+        let hole = seek(&file, SeekFrom::Hole(data)).map_or(end, |hole| hole.min(end));
+        file.seek(io::SeekFrom::Start(data))?;
+        at = data + to_stream(stream, &mut (&mut file).take(hole.saturating_sub(data)))?;
+    }
+    Ok(Some(end.max(from)))
 }
 
 /// Copies bytes as they are to the stream that they were written to.
@@ -172,12 +194,11 @@ impl Followed {
         bell: &mut Bell,
     ) -> Result<(), Failure> {
         for stream in streams {
-            let path = spool_path(queue.folder(), &run.worker.pool, run.spool, *stream);
             if !self.watched {
-                bell.also_watch(&path)?;
+                bell.also_watch(&spool_path(queue.folder(), &run.worker.pool, run.spool, *stream))?;
             }
             let printed = &mut self.printed[*stream as usize];
-            *printed = copy_file(&path, *stream, *printed, u64::MAX)?.unwrap_or(*printed);
+            *printed = copy_growing(queue, run, *stream, *printed)?;
         }
         self.watched = true;
         Ok(())

@@ -11,7 +11,7 @@ use super::show::find;
 use crate::model::{Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{Cursor, StoreError};
-use crate::worker::{Bell, Ring};
+use crate::worker::{self, Bell, Ring};
 
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
     let queue = context.open_read_only()?;
@@ -45,7 +45,12 @@ fn count_is(n: u64) -> String {
 /// Waits for a ring until the deadline; `false` when that has come.
 pub(crate) fn ring(queue: &Queue, bell: &mut Bell, deadline: Option<Duration>) -> Result<bool, Failure> {
     let left = deadline.map(|deadline| deadline.saturating_sub(queue.clock().elapsed()));
-    match bell.wait(left)? {
+    let ring = bell.wait(left)?;
+    // The kernel may tell of a death a moment before it drops the lock that says so.
+    for pool in bell.take_closed() {
+        worker::await_death(queue, &pool);
+    }
+    match ring {
         Ring::TimedOut => Ok(false),
         Ring::Moved => Err(Failure::new(Exit::QueueUnusable, "the queue was moved or deleted")),
         Ring::Woken | Ring::ClockSet | Ring::Changed => Ok(true),

@@ -193,7 +193,7 @@ fn a_pid_that_is_another_process_by_now_is_left_alone() {
         let mark = Mark { token: b"not theirs".to_vec(), leader: Some(Leader { born, ..leader }) };
         for reach in [Reach::Group, Reach::Tree] {
             assert_eq!(pids_of(std::slice::from_ref(&mark), reach), []);
-            assert_eq!(end(std::slice::from_ref(&mark), reach, Duration::ZERO).unwrap(), all_ended(0));
+            assert_eq!(end(std::slice::from_ref(&mark), reach, Asked::NotYet, Duration::ZERO).unwrap(), all_ended(0));
         }
     }
     assert_eq!(stranger.found(Reach::Group).len(), 2);
@@ -209,7 +209,7 @@ fn one_look_serves_many_runs() {
         let its = found.iter().filter(|process| process.mark == mark).map(|process| process.pid).collect();
         assert_eq!(sorted(its), sorted(vec![run.pid, *child]));
     }
-    assert_eq!(end(&marks[..2], Reach::Tree, LONG).unwrap(), all_ended(4));
+    assert_eq!(end(&marks[..2], Reach::Tree, Asked::NotYet, LONG).unwrap(), all_ended(4));
     assert_eq!(runs[2].found(Reach::Tree).len(), 2);
 }
 
@@ -245,7 +245,7 @@ fn who_may_not_be_signalled_is_reported() {
         let nobody = rustix::process::Uid::from_raw(65534);
         // Of this thread alone: the system call knows nothing of the others.
         rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-        end(&[mark], Reach::Tree, LONG).unwrap()
+        end(&[mark], Reach::Tree, Asked::NotYet, LONG).unwrap()
     };
     let ending = std::thread::spawn(as_nobody).join().unwrap();
     let remaining = vec![Remaining { pid: run.pid, mark: 0, why: Why::NotPermitted }];
