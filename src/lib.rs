@@ -7,7 +7,8 @@
 //! no daemon, no socket. Any number of processes may add jobs, look, and work; any of them may be killed at any
 //! moment. All control flows through the file: stopping a pool or cancelling a job is a row in it.
 //!
-//! - **The file is the bell.** Whoever waits watches it with inotify. No polling, no sleeps.
+//! - **The file is the bell.** Whoever waits watches it with inotify. Nothing polls, except that a growing output is
+//!   looked at each second, and that what the machine has no room for is tried again every 250 ms.
 //! - **Liveness is a fact.** A pool holds a lock on its own file in `run/` for as long as it lives. No heartbeats.
 //! - **The board.** The same file says what the pool runs and which outcomes it has not committed yet. It survives
 //!   the pool, so that peers know what to end, what to run again, and what had ended already.
@@ -22,7 +23,7 @@
 //! |---|---|
 //! | `cli` | arguments → model values → store or pool → what is shown. The only place that prints |
 //! | [`worker`] | the pool: dispatcher (pure), store thread, workers, child processes, board, bell, recovery |
-//! | [`queue`] | the handle: a folder, a store, a clock. The only place that reads the clock |
+//! | [`queue`] | the handle: a folder, a store, a clock. The only place that reads the wall clock |
 //! | [`store`] | redb: tables, one file per write transaction, queries, `check`. Knows no processes |
 //! | [`model`] | values and rules: states and the moves between them, retry, settings. No I/O |
 //!

@@ -254,7 +254,7 @@ pub(super) struct Json {
 
 /// List jobs, the newest first
 ///
-/// Jobs that have ended are ordered by when they did. JSON is complete unless --limit says otherwise.
+/// With --state, jobs that have ended are ordered by when they did. JSON is complete unless --limit says otherwise.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -266,7 +266,7 @@ pub(super) struct List {
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub state: Option<StateKind>,
     /// At most so many [default: 50, with --json all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     pub limit: Option<usize>,
     /// Print JSON
     #[arg(long)]
@@ -371,7 +371,7 @@ pub(super) enum Dlq {
 #[command(after_help = "Example:\n  queuectl dlq list --limit 10")]
 pub(super) struct DlqList {
     /// At most so many [default: 50, with --json all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = limit)]
     pub limit: Option<usize>,
     /// Print JSON
     #[arg(long)]
@@ -452,6 +452,10 @@ pub(super) struct ConfigUnset {
 fn workers(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=WORKERS_MAX).contains(count));
     count.ok_or_else(|| format!("it is a whole number from 1 to {WORKERS_MAX}"))
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "it is a whole number".to_owned())
 }
 
 fn retries(text: &str) -> Result<u32, String> {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::args::Global;
+use super::commands::status::shell_word;
 use super::discover::{Found, Place, discover};
 use super::exit::{Exit, Failure};
 use super::holder;
@@ -97,7 +98,12 @@ impl Context {
         } else {
             format!("there is no queue in {} or above", self.cwd.display())
         };
-        Failure::new(Exit::NotFound, message).next("queuectl enqueue -c 'echo hi'    makes one here")
+        let db = if self.is_given() {
+            format!(" --db {}", shell_word(&self.place.folder.to_string_lossy()))
+        } else {
+            String::new()
+        };
+        Failure::new(Exit::NotFound, message).next(format_args!("queuectl{db} enqueue -c 'echo hi'    makes one"))
     }
 
     fn explain(&self, error: StoreError) -> Failure {

@@ -93,7 +93,7 @@ impl Observer for Journal {
                 }
                 self.send(Line::Job(job_line(&job)));
             }
-            other => self.note(&words(&other)),
+            other => self.note(&words(&other, "Ctrl-C once more, or `queuectl worker stop --now`, ends what runs")),
         }
     }
 }
@@ -120,8 +120,8 @@ fn job_line(job: &JobNews) -> String {
     }
 }
 
-/// News of a pool in words.
-pub(super) fn words(news: &News) -> String {
+/// News of a pool in words; `how_to_end` says what ends jobs that are waited for.
+pub(super) fn words(news: &News, how_to_end: &str) -> String {
     match news {
         News::Finished(job) => job_line(job),
         News::Stopping { running, ending } if running.is_empty() => {
@@ -134,9 +134,7 @@ pub(super) fn words(news: &News) -> String {
             if *ending {
                 format!("ending {jobs}; once more kills")
             } else {
-                format!(
-                    "waiting for {jobs} to finish; once more ends what runs (Ctrl-C, or `queuectl worker stop --now`)"
-                )
+                format!("waiting for {jobs} to finish; {how_to_end}")
             }
         }
         News::Recovered { pool, jobs, ended } => {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -108,7 +109,7 @@ impl Observer for Reporter {
         match news {
             News::Finished(job) => self.finished(*job),
             News::Recovered { .. } if self.quiet => {}
-            other => self.send(Message::Note(words(&other))),
+            other => self.send(Message::Note(words(&other, "Ctrl-C once more ends what runs"))),
         }
     }
 }
@@ -120,18 +121,31 @@ fn bar(run: &RunInfo, quiet: bool) -> ProgressBar {
         return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
     }
     let bar = ProgressBar::new(total).with_position(total - run.unfinished());
-    set_template(&bar, "{bar:30} {pos}/{len} jobs");
+    set_template(&bar, "{bar:30} {pos}/{len} jobs", 0);
     bar.tick();
     bar
 }
 
-fn set_template(bar: &ProgressBar, template: &str) {
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{:.1}/s", state.per_sec());
-        };
-        bar.set_style(style.with_key("rate", rate));
-    }
+/// Rate and time left count from `from`: what was done before this process began says nothing of its speed.
+fn set_template(bar: &ProgressBar, template: &str, from: u64) {
+    let Ok(style) = ProgressStyle::with_template(template) else { return };
+    let per_second = move |state: &ProgressState| {
+        to_f64(state.pos().saturating_sub(from)) / state.elapsed().as_secs_f64().max(0.001)
+    };
+    let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{:.1}/s", per_second(state));
+    };
+    let left = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let jobs = to_f64(state.len().unwrap_or_default().saturating_sub(state.pos()));
+        let seconds = Duration::try_from_secs_f64(jobs / per_second(state)).unwrap_or_default();
+        let _ = write!(out, "{}", human::about(seconds));
+    };
+    bar.set_style(style.with_key("rate", rate).with_key("left", left));
+}
+
+/// A count of jobs, for a quotient: exact up to four thousand million.
+fn to_f64(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 struct Printer {
@@ -144,8 +158,8 @@ struct Printer {
 impl Printer {
     fn run(mut self, messages: &Receiver<Message>) {
         // Rate and time left mean something from the first end on.
-        let mut template = Some("{bar:30} {pos}/{len} jobs  {rate:.dim}  {eta} left{msg}");
-        let mut failures = 0;
+        let mut template = Some("{bar:30} {pos}/{len} jobs  {rate:.dim}  {left} left{msg}");
+        let (mut failures, from) = (0, self.bar.position());
         for message in messages {
             match message {
                 Message::Note(text) => self.bar.suspend(|| super::context::say(format_args!("{text}"))),
@@ -160,7 +174,7 @@ impl Printer {
                         bar.set_message(format!("  {failures} failed"));
                     }
                     if let Some(template) = template.take() {
-                        set_template(&bar, template);
+                        set_template(&bar, template, from);
                     }
                     bar.inc(1);
                 }

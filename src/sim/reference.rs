@@ -327,6 +327,7 @@ impl Reference {
                 env: job.spec.env.clone(),
                 env_change: job.spec.env_change.clone(),
                 timeout: job.spec.timeout.unwrap_or(settings.timeout),
+                own_timeout: job.spec.timeout.is_some(),
                 kill_grace: settings.kill_grace,
                 output_limit: settings.output_limit,
                 shell: job.spec.shell.clone().unwrap_or(settings.shell),

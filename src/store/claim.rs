@@ -94,6 +94,8 @@ pub struct Work {
     pub env_change: EnvChange,
     /// How long it may run.
     pub timeout: TimeLimit,
+    /// Whether the job brought that limit itself.
+    pub own_timeout: bool,
     /// Time between SIGTERM and SIGKILL.
     pub kill_grace: Duration,
     /// Bytes kept of one stream.
@@ -213,6 +215,7 @@ impl Tx<'_> {
             env: self.environment(spec.env, cache)?,
             env_change: spec.env_change(),
             timeout: spec.timeout.map_or(settings.timeout, Into::into),
+            own_timeout: spec.timeout.is_some(),
             kill_grace: settings.kill_grace,
             output_limit: settings.output_limit,
             shell: spec.shell.clone().unwrap_or_else(|| settings.shell.clone()),

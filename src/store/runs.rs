@@ -13,7 +13,7 @@ use super::StoreError;
 use super::claim::Serves;
 use super::enqueue::Wanted;
 use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_of_code};
-use super::tables::{COUNTS, LANES, QUEUES, Record, Snapshot, Tx};
+use super::tables::{COUNTS, LANES, QUEUES, RUNS, Record, Snapshot, Tx};
 use crate::model::{JobSpec, LaneId, Millis, QueueName, Seq, StateKind};
 
 /// What a `run` brings.
@@ -160,6 +160,15 @@ impl Snapshot {
     /// One run.
     pub fn run(&self, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
         run_info(lane, self.get(LANES, lane.0)?, || self.lane_counts(lane))
+    }
+
+    /// The run of this identity before the one in `lane`.
+    pub fn run_before(&self, identity: u128, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
+        let before = self.open(RUNS)?.range((identity, 0)..(identity, lane.0))?.next_back();
+        match before.transpose()?.map(|(key, _)| LaneId(key.value().1)) {
+            Some(lane) => self.run(lane),
+            None => Ok(None),
+        }
     }
 
     /// How many jobs of the lanes that `serves` names could still run without a person, those that any pool

@@ -29,6 +29,8 @@ use crate::model::{INLINE_OUTPUT_BYTES_MAX, Kept, PoolId, Seq, Stream};
 const JOBS_PER_FOLDER: u64 = 1_000;
 /// Bytes copied at a time when an output is cut.
 const COPY_BYTES: u64 = 256 * 1024;
+/// A multiple of the block size of any common file system.
+const BLOCK_BYTES: u64 = 64 * 1024;
 /// How soon a fast-growing output is looked at again, at the earliest.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(20);
 /// When an output that does not grow is looked at again.
@@ -223,8 +225,9 @@ impl StreamFile {
     }
 
     fn give_back(&self, growth: &mut Growth, limit: u64) {
-        let from = growth.given_back_to.max(limit / 2);
-        let to = growth.bytes.saturating_sub(limit - limit / 2);
+        // Whole blocks: the rest of one would be overwritten with zeros that nobody can tell from output.
+        let from = growth.given_back_to.max(limit / 2).next_multiple_of(BLOCK_BYTES);
+        let to = growth.bytes.saturating_sub(limit - limit / 2) / BLOCK_BYTES * BLOCK_BYTES;
         if growth.bytes <= 2 * limit || to <= from {
             return;
         }

@@ -23,7 +23,9 @@ use super::places::Place;
 use super::pool::Shared;
 use super::program::{self, NotRunnable};
 use super::tree::{self, Asked, Leader, Mark, Reach};
-use crate::model::{Command, Ending, JobSpec, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, show_duration};
+use crate::model::{
+    Command, Ending, JobSpec, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, TimeLimit, show_duration,
+};
 use crate::store::{Claim, Work};
 
 /// What a shell answers when there is no such program, and when it cannot be executed.
@@ -227,16 +229,21 @@ impl Attempt<'_> {
 
     fn words(&self, run: &Run, why: Option<Why>) -> Option<String> {
         match why {
-            Some(Why::TimedOut) => Some(format!(
-                "timed out after {}; see `timeout` to allow more",
-                match self.claim.work.timeout {
-                    crate::model::TimeLimit::After(limit) => show_duration(limit),
-                    crate::model::TimeLimit::Unlimited => "its time limit".to_owned(),
-                }
-            )),
+            Some(Why::TimedOut) => Some(self.timed_out()),
             Some(Why::Cancelled) => Some("cancelled while it ran".to_owned()),
             Some(Why::Interrupted) => Some("its pool was stopped".to_owned()),
             None => describe_exit(run.exit_code, run.signal),
+        }
+    }
+
+    /// Which limit it was, and how to change that.
+    fn timed_out(&self) -> String {
+        let TimeLimit::After(limit) = self.claim.work.timeout else { return "timed out".to_owned() };
+        let limit = show_duration(limit);
+        if self.claim.work.own_timeout {
+            format!("timed out after {limit}, the timeout that it was enqueued with")
+        } else {
+            format!("timed out after {limit}; `queuectl config set timeout` allows more")
         }
     }
 

@@ -122,6 +122,32 @@ fn a_job_that_writes_without_end_does_not_fill_the_disk() {
 }
 
 #[test]
+fn logs_of_a_running_job_shows_no_holes() {
+    let bench = Bench::new();
+    bench.ok("config set output-limit 64KiB");
+    let gate = bench.gate("gate");
+    let id = bench.enqueue("head -c 1000000 /dev/zero | tr '\\0' x; echo >mark; : <gate");
+    let pool = bench.pool("--until-empty");
+    bench.until_file("mark");
+    let logs = || bench.ok(&format!("logs {id}"));
+    bench.until("the middle is given back", || logs().len() < 500_000);
+    assert_eq!(logs().trim_matches('x'), "");
+    bench.open(&gate);
+    pool.wait().ok();
+    assert!(logs().contains("queuectl left out"));
+    bench.is_clean();
+}
+
+#[test]
+fn many_workers_need_few_descriptors() {
+    let bench = Bench::new();
+    bench.cmd(["enqueue", "-"]).stdin("sleep 0.2\n".repeat(300)).run().ok();
+    bench.script("ulimit -n 64; exec queuectl worker start --count 150 --until-empty").run().ok();
+    assert_eq!(bench.json("status --json")["jobs"]["completed"], 300);
+    bench.is_clean();
+}
+
+#[test]
 fn logs_follows_what_a_job_writes_until_it_has_ended() {
     let bench = Bench::new();
     let gate = bench.gate("gate");

@@ -124,7 +124,7 @@ fn quiet_says_nothing_when_all_is_well() {
     assert_eq!((done.stderr.as_str(), done.code, done.stdout.as_slice()), ("", 0, &b"hi\n"[..]));
     let done = run(&bench, "--quiet --max-retries 0 -", "true\nexit 3\n");
     assert_eq!(done.code, 1);
-    assert!(done.stderr.contains("job 3 is dead: exit code 3"), "{done:?}");
+    assert!(done.stderr.contains("job 3 is dead after 1 attempt (exit code 3)"), "{done:?}");
 }
 
 #[test]
@@ -134,9 +134,9 @@ fn the_summary_names_what_died_why_and_what_to_type() {
     assert_eq!(done.code, 1);
     for part in [
         "run 1: 1 completed, 3 dead in",
-        "job 2 is dead: exit code 1 after 1 attempt: false",
-        "job 3 is dead: killed by signal 9",
-        "job 4 is dead: exit code 127",
+        "job 2 is dead after 1 attempt (exit code 1): false",
+        "job 3 is dead after 1 attempt (killed by signal 9",
+        "job 4 is dead after 1 attempt (exit code 127",
         "queuectl logs 2",
         "queuectl retry --all-dead",
     ] {
@@ -262,7 +262,7 @@ fn the_line_that_status_names_continues_a_run_from_elsewhere() {
     std::fs::write(inside.join("good"), "").unwrap();
     bench.ok("retry --all-dead");
     let status = bench.ok("status");
-    let (_, line) = status.split_once("to continue it, type: ").unwrap();
+    let (_, line) = status.split_once("to continue it with its input as it was, type: ").unwrap();
     assert!(line.starts_with("cd '"), "{line}");
     assert_eq!(bench.script(line.trim()).run().ok(), "two\n");
 }

@@ -17,7 +17,10 @@ fn the_first_signal_lets_running_jobs_finish() {
         bench.until_file("mark");
         pool.signal(signal);
         let said = pool.stderr.until("waiting for 1 job");
-        assert!(said.contains(&format!("({running})")) && said.contains("once more ends what runs"), "{said}");
+        assert!(
+            said.contains(&format!("({running})")) && said.contains("`queuectl worker stop --now`, ends what runs"),
+            "{said}"
+        );
         assert_eq!(bench.state(&running), "processing");
         bench.open(&gate);
         pool.wait().ok();
@@ -73,6 +76,32 @@ fn the_third_signal_kills() {
     pool.signal(Signal::SIGINT);
     pool.wait().ok();
     assert_eq!((bench.state(&id).as_str(), bench.outcomes(&id)), ("pending", vec!["interrupted".to_owned()]));
+    bench.is_clean();
+}
+
+#[test]
+fn the_third_signal_kills_what_outlives_its_command() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    bench.ok("config set kill-grace 1h");
+    let id = bench.enqueue("(trap '' TERM; echo $$ >>mark; exec sleep 1000) & wait");
+    let mut pool = bench.pool("");
+    let leader = bench.until_pids("mark", 1)[0];
+    pool.signal(Signal::SIGINT);
+    pool.stderr.until("waiting for");
+    pool.signal(Signal::SIGINT);
+    pool.stderr.until("once more kills");
+    bench.until("the command itself is gone", || !lives(leader));
+    pool.signal(Signal::SIGINT);
+    pool.wait().ok();
+    assert_eq!(bench.state(&id), "pending");
+    bench.is_clean();
+}
+
+#[test]
+fn a_process_that_ignores_the_ends_of_children_runs_jobs_all_the_same() {
+    let bench = Bench::new();
+    bench.script("trap '' CHLD; exec queuectl run -- true").run().ok();
     bench.is_clean();
 }
 

@@ -12,7 +12,7 @@ use super::super::context::Context;
 use super::super::exit::{Exit, Failure};
 use super::list::{activities, activity_of};
 use super::show::find;
-use super::wait::ring;
+use super::wait::{ring, tell_if_nobody_works};
 use crate::model::{Output, Seq, State, Stream};
 use crate::queue::Queue;
 use crate::store::StoreError;
@@ -128,7 +128,7 @@ pub(crate) fn to_stream(stream: Stream, from: &mut impl Read) -> io::Result<u64>
 fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> {
     let mut bell = Bell::new(queue.folder())?;
     let mut followed = Followed::default();
-    let mut boards = BTreeSet::new();
+    let (mut boards, mut told) = (BTreeSet::new(), false);
     loop {
         let running = running(queue, seq)?;
         let progress = queue.read(|snapshot| Ok(snapshot.job(seq)?.map(|job| job.progress)))?;
@@ -143,6 +143,9 @@ fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> 
                 bell.also_watch(&board_path(queue.folder(), &claimed.pool))?;
                 continue;
             }
+        }
+        if !std::mem::replace(&mut told, true) {
+            tell_if_nobody_works(queue)?;
         }
         ring(queue, &mut bell, None)?;
     }

@@ -140,7 +140,10 @@ fn flags(args: &args::Run) -> String {
 }
 
 fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), StoreError> {
-    let RunStart::Continued(run) = start else { return Ok(()) };
+    let run = match start {
+        RunStart::New(run) => return tell_new(queue, run, new),
+        RunStart::Continued(run) => run,
+    };
     let serves = Serves::Run(run.lane);
     let others = queue.read(crate::store::Snapshot::pools)?;
     let other =
@@ -155,6 +158,39 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
         say(format_args!("its jobs keep the flags that they were enqueued with: {flags}"));
     }
     Ok(())
+}
+
+/// A line that was typed before and begins anew all the same: that is said, since it may not be what was wanted.
+fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError> {
+    let (before, unfinished) =
+        queue.read(|snapshot| Ok((snapshot.run_before(new.identity, run.lane)?, snapshot.unfinished_runs()?)))?;
+    if let Some(before) = before.filter(|before| before.unfinished() == 0) {
+        say(format_args!("run {} of this input has ended ({}); beginning anew", before.number, counts(&before)));
+    }
+    let same_line = |other: &&RunInfo| other.lane != run.lane && other.line == new.line && other.folder == new.folder;
+    for other in unfinished.iter().filter(same_line) {
+        let left = human::count(other.unfinished(), "job");
+        say(format_args!(
+            "run {} of this line was cut off with {left} to go, and its input has changed since: this is another run",
+            other.number
+        ));
+    }
+    Ok(())
+}
+
+/// What a run's jobs have come to.
+fn counts(run: &RunInfo) -> String {
+    let shown = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
+    let count = |kind| run.counts.get(&kind).copied().unwrap_or_default();
+    let part = |kind: StateKind| {
+        let style = human::style(kind);
+        format!("{style}{} {}{style:#}", count(kind), kind.name())
+    };
+    let mut parts: Vec<String> = shown.into_iter().filter(|kind| count(*kind) > 0).map(part).collect();
+    if run.unfinished() > 0 {
+        parts.push(format!("{} to go", run.unfinished()));
+    }
+    parts.join(", ")
 }
 
 /// What a run came to.
@@ -182,7 +218,7 @@ impl Summary {
     fn tell(&self, args: &args::Run, end: PoolEnd) -> Result<Exit, Failure> {
         let failed = self.count(StateKind::Dead) + self.count(StateKind::Cancelled);
         if !args.quiet || failed > 0 || end == PoolEnd::Stopped {
-            say(format_args!("run {}: {} in {}", self.run.number, self.counts(), human::about(self.took)));
+            say(format_args!("run {}: {} in {}", self.run.number, counts(&self.run), human::about(self.took)));
         }
         if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
             return Err(Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again")
@@ -201,29 +237,13 @@ impl Summary {
         }
     }
 
-    fn counts(&self) -> String {
-        let shown = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
-        let mut parts: Vec<String> = shown
-            .into_iter()
-            .filter(|kind| self.count(*kind) > 0)
-            .map(|kind| {
-                let style = human::style(kind);
-                format!("{style}{} {}{style:#}", self.count(kind), kind.name())
-            })
-            .collect();
-        if self.run.unfinished() > 0 {
-            parts.push(format!("{} to go", self.run.unfinished()));
-        }
-        parts.join(", ")
-    }
-
     fn name_the_dead(&self) {
         for job in &self.dead {
             let why = job.last_attempt.as_ref().and_then(|last| last.error.clone());
             let why = why.unwrap_or_else(|| job.progress.state.reason().unwrap_or("failed").to_owned());
             let attempts = human::count(u64::from(job.progress.attempts), "attempt");
             let command = human::plain(&job.command.to_string());
-            say(format_args!("✗ job {} is dead: {} after {attempts}: {command}", job.id, human::plain(&why)));
+            say(format_args!("✗ job {} is dead after {attempts} ({}): {command}", job.id, human::plain(&why)));
         }
         let more = self.count(StateKind::Dead).saturating_sub(self.dead.len() as u64);
         if more > 0 {

@@ -13,7 +13,7 @@ use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, JobId, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{PoolInfo, RunInfo, Serves, StoreError};
+use crate::store::{Asked, PoolInfo, RunInfo, Serves, StoreError};
 use crate::worker::{self, Activity};
 
 /// What `status` shows, read at one moment.
@@ -150,7 +150,8 @@ fn show_pools(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
 fn pool_line(pool: &PoolInfo, now: Millis) -> String {
     let workers = human::count(u64::from(pool.workers), "worker");
     let since = human::about(now.since(pool.started));
-    format!("Pool {} (process {}): {workers} for {}, since {since}", pool.id, pool.pid, queues(&pool.serves))
+    let stopping = if pool.asked == Asked::Work { "" } else { ", stopping" };
+    format!("Pool {} (process {}): {workers} for {}, since {since}{stopping}", pool.id, pool.pid, queues(&pool.serves))
 }
 
 fn queues(serves: &Serves) -> String {
@@ -177,7 +178,7 @@ fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
             writeln!(out, "\nRun {}: {left} of {} to go", run.number, human::count(total, "job"))?;
         } else {
             writeln!(out, "\nRun {} was cut off: {left} of {} to go", run.number, human::count(total, "job"))?;
-            writeln!(out, "  to continue it, type: {}", continue_line(run))?;
+            writeln!(out, "  to continue it with its input as it was, type: {}", continue_line(run))?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::super::render::human;
 use super::show::find;
 use crate::model::{Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{Cursor, StoreError};
+use crate::store::{Cursor, Snapshot, StoreError};
 use crate::worker::{self, Bell, Ring};
 
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
@@ -27,6 +27,9 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     }
     let deadline = args.timeout.map(|timeout| queue.clock().elapsed() + timeout);
     waited_for.look(&queue)?;
+    if !waited_for.open.is_empty() {
+        tell_if_nobody_works(&queue)?;
+    }
     while !waited_for.open.is_empty() {
         if !ring(&queue, &mut bell, deadline)? {
             let left = waited_for.open.len() as u64;
@@ -36,6 +39,15 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     }
     queue.leave();
     waited_for.verdict()
+}
+
+/// Waiting for jobs that no pool will run is worth a word.
+pub(crate) fn tell_if_nobody_works(queue: &Queue) -> Result<(), Failure> {
+    let pools = queue.read(Snapshot::pools)?;
+    if !pools.iter().any(|pool| pool.ended.is_none() && worker::is_alive(queue, &pool.id)) {
+        say(format_args!("no pool is running; to run what waits, type: queuectl worker start"));
+    }
+    Ok(())
 }
 
 fn count_is(n: u64) -> String {
@@ -99,6 +111,6 @@ impl Waited {
             return Ok(Exit::Done);
         }
         say(format_args!("{} did not complete", human::count(self.failed, "job")));
-        Err(Failure::silent(Exit::JobsFailed).next("queuectl dlq list"))
+        Err(Failure::silent(Exit::JobsFailed).next("queuectl list"))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::bytes::to_json;
 use crate::model::{Attempt, Command, Job, Millis, State, StateKind};
-use crate::store::{PoolInfo, RunInfo};
+use crate::store::{Asked, PoolInfo, RunInfo};
 use crate::worker::Activity;
 
 /// A job; `activity` if it runs now.
@@ -85,7 +85,11 @@ pub(crate) fn pool(pool: &PoolInfo, queues: &str, running: usize) -> Value {
         "queues": queues,
         "running": running,
         "log": pool.log,
-        "state": if pool.ended.is_some() { "ended" } else { "working" },
+        "state": match (&pool.ended, pool.asked) {
+            (Some(_), _) => "ended",
+            (None, Asked::Work) => "working",
+            (None, Asked::Stop | Asked::StopNow) => "stopping",
+        },
         "ended_at": pool.ended.as_ref().map(|(at, _)| time(*at)),
         "end": pool.ended.as_ref().map(|(_, why)| why.clone()),
     })

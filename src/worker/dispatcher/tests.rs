@@ -19,6 +19,7 @@ fn claim(seq: u64, timeout: TimeLimit) -> Claim {
             env: Arc::new(Environment::new()),
             env_change: EnvChange::new(),
             timeout,
+            own_timeout: false,
             kill_grace: Duration::from_secs(5),
             output_limit: 1,
             shell: Vec::new(),
