@@ -77,6 +77,16 @@ pub struct Run {
     pub stderr: Kept,
 }
 
+/// SIGHUP, SIGINT and SIGTERM: what a person or a service manager ends processes with.
+const ENDING_SIGNALS: [i32; 3] = [1, 2, 15];
+
+impl Run {
+    /// Whether it died of a signal that may have been meant for its pool as well, and was not sent by that.
+    pub fn died_of_ending_signal(&self) -> bool {
+        self.outcome == Outcome::Failed && self.signal.is_some_and(|signal| ENDING_SIGNALS.contains(&signal))
+    }
+}
+
 /// What is kept of one stream of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Kept {

@@ -189,7 +189,7 @@ fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Resu
     check_shape(folder)?;
     let path = file_of(folder);
     let turn = turnstile.take(on_wait)?;
-    let opened = fence(|| Ok(patiently(on_wait, || fence(|| Ok(builder().open(&path))))))??;
+    let opened = fence(|| Ok(patiently(on_wait, || builder().open(&path))))?;
     drop(turn);
     opened.map_err(|error| open_error(folder, error))
 }

@@ -66,20 +66,41 @@ impl Drop for Turn<'_> {
 
 /// Does what may block, and tells if it takes long.
 pub(super) fn patiently<T>(on_wait: &OnWait, block: impl FnOnce() -> T) -> T {
-    let over = Mutex::new(false);
-    let ended = Condvar::new();
+    let wait = Wait::default();
     thread::scope(|scope| {
         // Without a thread to tell it nobody is told, and the wait goes on all the same.
         let _ = thread::Builder::new().spawn_scoped(scope, || {
-            let guard = over.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = ended.wait_timeout_while(guard, WORTH_SAYING, |over| !*over);
-            if waited.is_ok_and(|(over, _)| !*over) {
+            if wait.takes_long() {
                 on_wait();
             }
         });
-        let done = block();
-        *over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        ended.notify_one();
-        done
+        let _over = Over(&wait);
+        block()
     })
+}
+
+/// A wait that is watched by another thread.
+#[derive(Default)]
+struct Wait {
+    is_over: Mutex<bool>,
+    ended: Condvar,
+}
+
+impl Wait {
+    /// Waits along; says whether it went on for so long that the user is to be told.
+    fn takes_long(&self) -> bool {
+        let is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ended.wait_timeout_while(is_over, WORTH_SAYING, |is_over| !*is_over);
+        waited.is_ok_and(|(is_over, _)| !*is_over)
+    }
+}
+
+/// Ends the wait when it is dropped, also by a panic.
+struct Over<'a>(&'a Wait);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        *self.0.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.ended.notify_one();
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::dispatcher::{Committed, Event, Finish, Report, StoreTask};
 use super::news::{JobNews, News};
-use super::pool::{PoolError, Shared};
+use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
 use crate::store::{Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
@@ -43,7 +43,7 @@ impl<'a> Committer<'a> {
     }
 
     /// Does what the dispatcher asks for, until it asks to finish.
-    pub(super) fn run(mut self) -> Result<Finish, PoolError> {
+    pub(super) fn run(mut self) -> Result<PoolEnd, PoolError> {
         loop {
             let (task, claimed) = self.shared.monitor.next_store_task();
             match task {
@@ -55,22 +55,22 @@ impl<'a> Committer<'a> {
         }
     }
 
-    fn finish(mut self, finish: Finish) -> Result<Finish, PoolError> {
-        if finish == Finish::QueueMoved {
-            let folder = self.queue.folder().to_owned();
-            self.queue.leave();
-            return Err(PoolError::QueueMoved(folder));
-        }
-        let why = match finish {
-            Finish::Stopped => "stopped",
-            Finish::Empty | Finish::QueueMoved => "nothing was left to do",
+    fn finish(mut self, finish: Finish) -> Result<PoolEnd, PoolError> {
+        let (end, why) = match finish {
+            Finish::Stopped => (PoolEnd::Stopped, "stopped"),
+            Finish::Empty => (PoolEnd::Empty, "nothing was left to do"),
+            Finish::QueueMoved => {
+                let folder = self.queue.folder().to_owned();
+                self.queue.leave();
+                return Err(PoolError::QueueMoved(folder));
+            }
         };
         // A row that cannot be retired now is all that is left: the next pool finds it without leases.
         if self.retire(why).or_else(|_| self.queue.reopen().and_then(|()| self.retire(why))).is_err() {
             let trouble = "the end of this pool could not be written; the next one will".to_owned();
             self.shared.observer.news(News::Trouble(trouble));
         }
-        Ok(finish)
+        Ok(end)
     }
 
     /// Nobody has a claim of this pool any more: what it holds all the same came of a commit that was thought to

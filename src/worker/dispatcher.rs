@@ -32,8 +32,6 @@ const RING_PATIENCE: Duration = Duration::from_millis(100);
 const LONG_RUN: Duration = Duration::from_millis(100);
 /// How long the store waits before it tries again what failed, such as on a full disk.
 const STORE_RETRY: Duration = Duration::from_millis(250);
-/// SIGHUP, SIGINT and SIGTERM: what a person or a service manager ends processes with.
-const ENDING_SIGNALS: [i32; 3] = [1, 2, 15];
 
 /// A moment on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -477,11 +475,12 @@ impl Dispatcher {
             let cost = now.mono.saturating_sub(running.started);
             self.run_cost = Some(self.run_cost.map_or(cost, |typical| (3 * typical + cost) / 4));
         }
-        let doubtful = self.phase == Phase::Working && running.why.is_none() && died_of_ending_signal(&report.ending);
-        let doubtful_until = doubtful.then(|| now.mono + SIGNAL_DOUBT);
-        let mut done = Done { report, since: now.mono, doubtful_until };
-        if self.phase != Phase::Working && running.why.is_none() && died_of_ending_signal(&done.report.ending) {
-            interrupt(&mut done.report.ending);
+        let mut done = Done { report, since: now.mono, doubtful_until: None };
+        if running.why.is_none() && died_of_ending_signal(&done.report.ending) {
+            match self.phase {
+                Phase::Working => done.doubtful_until = Some(now.mono + SIGNAL_DOUBT),
+                Phase::Draining(_) | Phase::Ending(_) => interrupt(&mut done.report.ending),
+            }
         }
         self.done.push(done);
     }
@@ -644,12 +643,7 @@ impl Done {
 }
 
 fn died_of_ending_signal(ending: &Ending) -> bool {
-    match ending {
-        Ending::Ran(run) => {
-            run.outcome == Outcome::Failed && run.signal.is_some_and(|signal| ENDING_SIGNALS.contains(&signal))
-        }
-        Ending::NotStarted => false,
-    }
+    matches!(ending, Ending::Ran(run) if run.died_of_ending_signal())
 }
 
 fn interrupt(ending: &mut Ending) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::bell::{Bell, Ring, Waker};
 use super::board::PoolFile;
 use super::committer::Committer;
-use super::dispatcher::{Action, Dispatcher, Event, Finish};
+use super::dispatcher::{Action, Dispatcher, Event};
 use super::lives::Lives;
 use super::monitor::{Monitor, lock};
 use super::news::{News, Observer};
@@ -155,7 +155,7 @@ impl Pool {
         let recoverer = Recoverer::new(&shared, &queue);
         let go_home = GoHome { shared: &shared, signals: &signals, bell: bell.waker(), recoverer: &recoverer };
         let (shared_ref, serves) = (&*shared, &options.serves);
-        let finish = thread::scope(|scope| {
+        let end = thread::scope(|scope| {
             // Last to end, and everybody's way home: so it is the first to start.
             let store = thread::Builder::new().name("store".to_owned()).spawn_scoped(scope, move || {
                 let _go_home = go_home;
@@ -171,19 +171,15 @@ impl Pool {
                 shared_ref.handle(Event::Stop);
             }
             keep_time(shared_ref);
-            let finish = store.join().map_err(|_| io::Error::other("it panicked"));
-            started.and(finish)
+            let end = store.join().map_err(|_| io::Error::other("it panicked"));
+            started.and(end)
         });
-        let finish = finish.map_err(system("a thread of the pool failed"))??;
+        let end = end.map_err(system("a thread of the pool failed"))??;
         let _ = fs::remove_dir_all(spool_folder(&shared.queue, shared.file.id()));
         if let Some(shared) = Arc::into_inner(shared) {
             let _ = shared.file.remove();
         }
-        match finish {
-            Finish::Stopped => Ok(PoolEnd::Stopped),
-            Finish::Empty => Ok(PoolEnd::Empty),
-            Finish::QueueMoved => Err(PoolError::QueueMoved(PathBuf::new())),
-        }
+        Ok(end)
     }
 }
 

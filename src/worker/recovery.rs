@@ -33,8 +33,6 @@ use crate::store::{Held, PoolInfo, StoreError};
 
 /// How often a recovery that left something is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// SIGHUP, SIGINT and SIGTERM: what may have been meant for the pool as well.
-const ENDING_SIGNALS: [i32; 3] = [1, 2, 15];
 
 /// The pools that died and were not recovered yet.
 pub fn dead_pools(queue: &Queue) -> Result<Vec<PoolInfo>, StoreError> {
@@ -257,24 +255,15 @@ impl<'a> Autopsy<'a> {
         match slot.stage {
             Stage::Starting { at, .. } | Stage::Running { at, .. } => lost(at),
             Stage::Ended { at, .. } if !self.same_boot => lost(at),
-            Stage::Ended { at, ended, outcome, exit_code, signal, cpu, max_rss_bytes, .. } => Run {
-                ended,
-                outcome: doubted(outcome, signal),
-                exit_code,
-                signal,
-                cpu,
-                max_rss_bytes,
-                error: describe_exit(exit_code, signal),
-                ..lost(at)
-            },
+            Stage::Ended { at, ended, outcome, exit_code, signal, cpu, max_rss_bytes, .. } => {
+                let error = describe_exit(exit_code, signal);
+                let run = Run { ended, outcome, exit_code, signal, cpu, max_rss_bytes, error, ..lost(at) };
+                // In the last moments of its pool: it was meant to go with it.
+                let outcome = if run.died_of_ending_signal() { Outcome::Interrupted } else { outcome };
+                Run { outcome, ..run }
+            }
         }
     }
-}
-
-/// What died of a signal in the last moments of its pool was meant to go with it.
-fn doubted(outcome: Outcome, signal: Option<i32>) -> Outcome {
-    let meant = outcome == Outcome::Failed && signal.is_some_and(|signal| ENDING_SIGNALS.contains(&signal));
-    if meant { Outcome::Interrupted } else { outcome }
 }
 
 /// A board that is missing or damaged tells nothing: its claims count as never started, and whatever they
