@@ -27,5 +27,5 @@ pub use detached::spawn_detached;
 pub use news::{JobNews, News, Observer};
 pub use output::{output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
-pub use recovery::{dead_pools, recover};
+pub use recovery::{dead_pools, obstacles, recover};
 pub use signals::spawn_shielded;

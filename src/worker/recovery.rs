@@ -19,7 +19,8 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::board::{self, Board, Identity, Life, Slot, Stage};
 use super::news::{News, Observer};
@@ -47,6 +48,11 @@ fn is_dead(run: &Path, pool: &PoolId, just_closed: bool) -> bool {
     let life = if just_closed { board::probe_after_close(&path) } else { board::probe(&path) };
     // What cannot be probed is not declared dead.
     matches!(life, Ok(Life::Dead))
+}
+
+/// What keeps the jobs of a pool that died from running again, if anything does.
+pub fn obstacles(queue: &Queue, pool: &PoolInfo) -> Result<Vec<String>, StoreError> {
+    Autopsy::of(queue, pool)?.obstacles()
 }
 
 /// Recovers every pool that died, `own` excepted. `closed` are those whose files were just closed. Says whether
@@ -141,13 +147,8 @@ impl<'a> Autopsy<'a> {
     }
 
     fn recover(mut self, observer: &dyn Observer) -> Result<bool, StoreError> {
-        if self.same_boot && !self.visible && !self.leases.is_empty() {
-            // Nothing of it can be seen to be gone.
-            let jobs = self.leases.len();
-            observer.news(News::Stuck(format!(
-                "pool {} died in another pid namespace: its {jobs} jobs wait, since their processes cannot be seen from here",
-                self.pool.id
-            )));
+        if let Some(obstacle) = self.is_out_of_sight() {
+            observer.news(News::Stuck(obstacle));
             return Ok(false);
         }
         let ends = self.same_boot && self.visible;
@@ -165,6 +166,37 @@ impl<'a> Autopsy<'a> {
         Ok(stuck.is_empty())
     }
 
+    /// Why nothing of it can be seen to be gone, if that is so.
+    fn is_out_of_sight(&self) -> Option<String> {
+        let out_of_sight = self.same_boot && !self.visible && !self.leases.is_empty();
+        out_of_sight.then(|| {
+            let (pool, jobs) = (&self.pool.id, self.leases.len());
+            format!("pool {pool} died in another pid namespace: its {jobs} jobs wait, since nobody here can see what is left of them")
+        })
+    }
+
+    /// What keeps its jobs from running again.
+    fn obstacles(&self) -> Result<Vec<String>, StoreError> {
+        if !self.same_boot {
+            return Ok(Vec::new());
+        }
+        if let Some(obstacle) = self.is_out_of_sight() {
+            return Ok(vec![obstacle]);
+        }
+        let found = tree::find(&self.marks(), Reach::Tree)?;
+        let unreachable = found.iter().filter(|process| test_kill_process(process.pid) == Err(Errno::PERM));
+        Ok(unreachable.map(|process| self.cannot_be_ended(process.pid, process.mark)).collect())
+    }
+
+    fn cannot_be_ended(&self, pid: Pid, mark: usize) -> String {
+        let (pid, job, pool) = (pid.as_raw_pid(), self.leases[mark].token.seq().0, &self.pool.id);
+        format!("process {pid} of job {job} is left of pool {pool} and cannot be ended: the job waits until it is gone")
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        self.leases.iter().map(|held| self.mark(held.token.lease().0, self.slot(held))).collect()
+    }
+
     fn path(&self) -> std::path::PathBuf {
         self.queue.folder().join("run").join(self.pool.id.as_str())
     }
@@ -172,20 +204,12 @@ impl<'a> Autopsy<'a> {
     /// Ends what is left of its runs; answers how many processes, and the jobs of those that remain.
     fn end_survivors(&self, observer: &dyn Observer) -> Result<(usize, BTreeSet<Seq>), StoreError> {
         let grace = self.queue.read(crate::store::Snapshot::settings)?.kill_grace.min(SURVIVOR_GRACE_MAX);
-        let slots: Vec<Option<&Slot>> = self.leases.iter().map(|held| self.slot(held)).collect();
-        let marks: Vec<Mark> =
-            self.leases.iter().zip(&slots).map(|(held, slot)| self.mark(held.token.lease().0, *slot)).collect();
-        let ending = tree::end(&marks, Reach::Tree, Asked::NotYet, grace)?;
+        let ending = tree::end(&self.marks(), Reach::Tree, Asked::NotYet, grace)?;
         let mut stuck = BTreeSet::new();
         for remaining in &ending.remaining {
             let held = &self.leases[remaining.mark];
             stuck.insert(held.token.seq());
-            observer.news(News::Stuck(format!(
-                "process {} of job {} is left of pool {} and cannot be ended: the job waits until it is gone",
-                remaining.pid.as_raw_pid(),
-                held.token.seq().0,
-                self.pool.id
-            )));
+            observer.news(News::Stuck(self.cannot_be_ended(remaining.pid, remaining.mark)));
         }
         Ok((ending.ended, stuck))
     }

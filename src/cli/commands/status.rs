@@ -98,7 +98,7 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
         writeln!(out, "  {style}{:<12}{style:#}{count:>9}{ahead}", kind.name())?;
     }
     writeln!(out, "  {:<12}{:>9}", "Total", status.counts.values().sum::<u64>())?;
-    show_pools(status, out)?;
+    show_pools(queue, status, out)?;
     show_runs(status, out)
 }
 
@@ -111,7 +111,7 @@ fn claimed_ahead(status: &Status, processing: u64) -> String {
     }
 }
 
-fn show_pools(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
+fn show_pools(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     let (alive, dead): (Vec<_>, Vec<_>) = status.pools.iter().partition(|pool| pool.alive);
     if alive.is_empty() {
         writeln!(out, "\nNo pool is running")?;
@@ -136,13 +136,20 @@ fn show_pools(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
         }
     }
     for pool in dead {
-        writeln!(
-            out,
-            "\nPool {} (process {}) died; its {} will run again when a pool starts",
-            pool.pool.id,
-            pool.pool.pid,
-            human::count(pool.claimed as u64, "job")
-        )?;
+        show_dead_pool(queue, pool, out)?;
+    }
+    Ok(())
+}
+
+/// A dead pool with what keeps its jobs from running again, if anything does.
+fn show_dead_pool(queue: &Queue, pool: &PoolStatus, out: &mut impl Write) -> Result<(), Failure> {
+    let (id, pid) = (&pool.pool.id, pool.pool.pid);
+    let jobs = human::count(pool.claimed as u64, "job");
+    let obstacles = worker::obstacles(queue, &pool.pool).unwrap_or_default();
+    let fate = if obstacles.is_empty() { "will run again when a pool starts" } else { "cannot run again yet" };
+    writeln!(out, "\nPool {id} (process {pid}) died; its {jobs} {fate}")?;
+    for obstacle in obstacles {
+        writeln!(out, "  {obstacle}")?;
     }
     Ok(())
 }
