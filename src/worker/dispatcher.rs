@@ -116,13 +116,20 @@ pub(super) struct Committed {
     pub(super) took: Duration,
 }
 
+/// The run that is meant: by the time that an action is carried out, the worker may have another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) slot: usize,
+    pub(super) lease: Lease,
+}
+
 /// What is to be done now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// SIGTERM and SIGCONT to what the worker runs.
-    Terminate { slot: usize },
+    Terminate(Target),
     /// SIGKILL to what the worker runs.
-    Kill { slot: usize },
+    Kill(Target),
     /// Look how far the output of what the worker runs has grown.
     Look { slot: usize },
     /// Tell that the pool stops, and which jobs still run.
@@ -569,7 +576,7 @@ impl Dispatcher {
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };
             running.kill_at = None;
-            actions.push(Action::Kill { slot });
+            actions.push(Action::Kill(Target { slot, lease: running.lease }));
         }
         actions
     }
@@ -593,7 +600,7 @@ impl Dispatcher {
             running.why = Some(why);
             running.timeout_at = None;
             running.kill_at = Some(now.mono + running.grace);
-            actions.push(Action::Terminate { slot });
+            actions.push(Action::Terminate(Target { slot, lease: running.lease }));
         }
         actions
     }
@@ -618,7 +625,7 @@ impl Dispatcher {
             let Some(running) = running else { continue };
             if running.kill_at.is_some_and(|at| at <= now.mono) {
                 running.kill_at = None;
-                actions.push(Action::Kill { slot });
+                actions.push(Action::Kill(Target { slot, lease: running.lease }));
             }
             if running.look_at <= now.mono {
                 running.look_at = now.mono + LOOK_EVERY;

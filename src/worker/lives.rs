@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpgid, kill_process_group};
 
+use super::dispatcher::Target;
 use super::monitor::lock;
 use super::output::Spool;
 use super::tree::{self, Mark, Reach};
+use crate::model::Lease;
 
 /// What a worker runs.
 #[derive(Debug)]
 pub(super) struct Live {
+    /// Under which claim.
+    pub(super) lease: Lease,
     /// How its processes are found.
     pub(super) mark: Mark,
     /// Its first process, until the worker reaps it: so long its group may be signalled by number.
@@ -45,36 +49,36 @@ impl Lives {
     }
 
     /// SIGTERM to the trees of these workers, and SIGCONT, so that what is stopped can act on it.
-    pub(super) fn terminate(&self, slots: &[usize]) {
-        let targets: Vec<Target> = slots.iter().filter_map(|slot| self.signal_group(*slot, Signal::TERM)).collect();
-        signal_beyond_groups(&targets, &[Signal::TERM, Signal::CONT]);
+    pub(super) fn terminate(&self, targets: &[Target]) {
+        let trees: Vec<Tree> = targets.iter().filter_map(|target| self.signal_group(*target, Signal::TERM)).collect();
+        signal_beyond_groups(&trees, &[Signal::TERM, Signal::CONT]);
     }
 
     /// SIGKILL to the trees of these workers.
-    pub(super) fn kill(&self, slots: &[usize]) {
-        let targets: Vec<Target> = slots.iter().filter_map(|slot| self.signal_group(*slot, Signal::KILL)).collect();
-        signal_beyond_groups(&targets, &[Signal::KILL]);
+    pub(super) fn kill(&self, targets: &[Target]) {
+        let trees: Vec<Tree> = targets.iter().filter_map(|target| self.signal_group(*target, Signal::KILL)).collect();
+        signal_beyond_groups(&trees, &[Signal::KILL]);
     }
 
     /// Signals the group of what a worker runs, at once, and tells what else there is to signal.
-    fn signal_group(&self, slot: usize, signal: Signal) -> Option<Target> {
-        let live = self.lock(slot);
-        let live = live.as_ref()?;
+    fn signal_group(&self, target: Target, signal: Signal) -> Option<Tree> {
+        let live = self.lock(target.slot);
+        let live = live.as_ref().filter(|live| live.lease == target.lease)?;
         if let Some(pid) = live.pid {
             send_to_group(pid, signal);
         }
-        Some(Target { mark: live.mark.clone(), signalled_group: live.pid })
+        Some(Tree { mark: live.mark.clone(), signalled_group: live.pid })
     }
 
     /// Stops what the workers run, does something, and continues it. Nothing is spawned meanwhile.
     pub(super) fn while_frozen(&self, pause: impl FnOnce()) {
         let lives: Vec<_> = (0..self.runs.len()).map(|slot| self.lock(slot)).collect();
-        let target = |live: &Live| Target { mark: live.mark.clone(), signalled_group: live.pid };
-        let targets: Vec<Target> = lives.iter().filter_map(|live| Some(target(live.as_ref()?))).collect();
+        let tree = |live: &Live| Tree { mark: live.mark.clone(), signalled_group: live.pid };
+        let trees: Vec<Tree> = lives.iter().filter_map(|live| Some(tree(live.as_ref()?))).collect();
         let signal_all = |signal| {
-            let pids = targets.iter().filter_map(|target| target.signalled_group);
+            let pids = trees.iter().filter_map(|tree| tree.signalled_group);
             pids.for_each(|pid| send_to_group(pid, signal));
-            signal_beyond_groups(&targets, &[signal]);
+            signal_beyond_groups(&trees, &[signal]);
         };
         signal_all(Signal::STOP);
         pause();
@@ -107,7 +111,7 @@ fn send_to_group(pid: Pid, signal: Signal) {
 }
 
 /// A run that is being signalled.
-struct Target {
+struct Tree {
     mark: Mark,
     /// The group that has its signal already; none once the run's first process is gone.
     signalled_group: Option<Pid>,
@@ -115,15 +119,15 @@ struct Target {
 
 /// Signals whatever belongs to the runs and is not in a group that was signalled already: a second SIGTERM makes some
 /// programs give up their tidying.
-fn signal_beyond_groups(targets: &[Target], signals: &[Signal]) {
-    if targets.is_empty() {
+fn signal_beyond_groups(trees: &[Tree], signals: &[Signal]) {
+    if trees.is_empty() {
         return;
     }
-    let marks: Vec<Mark> = targets.iter().map(|target| target.mark.clone()).collect();
+    let marks: Vec<Mark> = trees.iter().map(|tree| tree.mark.clone()).collect();
     // What cannot be searched now is ended by the worker when the first process is gone.
     let Ok(mut found) = tree::find(&marks, Reach::Tree) else { return };
     found.retain(|process| {
-        let group = targets[process.mark].signalled_group;
+        let group = trees[process.mark].signalled_group;
         group.is_none() || getpgid(Some(process.pid)).ok() != group
     });
     for signal in signals {

@@ -301,8 +301,8 @@ impl Shared {
         let (mut terminate, mut kill) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
-                Action::Terminate { slot } => terminate.push(slot),
-                Action::Kill { slot } => kill.push(slot),
+                Action::Terminate(target) => terminate.push(target),
+                Action::Kill(target) => kill.push(target),
                 Action::Look { slot } => self.look_at_output(slot),
                 Action::SayStopping { running, ending } => {
                     self.observer.news(News::Stopping { running, ending });

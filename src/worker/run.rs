@@ -146,7 +146,7 @@ impl Attempt<'_> {
         let _ = self.board(Stage::Running { at, boot_ticks: earliest, born_by, pid: pid.as_raw_pid().cast_unsigned() });
         let leader = Leader { pid, born: earliest..=born_by };
         let mark = Mark { token: prepared.token.clone(), leader: Some(leader.clone()) };
-        *live = Some(Live { mark, pid: Some(pid) });
+        *live = Some(Live { lease: self.claim.token.lease(), mark, pid: Some(pid) });
         Ok(Started::Running(pid, leader))
     }
 

@@ -45,6 +45,11 @@ fn ended(claim: Claim, outcome: Outcome, signal: Option<i32>) -> Report {
     Report { token: claim.token, ending: Ending::Ran(run), place: None }
 }
 
+/// A worker with the job that it runs, whose lease has the same number.
+fn run_of(slot: usize, lease: u64) -> Target {
+    Target { slot, lease: Lease(lease) }
+}
+
 fn at(ms: u64) -> Moment {
     Moment { mono: Duration::from_millis(ms), wall: Millis(1_000_000 + ms) }
 }
@@ -157,14 +162,14 @@ fn a_timeout_asks_then_kills() {
     pool.take(1, at(0)).unwrap();
     assert_eq!(pool.next_deadline(), Some(FIRST_LOOK));
     assert_eq!(pool.handle(Event::Tick, at(299)), [Action::Look { slot: 0 }, Action::Look { slot: 1 }]);
-    assert_eq!(pool.handle(Event::Tick, at(300)), [Action::Terminate { slot: 0 }]);
+    assert_eq!(pool.handle(Event::Tick, at(300)), [Action::Terminate(run_of(0, 1))]);
     assert_eq!((pool.why(0), pool.why(1)), (Some(Why::TimedOut), None));
     assert_eq!(pool.grace_left(0, at(1_300)), Duration::from_secs(4));
     let looks_aside = |actions: Vec<Action>| -> Vec<Action> {
         actions.into_iter().filter(|action| !matches!(action, Action::Look { .. })).collect()
     };
     assert_eq!(looks_aside(pool.handle(Event::Tick, at(5_299))), []);
-    assert_eq!(looks_aside(pool.handle(Event::Tick, at(5_300))), [Action::Kill { slot: 0 }]);
+    assert_eq!(looks_aside(pool.handle(Event::Tick, at(5_300))), [Action::Kill(run_of(0, 1))]);
 }
 
 #[test]
@@ -173,8 +178,8 @@ fn time_spent_standing_still_does_not_count() {
     pool.take(0, at(0)).unwrap();
     pool.handle(Event::Thawed { stood: Duration::from_secs(10) }, at(10_100));
     let actions = pool.handle(Event::Tick, at(10_299));
-    assert!(!actions.contains(&Action::Terminate { slot: 0 }));
-    assert!(pool.handle(Event::Tick, at(10_300)).contains(&Action::Terminate { slot: 0 }));
+    assert!(!actions.contains(&Action::Terminate(run_of(0, 1))));
+    assert!(pool.handle(Event::Tick, at(10_300)).contains(&Action::Terminate(run_of(0, 1))));
 }
 
 #[test]
@@ -191,9 +196,9 @@ fn stopping_is_gentle_then_firm_then_final() {
     assert!(matches!(pool.store_task(at(12)), StoreTask::Wait), "job 1 still runs");
 
     let firmly = pool.handle(Event::Stop, at(20));
-    assert_eq!(firmly[1..], [Action::Terminate { slot: 0 }]);
+    assert_eq!(firmly[1..], [Action::Terminate(run_of(0, 1))]);
     assert_eq!(pool.why(0), Some(Why::Interrupted));
-    assert_eq!(pool.handle(Event::Stop, at(30)), [Action::Kill { slot: 0 }]);
+    assert_eq!(pool.handle(Event::Stop, at(30)), [Action::Kill(run_of(0, 1))]);
     pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Interrupted, Some(9)) }, at(31));
     assert_eq!(outcomes(pool.store_task(at(31))), [(1, Some(Outcome::Interrupted))]);
     bring(&mut pool, [], at(32));
@@ -228,7 +233,7 @@ fn a_cancelled_job_is_ended_or_given_back() {
     let mut pool = pool_with([claim(1, after(9_000)), claim(2, after(9_000)), claim(3, after(9_000))]);
     pool.take(0, at(0)).unwrap();
     let actions = pool.handle(Event::Cancel(vec![Seq(1), Seq(3)]), at(1));
-    assert_eq!(actions, [Action::Terminate { slot: 0 }]);
+    assert_eq!(actions, [Action::Terminate(run_of(0, 1))]);
     assert_eq!(pool.handle(Event::Cancel(vec![Seq(1)]), at(2)), [], "once is enough");
     assert_eq!(pool.take(1, at(2)).map(|claim| claim.token.seq()), Some(Seq(2)));
     assert_eq!(outcomes(pool.store_task(at(12))), [(3, None)]);
