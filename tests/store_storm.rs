@@ -322,6 +322,7 @@ fn pool_info(pool: &PoolId) -> PoolInfo {
         boot_id: 0,
         pid_namespace: 0,
         nonce: 0,
+        file: (5, 6),
         started: Millis(1),
         workers: 1,
         serves: Serves::AllQueues,

@@ -86,6 +86,9 @@ impl Journal {
 
 impl Observer for Journal {
     fn news(&self, news: News) {
+        if let News::Recovered { dead, .. } = &news {
+            self.deaths.fetch_add(*dead as u64, Ordering::Relaxed);
+        }
         match news {
             News::Finished(job) => {
                 if job.progress.state.kind() == StateKind::Dead {
@@ -137,13 +140,17 @@ pub(super) fn words(news: &News, how_to_end: &str) -> String {
                 format!("waiting for {jobs} to finish; {how_to_end}")
             }
         }
-        News::Recovered { pool, jobs, ended } => {
+        News::Recovered { pool, jobs, ended, dead } => {
             let ended = if *ended == 0 {
                 String::new()
             } else {
                 format!(" after ending {}", human::count(*ended as u64, "process"))
             };
-            format!("pool {pool} died: took over its {}{ended}", human::count(*jobs as u64, "job"))
+            let dead = match dead {
+                0 => String::new(),
+                dead => format!("; {} lost its pool too often and is dead", human::count(*dead as u64, "job")),
+            };
+            format!("pool {pool} died: took over its {}{ended}{dead}", human::count(*jobs as u64, "job"))
         }
         News::Stuck(what) | News::Trouble(what) => what.clone(),
         News::Deaf(why) => format!("looking every 250 ms instead of waiting for changes: {why}"),

@@ -491,6 +491,7 @@ fn pool_info(id: PoolId, now: Millis) -> PoolInfo {
         boot_id: 2,
         pid_namespace: 3,
         nonce: 4,
+        file: (5, 6),
         started: now,
         workers: 2,
         serves: Serves::AllQueues,

@@ -25,6 +25,8 @@ pub struct PoolInfo {
     pub pid_namespace: u64,
     /// A random number, which its jobs carry in their environment.
     pub nonce: u64,
+    /// Device and inode of the queue file that it was registered in.
+    pub file: (u64, u64),
     /// When it was started.
     pub started: Millis,
     /// How many workers it has.
@@ -55,6 +57,7 @@ impl From<&PoolInfo> for PoolRecord {
             boot_id: info.boot_id,
             pid_namespace: info.pid_namespace,
             nonce: info.nonce,
+            file: info.file,
             started: info.started.0,
             workers: info.workers,
             serves: match &info.serves {
@@ -78,6 +81,7 @@ fn info(id: &str, record: PoolRecord) -> Result<PoolInfo, StoreError> {
         boot_id: record.boot_id,
         pid_namespace: record.pid_namespace,
         nonce: record.nonce,
+        file: record.file,
         started: Millis(record.started),
         workers: record.workers,
         serves: match record.serves {

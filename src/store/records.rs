@@ -446,6 +446,8 @@ pub(super) struct PoolRecord {
     pub boot_id: u128,
     pub pid_namespace: u64,
     pub nonce: u64,
+    /// Device and inode of the queue file that it was registered in: a copy of the file has others.
+    pub file: (u64, u64),
     pub started: u64,
     pub workers: u32,
     pub serves: ServesRecord,

@@ -37,6 +37,7 @@ fn pool(name: &str) -> PoolInfo {
         boot_id: 2,
         pid_namespace: 3,
         nonce: 4,
+        file: (5, 6),
         started: Millis(1),
         workers: 2,
         serves: Serves::AllQueues,

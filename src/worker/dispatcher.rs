@@ -259,6 +259,7 @@ impl Dispatcher {
             }
             Event::Stop => return self.stop(now),
             Event::Asked(asked) => return self.asked(asked, now),
+            Event::QueueMoved if matches!(self.phase, Phase::Ending(_)) => {}
             Event::QueueMoved => {
                 self.drain(Finish::QueueMoved);
                 return self.end_all(now);

@@ -28,6 +28,8 @@ pub enum News {
         jobs: usize,
         /// How many of their processes had to be ended.
         ended: usize,
+        /// How many of those jobs are dead now, since they lost their pools too often.
+        dead: usize,
     },
     /// Something of another pool's jobs cannot be ended, which keeps them from running again.
     Stuck(String),

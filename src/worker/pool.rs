@@ -117,16 +117,17 @@ impl Pool {
     pub fn start(queue: Queue, options: PoolOptions, observer: Arc<dyn Observer>) -> Result<Self, PoolError> {
         let signals = Signals::block().map_err(system("cannot listen to signals"))?;
         let bell = Bell::new(queue.folder()).map_err(system("cannot watch the queue"))?;
-        let file = register(&queue, &options)?;
+        let metadata = fs::metadata(queue.file()).map_err(system("cannot look at the queue file"))?;
+        let queue_file = (metadata.dev(), metadata.ino());
+        let file = register(&queue, &options, queue_file)?;
         make_spool_folder(queue.folder(), file.id()).map_err(system("cannot make a folder for outputs"))?;
         let null = File::open("/dev/null").map_err(system("cannot open /dev/null"))?;
-        let metadata = fs::metadata(queue.file()).map_err(system("cannot look at the queue file"))?;
         let nonce = file.identity().nonce;
         let dispatcher = Dispatcher::new(options.workers, options.until_empty);
         let shared = Shared {
             queue: queue.folder().to_owned(),
             clock: Arc::clone(queue.clock()),
-            token_prefix: token_prefix(metadata.dev(), metadata.ino(), nonce),
+            token_prefix: token_prefix(queue_file, nonce),
             file,
             null,
             observer,
@@ -210,12 +211,12 @@ impl Drop for GoHome<'_> {
 }
 
 /// What the value of `QUEUECTL_LEASE` begins with in every job of a pool.
-pub(super) fn token_prefix(dev: u64, ino: u64, nonce: u64) -> String {
+pub(super) fn token_prefix((dev, ino): (u64, u64), nonce: u64) -> String {
     format!("{dev}:{ino}:{nonce:016x}:")
 }
 
 /// Makes the pool's file and its row. A name that POOLS still remembers is not taken again.
-fn register(queue: &Queue, options: &PoolOptions) -> Result<PoolFile, PoolError> {
+fn register(queue: &Queue, options: &PoolOptions, queue_file: (u64, u64)) -> Result<PoolFile, PoolError> {
     let run = queue.folder().join("run");
     loop {
         let file = PoolFile::create(&run, options.workers + 64).map_err(system("cannot make the pool's file"))?;
@@ -226,6 +227,7 @@ fn register(queue: &Queue, options: &PoolOptions) -> Result<PoolFile, PoolError>
             boot_id: u128::from_be_bytes(identity.boot_id),
             pid_namespace: identity.pid_namespace,
             nonce: identity.nonce,
+            file: queue_file,
             started: queue.clock().now(),
             workers: u32::try_from(options.workers).unwrap_or(u32::MAX),
             serves: options.serves.clone(),

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use super::output::{collect_left, spool_folder};
 use super::pool::{Shared, token_prefix};
 use super::run::describe_exit;
 use super::tree::{self, Asked, Leader, Mark, Reach};
-use crate::model::{Ending, Kept, Millis, Outcome, PoolId, Run, SURVIVOR_GRACE_MAX, Seq};
+use crate::model::{Ending, Kept, Millis, Outcome, PoolId, Run, SURVIVOR_GRACE_MAX, Seq, StateKind};
 use crate::queue::{Folder, Queue};
 use crate::store::{Held, PoolInfo, StoreError};
 
@@ -111,7 +112,9 @@ fn sweep(queue: &Queue, run: &Path) -> Result<(), StoreError> {
 struct Autopsy<'a> {
     queue: &'a Queue,
     pool: &'a PoolInfo,
-    /// Whether it died in this boot.
+    /// Whether this file is a copy of the one that it worked on: what it ran belongs to the original.
+    is_copy: bool,
+    /// Whether it died in this boot, so that something of it may be left.
     same_boot: bool,
     /// Whether its processes can be seen from here.
     visible: bool,
@@ -122,7 +125,6 @@ struct Autopsy<'a> {
 
 impl<'a> Autopsy<'a> {
     fn of(queue: &'a Queue, pool: &'a PoolInfo) -> Result<Self, StoreError> {
-        use std::os::unix::fs::MetadataExt;
         let here = Identity::of_this_process()?;
         let same_boot = pool.boot_id == u128::from_be_bytes(here.boot_id);
         let board = read_board(queue, pool);
@@ -135,14 +137,16 @@ impl<'a> Autopsy<'a> {
             }
         }
         let file = fs::metadata(queue.file())?;
+        let is_copy = pool.file != (file.dev(), file.ino());
         Ok(Self {
             queue,
             pool,
-            same_boot,
+            is_copy,
+            same_boot: same_boot && !is_copy,
             visible: pool.pid_namespace == here.pid_namespace,
             leases,
             slots,
-            token_prefix: token_prefix(file.dev(), file.ino(), pool.nonce),
+            token_prefix: token_prefix(pool.file, pool.nonce),
         })
     }
 
@@ -155,13 +159,11 @@ impl<'a> Autopsy<'a> {
         let (ended, stuck) = if ends { self.end_survivors(observer)? } else { (0, BTreeSet::new()) };
         self.leases.retain(|held| !stuck.contains(&held.token.seq()));
         let jobs = self.leases.len();
-        if !self.report(stuck.is_empty())? {
-            return Ok(true);
-        }
+        let Some(dead) = self.report(stuck.is_empty())? else { return Ok(true) };
         if stuck.is_empty() {
             let _ = fs::remove_dir_all(spool_folder(self.queue.folder(), &self.pool.id));
             let _ = fs::remove_file(self.path());
-            observer.news(News::Recovered { pool: self.pool.id.clone(), jobs, ended });
+            observer.news(News::Recovered { pool: self.pool.id.clone(), jobs, ended, dead });
         }
         Ok(stuck.is_empty())
     }
@@ -229,19 +231,22 @@ impl<'a> Autopsy<'a> {
         Mark { token: format!("{}{lease}", self.token_prefix).into_bytes(), leader }
     }
 
-    /// Commits what became of its claims; retires it if nothing of it remains. Says whether it was still there.
-    fn report(&self, complete: bool) -> Result<bool, StoreError> {
+    /// Commits what became of its claims; retires it if nothing of it remains. Answers how many jobs died of that;
+    /// `None` if somebody else has done it all.
+    fn report(&self, complete: bool) -> Result<Option<usize>, StoreError> {
         let mut reports = Vec::with_capacity(self.leases.len());
         for held in &self.leases {
             reports.push((held, self.ending(held)?));
         }
-        let retired = self.queue.write(|tx| {
+        self.queue.write(|tx| {
+            let mut dead = 0;
             for (held, ending) in &reports {
-                tx.finish(&held.token, ending)?;
+                let finished = tx.finish(&held.token, ending)?;
+                dead += usize::from(finished.is_some_and(|job| job.progress.state.kind() == StateKind::Dead));
             }
-            if complete { tx.retire(&self.pool.id, "died") } else { Ok(true) }
-        })?;
-        Ok(retired)
+            let was_there = !complete || tx.retire(&self.pool.id, "died")?;
+            Ok(was_there.then_some(dead))
+        })
     }
 
     fn ending(&self, held: &Held) -> Result<Ending, StoreError> {
@@ -261,6 +266,14 @@ impl<'a> Autopsy<'a> {
         Ok(Ending::Ran(run))
     }
 
+    fn cause_of_loss(&self) -> &'static str {
+        match (self.is_copy, self.same_boot) {
+            (true, _) => "the queue was copied while it ran",
+            (false, true) => "its pool died",
+            (false, false) => "the machine went down",
+        }
+    }
+
     fn outcome(&self, slot: &Slot, now: Millis) -> Run {
         let lost = |started| Run {
             slot: slot.worker,
@@ -272,7 +285,7 @@ impl<'a> Autopsy<'a> {
             signal: None,
             cpu: Duration::ZERO,
             max_rss_bytes: 0,
-            error: Some(if self.same_boot { "its pool died" } else { "the machine went down" }.to_owned()),
+            error: Some(self.cause_of_loss().to_owned()),
             stdout: Kept::Empty,
             stderr: Kept::Empty,
         };
