@@ -114,7 +114,7 @@ impl From<PoolError> for Failure {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Store(error) => error.into(),
-            PoolError::QueueMoved(_) => Self::new(Exit::QueueUnusable, error),
+            PoolError::QueueMoved(_) | PoolError::Unwritten => Self::new(Exit::QueueUnusable, error),
             PoolError::System { .. } => Self::new(Exit::Other, error),
         }
     }

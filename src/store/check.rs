@@ -107,7 +107,7 @@ impl Check<'_> {
         let table: ReadOnlyTable<K, Record> = self.snapshot.open(definition)?;
         for row in redb::ReadableTable::iter(&table)? {
             let (key, bytes) = row?;
-            match decode("", bytes.value()) {
+            match decode(redb::TableHandle::name(&definition), bytes.value()) {
                 Ok(record) => visit(self, key.value(), record),
                 Err(error) => {
                     let name = redb::TableHandle::name(&definition).to_owned();

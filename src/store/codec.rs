@@ -33,7 +33,7 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The record that `bytes` of `table` hold.
-pub(super) fn decode<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(table: &str, bytes: &[u8]) -> Result<T, StoreError> {
     let damaged = |why: &str| StoreError::Damaged(format!("a record in {table} {why}"));
     let Some((header, body)) = bytes.split_at_checked(HEADER_BYTES) else {
         return Err(damaged("is cut short"));

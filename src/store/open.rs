@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, process};
 
 use redb::{
@@ -32,6 +33,8 @@ pub struct Store {
     handle: Handle,
     turnstile: Option<Turnstile>,
     on_wait: OnWait,
+    /// Damage was met: redb must not be asked to close the file.
+    is_damaged: AtomicBool,
 }
 
 enum Handle {
@@ -104,7 +107,7 @@ impl Store {
         turnstile: Option<Turnstile>,
         on_wait: OnWait,
     ) -> Result<Self, StoreError> {
-        let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait };
+        let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait, is_damaged: AtomicBool::new(false) };
         match store.read(Snapshot::schema)? {
             Some(SCHEMA_VERSION) => Ok(store),
             Some(found) => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
@@ -124,7 +127,7 @@ impl Store {
 
     /// Looks at the queue as it is now.
     pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        fence(|| {
+        self.note_damage(|| {
             let txn = match &self.handle {
                 Handle::Writable(database) => database.begin_read()?,
                 Handle::ReadOnly(database) => database.begin_read()?,
@@ -141,7 +144,7 @@ impl Store {
         now: Millis,
         change: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        fence(|| {
+        self.note_damage(|| {
             let txn = self.begin_write()?;
             let mut tx = Tx::begin(&txn, now)?;
             let done = change(&mut tx)?;
@@ -151,6 +154,15 @@ impl Store {
             }
             Ok(done)
         })
+    }
+
+    /// Works inside the fence, and remembers damage.
+    fn note_damage<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let done = fence(work);
+        if matches!(done, Err(StoreError::Damaged(_))) {
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        done
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
@@ -176,8 +188,23 @@ impl Store {
 
     /// Gives the file up without redb's closing commit: for a process that exits now. Every commit of the
     /// queue records what the next open needs.
-    pub fn leave(self) {
-        std::mem::forget(self.handle);
+    pub fn leave(mut self) {
+        std::mem::forget(std::mem::replace(&mut self.handle, Handle::Broken));
+    }
+}
+
+impl Drop for Store {
+    /// Closes the file. On a damaged one that can panic: then it is left as it is.
+    fn drop(&mut self) {
+        let handle = std::mem::replace(&mut self.handle, Handle::Broken);
+        if self.is_damaged.load(Ordering::Relaxed) || std::thread::panicking() {
+            std::mem::forget(handle);
+        } else {
+            let _ = fence(|| {
+                drop(handle);
+                Ok(())
+            });
+        }
     }
 }
 

@@ -153,12 +153,17 @@ impl<K: Key + 'static> Lazy<'_, K, Record> {
     }
 }
 
+/// What kind of record a type is, for messages: its last name.
+fn name_of<T>() -> &'static str {
+    std::any::type_name::<T>().rsplit("::").next().unwrap_or("a table")
+}
+
 /// The record of `key`.
 pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
     table: &impl ReadableTable<K, Record>,
     key: impl Borrow<K::SelfType<'k>>,
 ) -> Result<Option<T>, StoreError> {
-    table.get(key)?.map(|bytes| decode(std::any::type_name::<T>(), bytes.value())).transpose()
+    table.get(key)?.map(|bytes| decode(name_of::<T>(), bytes.value())).transpose()
 }
 
 #[cfg(any(test, feature = "sim"))]

@@ -11,7 +11,7 @@ use super::news::{JobNews, News};
 use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
-use crate::store::{Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
+use crate::store::{Asked, Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
 const PROMOTED_MAX: usize = 1_000;
@@ -25,6 +25,8 @@ pub(super) struct Committer<'a> {
     seen: Generations,
     /// Whether a commit failed since the last that succeeded.
     in_doubt: bool,
+    /// What makes going on pointless. The board keeps the outcomes for whoever comes when it is mended.
+    fatal: Option<StoreError>,
 }
 
 /// What one transaction did.
@@ -39,7 +41,7 @@ struct Done {
 impl<'a> Committer<'a> {
     pub(super) fn new(shared: &'a Shared, queue: Queue, serves: &'a Serves) -> Self {
         let (cache, seen) = (ClaimCache::default(), Generations::default());
-        Self { shared, queue, serves, cache, seen, in_doubt: false }
+        Self { shared, queue, serves, cache, seen, in_doubt: false, fatal: None }
     }
 
     /// Does what the dispatcher asks for, until it asks to finish.
@@ -47,6 +49,10 @@ impl<'a> Committer<'a> {
         loop {
             let (task, claimed) = self.shared.monitor.next_store_task();
             match task {
+                // Dropped, these reports are still on the board.
+                StoreTask::Commit { .. } if self.fatal.is_some() => {
+                    self.shared.handle(Event::Committed(Committed::nothing()));
+                }
                 StoreTask::Commit { reports, want } => self.commit(reports, want, &claimed),
                 StoreTask::Check { is_empty } => self.check(is_empty),
                 StoreTask::Finish(finish) => return self.finish(finish),
@@ -56,9 +62,14 @@ impl<'a> Committer<'a> {
     }
 
     fn finish(mut self, finish: Finish) -> Result<PoolEnd, PoolError> {
+        if let Some(error) = self.fatal {
+            self.queue.leave();
+            return Err(error.into());
+        }
         let (end, why) = match finish {
             Finish::Stopped => (PoolEnd::Stopped, "stopped"),
             Finish::Empty => (PoolEnd::Empty, "nothing was left to do"),
+            Finish::GivenUp => return Err(PoolError::Unwritten),
             Finish::QueueMoved => {
                 let folder = self.queue.folder().to_owned();
                 self.queue.leave();
@@ -102,7 +113,7 @@ impl<'a> Committer<'a> {
                 let control = if followed { done.after.control } else { self.seen.control };
                 self.seen = Generations { control, ..done.after };
             }
-            Err(error) => self.not_committed(reports, &error),
+            Err(error) => self.not_committed(reports, error),
         }
     }
 
@@ -140,7 +151,13 @@ impl<'a> Committer<'a> {
         }
     }
 
-    fn not_committed(&mut self, reports: Vec<Report>, error: &StoreError) {
+    fn not_committed(&mut self, reports: Vec<Report>, error: StoreError) {
+        if !may_pass(&error) {
+            self.shared.handle(Event::NotCommitted { reports });
+            self.shared.handle(Event::Asked(Asked::StopNow));
+            self.fatal = Some(error);
+            return;
+        }
         if !self.in_doubt {
             let trouble = format!("{error}; trying again until it works");
             self.shared.observer.news(News::Trouble(trouble));
@@ -183,6 +200,11 @@ impl<'a> Committer<'a> {
         }
         control.is_ok()
     }
+}
+
+/// Whether what failed may work later: the system refused, as on a full disk. A damaged file stays so.
+fn may_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io(_) | StoreError::ReadOnly(_) | StoreError::CommitFailed(_))
 }
 
 /// Claims of a commit that was thought to have failed.

@@ -123,6 +123,13 @@ pub(super) struct Target {
     pub(super) lease: Lease,
 }
 
+impl Committed {
+    /// What a store that is given up brings.
+    pub(super) fn nothing() -> Self {
+        Self { claims: Vec::new(), more_work: Some(false), due: None, took: Duration::ZERO }
+    }
+}
+
 /// What is to be done now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -158,6 +165,8 @@ pub(super) enum Finish {
     Empty,
     /// The queue was moved or deleted.
     QueueMoved,
+    /// It was to end at once while its last outcomes could not be written: they are on its board.
+    GivenUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +216,8 @@ pub(super) struct Dispatcher {
     last_commit: Duration,
     is_empty_unknown: bool,
     committing: bool,
+    /// Whether a person asked for the third time.
+    killed: bool,
     frozen: bool,
     retry_at: Option<Duration>,
     commit_cost: Duration,
@@ -229,6 +240,7 @@ impl Dispatcher {
             last_commit: Duration::ZERO,
             is_empty_unknown: true,
             committing: false,
+            killed: false,
             frozen: false,
             retry_at: None,
             commit_cost: Duration::from_millis(1),
@@ -351,6 +363,9 @@ impl Dispatcher {
     /// What the store thread does next; what it is given is out of the dispatcher's hands until
     /// [`Event::Committed`] or [`Event::NotCommitted`].
     pub(super) fn store_task(&mut self, now: Moment) -> StoreTask {
+        if self.is_given_up() {
+            return StoreTask::Finish(Finish::GivenUp);
+        }
         if self.retry_at.is_some_and(|at| now.mono < at) {
             return StoreTask::Wait;
         }
@@ -381,6 +396,9 @@ impl Dispatcher {
 
     /// When the store thread has something to do, if nothing else happens.
     pub(super) fn store_deadline(&self, now: Moment) -> Option<Duration> {
+        if self.is_given_up() {
+            return Some(now.mono);
+        }
         if self.retry_at.is_some() {
             return self.retry_at;
         }
@@ -398,6 +416,12 @@ impl Dispatcher {
         let rang = self.rang?;
         let is_busy = self.slots.iter().any(Option::is_some);
         Some(if is_busy { rang.max(self.last_commit + COMPANY_WAIT).min(rang + RING_PATIENCE) } else { rang })
+    }
+
+    /// Whether the pool ends without its last commit: nothing runs, a person asked for the third time, and the store
+    /// cannot be written.
+    fn is_given_up(&self) -> bool {
+        self.killed && self.retry_at.is_some() && self.idle_workers() == self.slots.len() && !self.committing
     }
 
     fn should_commit(&self, now: Moment) -> bool {
@@ -573,6 +597,7 @@ impl Dispatcher {
     }
 
     fn kill_all(&mut self) -> Vec<Action> {
+        self.killed = true;
         let mut actions = Vec::new();
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };

@@ -167,7 +167,12 @@ impl StreamFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        options.create_new(true).open(&self.path)
+        options.create_new(true);
+        options.open(&self.path).or_else(|error| match error.kind() {
+            // Somebody tidied up.
+            io::ErrorKind::NotFound => make_folder(&self.path).and_then(|()| options.open(&self.path)),
+            _ => Err(error),
+        })
     }
 
     fn collect(&self, own: &Path, limit: u64) -> io::Result<Kept> {

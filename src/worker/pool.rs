@@ -75,6 +75,9 @@ pub enum PoolError {
         /// What it said.
         error: io::Error,
     },
+    /// It was ended while the queue could not be written.
+    #[error("ended before the last outcomes could be written; the next pool takes them over")]
+    Unwritten,
     /// The queue is no longer where it was.
     #[error("the queue `{}` was moved or deleted", .0.display())]
     QueueMoved(PathBuf),

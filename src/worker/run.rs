@@ -52,8 +52,12 @@ pub(super) fn run(shared: &Shared, slot: usize, claim: Claim) -> Report {
     let spool = Arc::new(Spool::of(&shared.queue, shared.file.id(), place.number()));
     let attempt = Attempt { shared, slot, place: &place, spool: &spool, claim: &claim };
     let ending = match attempt.open_ends() {
-        Some(ends) => attempt.execute(ends),
-        None => Ending::NotStarted,
+        Ok(Some(ends)) => attempt.execute(ends),
+        Ok(None) => Ending::NotStarted,
+        Err(error) => {
+            let error = Some(format!("its output files cannot be made: {error}"));
+            Ending::Ran(Run { error, ..attempt.blank(shared.clock.now()) })
+        }
     };
     Report { token: claim.token, ending, place: Some(place) }
 }
@@ -67,19 +71,25 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Opens the output files, waiting while the machine has no room for them. `None` when the pool stops meanwhile.
-    fn open_ends(&self) -> Option<Ends> {
+    /// Opens the output files, waiting while the machine has no room for them. `None` when the job is not wanted any
+    /// more.
+    fn open_ends(&self) -> io::Result<Option<Ends>> {
         loop {
             match self.spool.open_ends() {
-                Ok(ends) => return Some(ends),
-                Err(error) => {
+                Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("open the output of a job", &error);
-                    if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
-                        return None;
+                    if self.is_not_wanted_after(NO_ROOM_RETRY) {
+                        return Ok(None);
                     }
                 }
+                opened => return opened.map(Some),
             }
         }
+    }
+
+    /// Waits for room; says whether the pool stops or the job is to be ended before it began.
+    fn is_not_wanted_after(&self, wait: Duration) -> bool {
+        self.shared.monitor.wait_for_end(wait) || self.shared.monitor.why(self.slot).is_some()
     }
 
     fn execute(&self, ends: Ends) -> Ending {
@@ -113,7 +123,7 @@ impl Attempt<'_> {
             match self.spawn(&prepared, &program, ends, at) {
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
-                    if self.shared.monitor.wait_for_end(NO_ROOM_RETRY) {
+                    if self.is_not_wanted_after(NO_ROOM_RETRY) {
                         return Started::NotWanted;
                     }
                 }

@@ -35,7 +35,7 @@ impl Signals {
     /// Blocks the signals in this thread and those that it starts. SIGINT and SIGHUP that were ignored when
     /// the process started (`nohup`, `&` in a script) stay ignored.
     pub(super) fn block() -> io::Result<Self> {
-        let mut set: SigSet = [Signal::SIGTERM, Signal::SIGTSTP].into_iter().collect();
+        let mut set: SigSet = [Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT].into_iter().collect();
         for signal in [Signal::SIGINT, Signal::SIGHUP] {
             if !is_ignored(signal)? {
                 set.add(signal);
@@ -61,6 +61,8 @@ impl Signals {
             let go_home = !fds[1].revents().is_empty();
             match self.fd.read_signal()? {
                 Some(signal) if signal.ssi_signo == Signal::SIGTSTP as u32 => return Ok(Wish::Freeze),
+                // It has continued the process already; see `stand_still`.
+                Some(signal) if signal.ssi_signo == Signal::SIGCONT as u32 => {}
                 Some(_) => return Ok(Wish::Stop),
                 None if go_home => return Ok(Wish::GoHome),
                 None => {}
@@ -94,16 +96,23 @@ pub fn spawn_shielded(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread
 }
 
-/// Stops this process until somebody continues it. Sent to this very thread, which therefore does not go on
-/// before it is stopped.
+/// Stops this process until somebody continues it, unless somebody has done so since it was asked to stop. Sent to
+/// this very thread, which therefore does not go on before it is stopped.
 pub(super) fn stand_still() {
-    let _ = raise(Signal::SIGSTOP);
+    if !is_in_mask("ShdPnd:", Signal::SIGCONT).unwrap_or(false) {
+        let _ = raise(Signal::SIGSTOP);
+    }
 }
 
-/// Whether the process ignores a signal, as it was started: `SigIgn` of proc(5), a bit for each.
+/// Whether the process ignores a signal, as it was started.
 fn is_ignored(signal: Signal) -> io::Result<bool> {
+    is_in_mask("SigIgn:", signal)
+}
+
+/// Whether a signal is in one of the masks of proc(5), a bit for each.
+fn is_in_mask(name: &str, signal: Signal) -> io::Result<bool> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = status.lines().find_map(|line| line.strip_prefix(name));
     let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default();
     Ok(mask >> (signal as i32 - 1) & 1 == 1)
 }

@@ -252,6 +252,21 @@ fn a_commit_that_failed_is_tried_again_later_with_the_same_reports() {
 }
 
 #[test]
+fn a_third_signal_ends_a_pool_whose_store_cannot_be_written() {
+    let mut pool = pool_with([claim(1, after(9_000))]);
+    let first = pool.take(0, at(0)).unwrap();
+    pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(5));
+    for ms in [6, 7] {
+        pool.handle(Event::Stop, at(ms));
+    }
+    let StoreTask::Commit { reports, .. } = pool.store_task(at(8)) else { panic!("there is a report") };
+    pool.handle(Event::NotCommitted { reports }, at(9));
+    assert!(matches!(pool.store_task(at(10)), StoreTask::Wait), "it may work yet");
+    pool.handle(Event::Stop, at(11));
+    assert!(matches!(pool.store_task(at(11)), StoreTask::Finish(Finish::GivenUp)));
+}
+
+#[test]
 fn a_pool_until_empty_asks_once_after_each_change() {
     let mut pool = Dispatcher::new(1, true);
     assert!(matches!(pool.store_task(at(0)), StoreTask::Commit { .. }));
@@ -275,6 +290,7 @@ struct Chaos {
     next: u64,
     now: u64,
     stopped: bool,
+    given_up: bool,
     random: u64,
 }
 
@@ -290,6 +306,7 @@ impl Chaos {
             next: 1,
             now: 0,
             stopped: false,
+            given_up: false,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
     }
@@ -341,6 +358,10 @@ impl Chaos {
         let Some(reports) = self.in_commit.take() else {
             match self.pool.store_task(now) {
                 StoreTask::Commit { reports, want } => (self.in_commit, self.wanted) = (Some(reports), want),
+                StoreTask::Finish(Finish::GivenUp) => {
+                    assert!(self.running.iter().all(Option::is_none), "given up while jobs run");
+                    self.given_up = true;
+                }
                 StoreTask::Finish(_) => assert!(self.stopped && self.outstanding.is_empty(), "finished too early"),
                 StoreTask::Check { .. } | StoreTask::Wait => {}
             }
@@ -375,6 +396,9 @@ impl Chaos {
                 }
             }
             self.store(now);
+            if self.given_up {
+                return;
+            }
             if self.outstanding.is_empty() && self.in_commit.is_none() {
                 let task = self.pool.store_task(now);
                 if matches!(task, StoreTask::Finish(_)) {
