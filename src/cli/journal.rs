@@ -148,7 +148,7 @@ pub(super) fn words(news: &News, how_to_end: &str) -> String {
             };
             let dead = match dead {
                 0 => String::new(),
-                dead => format!("; {} lost its pool too often and is dead", human::count(*dead as u64, "job")),
+                dead => format!("; {dead} of them dead"),
             };
             format!("pool {pool} died: took over its {}{ended}{dead}", human::count(*jobs as u64, "job"))
         }

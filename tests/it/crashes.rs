@@ -1,11 +1,13 @@
 //! kill -9: what becomes of a pool's jobs when it dies.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use queuectl::model::{Command, JobSpec};
 use queuectl::queue::{Folder, Queue};
+use queuectl::store::{Asked, ClaimCache, PoolInfo, Serves};
 
 use super::support::{Bench, Process, Watch, lives};
 
@@ -96,7 +98,7 @@ fn an_end_that_the_pool_saw_is_taken_from_its_board() {
     pool.kill();
     queue.leave();
     turn.release();
-    assert_eq!(bench.pool("--until-empty").wait().code, 0, "none of the three ran under the second pool");
+    assert_eq!(bench.pool("--until-empty").wait().code, 1, "one of the three is dead");
     assert_eq!(bench.lines("ledger").len(), 3, "each ran once");
     for (id, state, outcome, code, signal) in [
         (&good, "completed", "completed", Some(0), None),
@@ -114,37 +116,54 @@ fn an_end_that_the_pool_saw_is_taken_from_its_board() {
     bench.is_clean();
 }
 
+/// A pool that claims a job and is never seen again.
+fn claims_and_vanishes(bench: &Bench) {
+    let folder = Folder::existing(&bench.queue()).unwrap().unwrap();
+    let queue = Queue::open(&folder, Box::new(|| {})).unwrap();
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().replace(['-', '\n'], "");
+    let file = std::fs::metadata(queue.file()).unwrap();
+    let pool = PoolInfo {
+        id: "gone0".parse().unwrap(),
+        pid: 1,
+        boot_id: u128::from_str_radix(&boot_id, 16).unwrap(),
+        pid_namespace: std::fs::metadata("/proc/self/ns/pid").unwrap().ino(),
+        nonce: 1,
+        file: (file.dev(), file.ino()),
+        started: queue.clock().now(),
+        workers: 1,
+        serves: Serves::AllQueues,
+        asked: Asked::Work,
+        log: None,
+        ended: None,
+    };
+    let claims = queue.write(|tx| {
+        assert!(tx.register(&pool)?);
+        tx.claim(&pool.id, &Serves::AllQueues, 1, &mut ClaimCache::default())
+    });
+    assert_eq!(claims.unwrap().len(), 1);
+}
+
 #[test]
 fn a_claim_that_was_never_started_is_given_back() {
     let bench = Bench::new();
-    bench.enqueue("true");
-    bench.pool("--until-empty").wait().ok();
-    // No job can start while its output has nowhere to go: the claim is held.
-    let held = || {
-        let mut pool = bench.pool("");
-        let folder = std::fs::read_dir(bench.queue().join("output")).unwrap().next().unwrap().unwrap().path();
-        std::fs::remove_dir(&folder).unwrap();
-        std::fs::write(&folder, "").unwrap();
-        let id = bench.enqueue("echo ran >>ledger");
-        pool.stderr.until("cannot open the output of a job");
-        assert_eq!(bench.state(&id), "processing");
-        (pool, id, folder)
-    };
-    let (pool, id, folder) = held();
-    pool.signal(Signal::SIGTERM);
-    pool.wait().ok();
-    let job = bench.show(&id);
-    assert_eq!((job["state"].as_str(), job["attempts"].as_u64()), (Some("pending"), Some(0)), "{job}");
-    std::fs::remove_file(folder).unwrap();
-    bench.ok(&format!("cancel {id}"));
-
-    let (mut pool, id, folder) = held();
-    pool.kill();
-    std::fs::remove_file(folder).unwrap();
+    let id = bench.enqueue("echo ran >>ledger");
+    claims_and_vanishes(&bench);
+    assert_eq!(bench.state(&id), "processing");
     bench.pool("--until-empty").wait().ok();
     assert_eq!(bench.outcomes(&id), ["completed"]);
     assert_eq!(bench.lines("ledger"), ["ran"]);
     bench.is_clean();
+}
+
+#[test]
+fn an_output_that_cannot_be_made_fails_its_job_and_holds_up_no_other() {
+    let bench = Bench::new();
+    bench.enqueue("rm -r \"$QUEUECTL_DB/output\" && echo >\"$QUEUECTL_DB/output\"");
+    let id = bench.enqueue_json(&serde_json::json!({"command": "true", "max_retries": 0}));
+    let last = bench.pool("--until-empty").wait();
+    assert_eq!(last.code, 1, "{last:?}");
+    let job = bench.show(&id);
+    assert!(job["error"].as_str().unwrap().starts_with("its output files cannot be made"), "{job}");
 }
 
 #[test]
@@ -156,7 +175,7 @@ fn a_job_that_kills_its_pool_three_times_is_dead() {
         assert_eq!(killed.code, 128 + 9, "{losses}: {killed:?}");
     }
     let last = bench.pool("--until-empty").wait();
-    assert_eq!(last.code, 0, "{last:?}");
+    assert_eq!(last.code, 1, "{last:?}");
     let job = bench.show(&id);
     assert_eq!((job["state"].as_str(), job["reason"].as_str()), (Some("dead"), Some("lost")), "{job}");
     assert_eq!(bench.outcomes(&id), ["lost"; 3]);
