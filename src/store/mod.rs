@@ -38,6 +38,8 @@ mod turnstile;
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod trials;
 
 pub use ask::Cancelled;
 pub use check::Report;
