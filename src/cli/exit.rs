@@ -100,7 +100,11 @@ impl From<StoreError> for Failure {
             | StoreError::Io(_)
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,
         };
-        Self::new(exit, error)
+        let failure = Self::new(exit, &error);
+        if error.outcome_is_unknown() {
+            return failure.next("queuectl status    tells whether it happened all the same");
+        }
+        failure
     }
 }
 

@@ -30,7 +30,7 @@ fn id(text: &str) -> JobId {
     text.parse().unwrap()
 }
 
-fn pool(name: &str) -> PoolInfo {
+pub(super) fn pool(name: &str) -> PoolInfo {
     PoolInfo {
         id: name.parse().unwrap(),
         pid: 1,
@@ -47,7 +47,7 @@ fn pool(name: &str) -> PoolInfo {
     }
 }
 
-fn ran(outcome: Outcome, at: u64) -> Ending {
+pub(super) fn ran(outcome: Outcome, at: u64) -> Ending {
     Ending::Ran(Run {
         slot: 0,
         started: Millis(at),

@@ -8,8 +8,8 @@ use super::claim::{ClaimCache, Serves};
 use super::placement::Placement;
 use super::records::{JobRecord, KeptRecord, SpecRecord, StateRecord, state_code};
 use super::tables::{Snapshot, Tx};
-use super::tests::temp_queue;
-use super::{Asked, PoolInfo, Store, StoreError};
+use super::tests::{pool, ran, temp_queue};
+use super::{PoolInfo, Store, StoreError};
 use crate::model::*;
 
 fn step<T>(store: &Store, ms: u64, change: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>) -> T {
@@ -21,23 +21,6 @@ fn step<T>(store: &Store, ms: u64, change: impl FnOnce(&mut Tx<'_>) -> Result<T,
 
 fn job(priority: i8) -> JobSpec {
     JobSpec { priority, ..JobSpec::new(Command::Shell(b"true".to_vec()), "/") }
-}
-
-fn pool() -> PoolInfo {
-    PoolInfo {
-        id: "p1".parse().unwrap(),
-        pid: 1,
-        boot_id: 2,
-        pid_namespace: 3,
-        nonce: 4,
-        file: (5, 6),
-        started: Millis(1),
-        workers: 2,
-        serves: Serves::AllQueues,
-        asked: Asked::Work,
-        log: None,
-        ended: None,
-    }
 }
 
 impl Tx<'_> {
@@ -138,22 +121,8 @@ impl Tx<'_> {
 fn end_all(store: &Store, pool: &PoolInfo, ms: u64, outcome: Outcome) -> Vec<Seq> {
     step(store, ms, |tx| {
         let claims = tx.claim(&pool.id, &Serves::AllQueues, usize::MAX, &mut ClaimCache::default())?;
-        let run = |at| Run {
-            slot: 0,
-            started: Millis(at),
-            ended: Millis(at),
-            outcome,
-            counts_as_loss: false,
-            exit_code: None,
-            signal: None,
-            cpu: std::time::Duration::ZERO,
-            max_rss_bytes: 0,
-            error: None,
-            stdout: Kept::Inline(b"out".to_vec()),
-            stderr: Kept::Empty,
-        };
         for claim in &claims {
-            tx.finish(&claim.token, &Ending::Ran(run(ms)))?;
+            tx.finish(&claim.token, &ran(outcome, ms))?;
         }
         Ok(claims.iter().map(|claim| claim.token.seq()).collect())
     })
@@ -167,7 +136,7 @@ fn states(store: &Store) -> BTreeMap<u64, StateKind> {
 #[test]
 fn dependencies_block_unblock_and_cascade() {
     let (_dir, store) = temp_queue();
-    let pool = pool();
+    let pool = pool("p1");
     step(&store, 1, |tx| tx.register(&pool));
     // 3 needs 1 and 2; 4 needs 3; 5 needs 6, which dies; 7 needs 5.
     let jobs = [job(0), job(5), job(0), job(0), job(0), JobSpec { max_retries: Some(0), ..job(-5) }, job(0)];
@@ -195,7 +164,7 @@ fn dependencies_block_unblock_and_cascade() {
 #[test]
 fn a_limit_can_be_told_from_the_counts() {
     let (_dir, store) = temp_queue();
-    let pool = pool();
+    let pool = pool("p1");
     step(&store, 1, |tx| tx.register(&pool));
     let gpu = JobSpec { queue: "gpu".parse().unwrap(), ..job(0) };
     let lanes: Vec<JobSpec> = (0..40).map(|n| JobSpec { queue: format!("q{n}").parse().unwrap(), ..job(0) }).collect();
@@ -214,7 +183,7 @@ fn a_limit_can_be_told_from_the_counts() {
 #[test]
 fn what_is_removed_leaves_nothing() {
     let (_dir, store) = temp_queue();
-    let pool = pool();
+    let pool = pool("p1");
     step(&store, 1, |tx| tx.register(&pool));
     let named = JobSpec { id: Some("a".parse().unwrap()), ..job(0) };
     let other = JobSpec { env: std::sync::Arc::new([(b"A".to_vec(), b"1".to_vec())].into()), ..job(0) };
