@@ -51,6 +51,9 @@ pub use open::{Store, panic_is_fenced};
 pub use pools::{Control, Held, PoolInfo};
 pub use query::{Cursor, Page};
 pub use records::{Asked, Generations};
+/// What a queue may lie upon instead of a file.
+#[cfg(any(test, feature = "sim"))]
+pub use redb::{BackendError, StorageBackend};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};
 pub use turnstile::OnWait;
