@@ -197,6 +197,48 @@ impl Comparison {
         Ok(changed)
     }
 
+    /// After an operation that failed, by its process or by the disk: finds whether it happened all the same. It
+    /// happened whole or not at all, and only if all that failed was its commit.
+    pub(super) fn settle(&mut self, store: &Store) -> Result<bool, Parted> {
+        let doubtful = self.doubtful.take();
+        self.forget_processes();
+        // The next writer decides: until it looks, readers may not see what a killed process had almost committed.
+        store.write(Millis(0), |_| Ok(()))?;
+        let compared = store.read(|snapshot| Ok(self.compare(snapshot, 0)))?;
+        match (compared, doubtful) {
+            (Err(Parted::Differs(before)), Some(after)) => {
+                self.world = after;
+                self.forget_processes();
+                let compared = store.read(|snapshot| Ok(self.compare(snapshot, 0)))?;
+                compared.map(|()| true).map_err(|parted| match parted {
+                    Parted::Differs(after) => {
+                        Parted::Differs(format!("neither happened nor not\n without it: {before}\n with it: {after}"))
+                    }
+                    failed @ Parted::Failed(_) => failed,
+                })
+            }
+            (compared, _) => compared.map(|()| false),
+        }
+    }
+
+    /// What processes knew by heart is gone with them.
+    fn forget_processes(&mut self) {
+        self.caches = Default::default();
+        self.world.queue.forget_turns();
+    }
+
+    /// The state of the reference, to go on from there.
+    pub(super) fn world(&self) -> World {
+        self.world.clone()
+    }
+
+    /// Goes on from a state, with processes that know nothing yet.
+    pub(super) fn from(world: World) -> Self {
+        let mut comparison = Self { world, ..Self::default() };
+        comparison.forget_processes();
+        comparison
+    }
+
     fn compare_bells(&self, snapshot: &Snapshot, before: Generations, rung: Rung) -> Result<(), Parted> {
         let now = snapshot.generations()?;
         let moved = (now.work > before.work, now.control > before.control);

@@ -18,7 +18,7 @@ fn try_seeds(seeds: std::ops::Range<u64>, steps: usize) -> Tally {
 }
 
 /// A number from the environment, for longer runs.
-fn number(variable: &str, default: u64) -> u64 {
+pub(super) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 
