@@ -1,6 +1,6 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `runs`, `pools`,
+//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -32,6 +32,7 @@ mod placement;
 mod pools;
 mod query;
 mod records;
+mod remove;
 mod runs;
 mod tables;
 mod turnstile;
@@ -54,6 +55,7 @@ pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
 #[cfg(any(test, feature = "sim"))]
 pub use redb::{BackendError, StorageBackend};
+pub use remove::Removed;
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};
 pub use turnstile::OnWait;
