@@ -102,7 +102,8 @@ impl Kind {
 
     /// The kind in a command of the queue.
     pub fn of_command(command: &str) -> Self {
-        let (_, rest) = command.split_once(&format!("{VARIABLE}=")).unwrap_or_else(|| panic!("no job of ours: {command}"));
+        let (_, rest) =
+            command.split_once(&format!("{VARIABLE}=")).unwrap_or_else(|| panic!("no job of ours: {command}"));
         rest.split('\'').next().unwrap().parse().unwrap_or_else(|()| panic!("no job of ours: {command}"))
     }
 }
@@ -119,8 +120,12 @@ impl FromStr for Kind {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let numbers: Vec<u64> =
-            text.strip_prefix('n').ok_or(())?.split(' ').map(|word| word.parse().map_err(drop)).collect::<Result<_, _>>()?;
+        let numbers: Vec<u64> = text
+            .strip_prefix('n')
+            .ok_or(())?
+            .split(' ')
+            .map(|word| word.parse().map_err(drop))
+            .collect::<Result<_, _>>()?;
         let &[number, work_ms, background, session, deaf, fails, out, err] = numbers.as_slice() else { return Err(()) };
         Ok(Self { number, work_ms, background, session: session == 1, deaf: deaf == 1, fails, out, err })
     }

@@ -17,7 +17,10 @@
 #![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot do its work fails")]
 #![allow(clippy::print_stdout, reason = "what the storm did is worth a line")]
-#![allow(clippy::disallowed_methods, reason = "the storm has no queue file open when it starts a process; it is real time")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the storm has no queue file open when it starts a process; it is real time"
+)]
 
 mod job;
 mod ledger;

@@ -15,13 +15,18 @@ const NEVER_SAID: [&str; 8] =
 /// What a participant is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    Pool { until_empty: bool },
+    Pool {
+        until_empty: bool,
+    },
     /// A batch by its number, in `run`.
     Run(usize),
     /// An entry by its number, in `enqueue`.
     Enqueuer(usize),
     /// One that looks; whether it may end with a code other than 0, and whether it waits for something.
-    Reader { codes: &'static [i32], patient: bool },
+    Reader {
+        codes: &'static [i32],
+        patient: bool,
+    },
     /// `worker stop`.
     Stopper,
 }
@@ -66,18 +71,7 @@ impl Participant {
         let child = command.spawn().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         let line = words.join(" ");
-        Self {
-            role,
-            child,
-            pidfd,
-            said,
-            terms: 0,
-            killed: false,
-            stopped: false,
-            stops_before: 0,
-            board: None,
-            line,
-        }
+        Self { role, child, pidfd, said, terms: 0, killed: false, stopped: false, stops_before: 0, board: None, line }
     }
 
     pub fn pid(&self) -> u32 {

@@ -70,7 +70,10 @@ impl fmt::Display for Tally {
         let Self { kills, kills_of_pools, kills_at_turnstile, terms, stops, participants, .. } = self;
         let Self { jobs, attempts, interrupted, lost, seen_ends, adopted, .. } = self;
         write!(f, "{kills} of {participants} processes killed ({kills_of_pools} pools, {kills_at_turnstile} of them ")?;
-        write!(f, "before a commit), {terms} SIGTERM, {stops} SIGSTOP; {jobs} jobs, {attempts} attempts, {lost} lost, ")?;
+        write!(
+            f,
+            "before a commit), {terms} SIGTERM, {stops} SIGSTOP; {jobs} jobs, {attempts} attempts, {lost} lost, "
+        )?;
         write!(f, "{interrupted} interrupted; {seen_ends} ends on the boards of the killed, {adopted} of them adopted")
     }
 }
@@ -137,7 +140,8 @@ impl Storm {
             boards: Vec::new(),
             tally: Tally::default(),
         };
-        let settings = [("max-losses", "0"), ("kill-grace", "200ms"), ("backoff-base", "0.01"), ("output-limit", "8KiB")];
+        let settings =
+            [("max-losses", "0"), ("kill-grace", "200ms"), ("backoff-base", "0.01"), ("output-limit", "8KiB")];
         for (key, value) in settings {
             storm.ok(&["config", "set", key, value]);
         }
@@ -238,7 +242,8 @@ impl Storm {
         }
         let backlog = self.kinds.saturating_sub(self.ended.len() as u64);
         while backlog < BACKLOG_MAX as u64 && self.count(|role| matches!(role, Role::Enqueuer(_))) < ENQUEUERS {
-            let again = self.entries.iter().position(|entry| entry.named && !entry.typed && entry.acknowledged.is_none());
+            let again =
+                self.entries.iter().position(|entry| entry.named && !entry.typed && entry.acknowledged.is_none());
             let entry = again.unwrap_or_else(|| self.new_entry());
             self.type_entry(entry);
         }
@@ -334,7 +339,8 @@ impl Storm {
     }
 
     fn new_reader(&mut self) {
-        let acknowledged: Vec<&String> = self.entries.iter().filter_map(|entry| entry.acknowledged.as_ref()).flatten().collect();
+        let acknowledged: Vec<&String> =
+            self.entries.iter().filter_map(|entry| entry.acknowledged.as_ref()).flatten().collect();
         let recent = acknowledged.len().saturating_sub(20);
         let some = acknowledged[recent..].get(self.random.index(20)).map(|id| (*id).clone());
         let (words, codes, patient): (&[&str], &'static [i32], bool) = match (self.random.below(17), some.as_deref()) {
@@ -459,7 +465,8 @@ impl Storm {
             self.continue_all(|at| at <= now);
             let next = self.continues.values().min().copied().unwrap_or(until).min(until);
             let wait = Timespec::try_from(next.saturating_duration_since(now)).unwrap();
-            let mut fds: Vec<_> = self.participants.iter().map(|other| PollFd::new(&other.pidfd, PollFlags::IN)).collect();
+            let mut fds: Vec<_> =
+                self.participants.iter().map(|other| PollFd::new(&other.pidfd, PollFlags::IN)).collect();
             poll(&mut fds, Some(&wait)).unwrap();
             let ended: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             for index in (0..ended.len()).rev().filter(|index| ended[*index]) {
@@ -493,7 +500,8 @@ impl Storm {
                     entry.cut_off = true;
                 } else if end.status.code() == Some(4) {
                     assert!(entry.cut_off && entry.named, "refused at once: {}", end.stderr);
-                    entry.acknowledged = Some(entry.kinds.iter().map(|kind| format!("named-{}", kind.number)).collect());
+                    entry.acknowledged =
+                        Some(entry.kinds.iter().map(|kind| format!("named-{}", kind.number)).collect());
                 } else {
                     let ids: Vec<String> = String::from_utf8(end.stdout).unwrap().lines().map(str::to_owned).collect();
                     assert_eq!(ids.len(), entry.kinds.len(), "{ids:?}");

@@ -57,7 +57,8 @@ pub fn judge(storm: &mut Storm) {
         outputs.unwrap();
     }
     assert!(wrongs.0.is_empty(), "{} things are wrong:\n{}", wrongs.0.len(), wrongs.0.join("\n"));
-    let count = |outcome| jobs.values().flat_map(|known| &known.history).filter(|run| run.outcome == outcome).count() as u64;
+    let count =
+        |outcome| jobs.values().flat_map(|known| &known.history).filter(|run| run.outcome == outcome).count() as u64;
     storm.tally.jobs = jobs.len() as u64;
     storm.tally.attempts = jobs.values().map(|known| known.history.len() as u64).sum();
     (storm.tally.lost, storm.tally.interrupted) = (count(Outcome::Lost), count(Outcome::Interrupted));
@@ -115,7 +116,8 @@ fn files(queue: &Path, named: &[(Seq, u32, Stream, u64)], wrongs: &mut Wrongs) {
         expected.insert(path);
     }
     let found: BTreeSet<PathBuf> = all_files(queue).into_iter().collect();
-    let (stray, missing): (Vec<_>, Vec<_>) = (found.difference(&expected).collect(), expected.difference(&found).collect());
+    let (stray, missing): (Vec<_>, Vec<_>) =
+        (found.difference(&expected).collect(), expected.difference(&found).collect());
     wrongs.unless(stray.is_empty(), || format!("files were left behind: {stray:?}"));
     wrongs.unless(missing.is_empty(), || format!("files are missing: {missing:?}"));
     for folder in fs::read_dir(queue.join("output")).unwrap().flatten() {
@@ -162,7 +164,9 @@ fn ends_as_it_should(known: &Known, wrongs: &mut Wrongs) {
     for run in history {
         let code = if u64::from(run.number) <= kind.fails { 3 } else { 0 };
         let is_right = match run.outcome {
-            Outcome::Completed | Outcome::Failed => run.exit_code == Some(code) && (code == 0) == (run.outcome == Outcome::Completed),
+            Outcome::Completed | Outcome::Failed => {
+                run.exit_code == Some(code) && (code == 0) == (run.outcome == Outcome::Completed)
+            }
             Outcome::Lost | Outcome::Interrupted => true,
             Outcome::TimedOut | Outcome::Cancelled => false,
         };
@@ -238,13 +242,15 @@ fn outputs(snapshot: &Snapshot, queue: &Path, known: &Known, wrongs: &mut Wrongs
     let Known { job, kind, history } = known;
     for run in history.iter().filter(|run| matches!(run.outcome, Outcome::Completed | Outcome::Failed)) {
         for (stream, name, bytes) in [(Stream::Stdout, "out", kind.out), (Stream::Stderr, "err", kind.err)] {
-            let kept = match snapshot.output(job.seq, run.number, stream)? {
-                None | Some(Output::Empty) => Vec::new(),
-                Some(Output::Inline(bytes)) => bytes,
-                Some(Output::File { .. }) => fs::read(output_path(queue, job.seq, run.number, stream)).unwrap_or_default(),
+            let (kept, left_out) = match snapshot.output(job.seq, run.number, stream)? {
+                None | Some(Output::Empty) => (Vec::new(), 0),
+                Some(Output::Inline(bytes)) => (bytes, 0),
+                Some(Output::File { left_out, .. }) => {
+                    (fs::read(output_path(queue, job.seq, run.number, stream)).unwrap_or_default(), left_out)
+                }
             };
             let whole = kind.text(run.number, name, bytes);
-            wrongs.unless(is_kept(&kept, &whole), || {
+            wrongs.unless(is_kept(&kept, left_out, &whole), || {
                 format!("job {} attempt {}: {} bytes of {} kept of {name}", job.id, run.number, kept.len(), whole.len())
             });
         }
@@ -253,9 +259,12 @@ fn outputs(snapshot: &Snapshot, queue: &Path, known: &Known, wrongs: &mut Wrongs
 }
 
 /// All of it, after the words of the test harness; or head and tail, with a note about the rest.
-fn is_kept(kept: &[u8], whole: &[u8]) -> bool {
+fn is_kept(kept: &[u8], left_out: u64, whole: &[u8]) -> bool {
     const HALF: usize = 4 * 1024;
-    let Some(cut) = kept.windows(10).position(|words| words == b"\n[queuectl") else { return kept.ends_with(whole) };
-    let tail = kept[cut + 1..].iter().position(|byte| *byte == b'\n').map_or(&[][..], |end| &kept[cut + 2 + end..]);
-    cut == HALF && tail.len() == HALF && whole.ends_with(tail)
+    if left_out == 0 {
+        return kept.ends_with(whole) && kept.len() <= 2 * HALF;
+    }
+    let note = format!("\n[queuectl left out {left_out} bytes here: see output-limit]\n");
+    let tail = kept.get(HALF..).and_then(|rest| rest.strip_prefix(note.as_bytes()));
+    tail.is_some_and(|tail| tail.len() == HALF && whole.ends_with(tail))
 }
