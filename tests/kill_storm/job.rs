@@ -49,8 +49,8 @@ impl Kind {
         let (background, session, deaf) = (u64::from(one_in(4)) + u64::from(one_in(8)), one_in(6), one_in(8));
         let fails = if one_in(25) { ALWAYS } else { u64::from(one_in(6)) + u64::from(one_in(12)) };
         let work_ms = match random.below(20) {
-            0..8 => 0,
-            8..18 => random.below(20),
+            0..6 => 0,
+            6..14 => random.below(20),
             _ => random.below(200),
         };
         let mut bytes = || match random.below(12) {

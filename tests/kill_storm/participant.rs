@@ -40,6 +40,8 @@ impl Role {
 
 /// A participant, alive or a zombie: its pid is its own until [`Participant::end`].
 pub struct Participant {
+    /// They are numbered as they come.
+    pub number: u64,
     pub role: Role,
     child: Child,
     pub pidfd: OwnedFd,
@@ -64,14 +66,26 @@ pub struct End {
 
 impl Participant {
     /// Starts `queuectl` with these words in the folder of the storm; `said` is where its output goes.
-    pub fn start(role: Role, words: &[String], folder: &Path, said: PathBuf) -> Self {
+    pub fn start(number: u64, role: Role, words: &[String], folder: &Path, said: PathBuf) -> Self {
         let mut command = command(folder, words);
         let stream = |name| File::create(said.with_extension(name)).unwrap();
         command.stdin(Stdio::null()).stdout(stream("out")).stderr(stream("err"));
         let child = command.spawn().unwrap();
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         let line = words.join(" ");
-        Self { role, child, pidfd, said, terms: 0, killed: false, stopped: false, stops_before: 0, board: None, line }
+        Self {
+            number,
+            role,
+            child,
+            pidfd,
+            said,
+            terms: 0,
+            killed: false,
+            stopped: false,
+            stops_before: 0,
+            board: None,
+            line,
+        }
     }
 
     pub fn pid(&self) -> u32 {

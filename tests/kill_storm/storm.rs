@@ -44,7 +44,7 @@ pub struct Tally {
     pub lost: u64,
     /// Runs whose end their pool had seen when it was killed.
     pub seen_ends: u64,
-    /// Those of them that it had not told to be committed.
+    /// Those of them that it had not told, and so, as a rule, not committed: whoever recovered it did.
     pub adopted: u64,
 }
 
@@ -99,6 +99,13 @@ pub struct Batch {
     typed: bool,
 }
 
+/// The board of a killed pool as it was left.
+pub struct Board {
+    pub runs: Vec<Noted>,
+    /// The jobs whose ends it had told: those were committed. A run tells none.
+    pub told: Option<BTreeSet<String>>,
+}
+
 pub struct Storm {
     dir: Option<TempDir>,
     pub folder: PathBuf,
@@ -113,8 +120,7 @@ pub struct Storm {
     pub marks: Vec<Mark>,
     ended: BTreeSet<String>,
     stops_told: u32,
-    /// The boards of killed pools as they were left.
-    pub boards: Vec<Noted>,
+    pub boards: Vec<Board>,
     pub tally: Tally,
 }
 
@@ -166,9 +172,9 @@ impl Storm {
         while self.tally.kills < kills {
             self.keep_company();
             let pause = match self.random.below(10) {
-                0..4 => self.random.below(1_000),
-                4..9 => self.random.below(15_000),
-                _ => self.random.below(120_000),
+                0..3 => self.random.below(1_000),
+                3..9 => self.random.below(40_000),
+                _ => self.random.below(150_000),
             };
             self.wait_for(Duration::from_micros(pause));
             self.strike();
@@ -196,7 +202,6 @@ impl Storm {
         self.add(Role::Pool { until_empty: true }, &["worker", "start", "--count", "4", "--until-empty"]);
         self.until("nothing is left to do", |storm| storm.participants.is_empty());
         self.read_ledger();
-        self.tally.lost = 0;
     }
 
     /// Waits until it is so; says for whom if it takes too long.
@@ -228,7 +233,7 @@ impl Storm {
     fn add_words(&mut self, role: Role, words: &[String]) {
         self.tally.participants += 1;
         let said = self.folder.join("said").join(self.tally.participants.to_string());
-        let mut newcomer = Participant::start(role, words, &self.folder, said);
+        let mut newcomer = Participant::start(self.tally.participants, role, words, &self.folder, said);
         newcomer.stops_before = self.stops_told;
         self.participants.push(newcomer);
     }
@@ -377,7 +382,10 @@ impl Storm {
         if candidates.is_empty() {
             return;
         }
-        let victim = candidates[self.random.index(candidates.len())];
+        // The longer somebody is there, the more there is to lose.
+        let oldest = candidates.iter().copied().min_by_key(|index| self.participants[*index].number);
+        let any = candidates[self.random.index(candidates.len())];
+        let victim = oldest.filter(|_| self.random.below(2) == 0).unwrap_or(any);
         match self.random.below(12) {
             0..5 => self.kill(victim),
             5..7 => self.kill_at_turnstile(victim),
@@ -407,14 +415,19 @@ impl Storm {
 
     /// Lets a pool run into the turnstile with ends that it cannot commit, and kills it there.
     fn kill_at_turnstile(&mut self, victim: usize) {
-        let turn = File::open(self.queue().join("run/turn"));
-        let ours = |turn: &File| rustix::fs::flock(turn, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let Some(turn) = turn.ok().filter(ours).filter(|_| self.participants[victim].role.works()) else {
+        let turn = File::open(self.queue().join("run/turn")).unwrap();
+        let mut ours = false;
+        let until = Instant::now() + Duration::from_millis(20);
+        // Whoever has it may be one that was stopped: then it does not come.
+        while self.participants[victim].role.works() && !ours && Instant::now() < until {
+            ours = rustix::fs::flock(&turn, FlockOperation::NonBlockingLockExclusive).is_ok();
+        }
+        if !ours {
             return self.kill(victim);
-        };
+        }
         let pid = self.participants[victim].pid();
         let run = self.queue().join("run");
-        let until = Instant::now() + Duration::from_millis(5 + self.random.below(30));
+        let until = Instant::now() + Duration::from_millis(5 + self.random.below(60));
         while Instant::now() < until {
             let board = self.participants[victim].hold_board(&run);
             if board && !self.participants[victim].stopped && waits_for_turn(pid, &turn) {
@@ -518,15 +531,11 @@ impl Storm {
     }
 
     fn keep_board(&mut self, board: &File, role: &Role, end: &End) {
-        let left = noted(Path::new(&format!("/proc/self/fd/{}", board.as_raw_fd()))).unwrap_or_default();
-        let seen = left.iter().filter(|run| run.outcome.is_some());
-        self.tally.seen_ends += seen.clone().count() as u64;
-        if matches!(role, Role::Pool { .. }) {
-            let told = String::from_utf8_lossy(&end.stdout);
-            let told = told.lines().filter_map(|line| line.split_whitespace().nth(1)).collect::<BTreeSet<_>>();
-            self.tally.adopted += seen.filter(|run| !told.contains(run.seq.0.to_string().as_str())).count() as u64;
-        }
-        self.boards.extend(left);
+        // Killed before its header was written, it has claimed nothing.
+        let runs = noted(Path::new(&format!("/proc/self/fd/{}", board.as_raw_fd()))).unwrap_or_default();
+        let told = String::from_utf8_lossy(&end.stdout);
+        let told = told.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect();
+        self.boards.push(Board { runs, told: matches!(role, Role::Pool { .. }).then_some(told) });
     }
 
     fn read_ledger(&mut self) {

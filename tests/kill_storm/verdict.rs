@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use queuectl::model::{Attempt, Job, Outcome, Output, Seq, StateKind, Stream};
 use queuectl::queue::{Folder, Queue};
 use queuectl::store::{Snapshot, StoreError};
-use queuectl::worker::output_path;
+use queuectl::worker::{Noted, output_path};
 
 use crate::job::Kind;
 use crate::ledger::{Mark, What};
@@ -62,6 +62,13 @@ pub fn judge(storm: &mut Storm) {
     storm.tally.jobs = jobs.len() as u64;
     storm.tally.attempts = jobs.values().map(|known| known.history.len() as u64).sum();
     (storm.tally.lost, storm.tally.interrupted) = (count(Outcome::Lost), count(Outcome::Interrupted));
+    let ids: BTreeMap<Seq, &String> = jobs.iter().map(|(id, known)| (known.job.seq, id)).collect();
+    for board in &storm.boards {
+        let seen = board.runs.iter().filter(|run| run.outcome.is_some());
+        storm.tally.seen_ends += seen.clone().count() as u64;
+        let told = |run: &Noted| board.told.as_ref().is_none_or(|told| told.contains(ids[&run.seq]));
+        storm.tally.adopted += seen.filter(|run| !told(run)).count() as u64;
+    }
     queue.leave();
 }
 
@@ -215,7 +222,7 @@ fn ledger(marks: &[Mark], jobs: &BTreeMap<String, Known>, wrongs: &mut Wrongs) {
 fn boards(storm: &Storm, jobs: &BTreeMap<String, Known>, wrongs: &mut Wrongs) {
     let by_seq: BTreeMap<Seq, &Known> = jobs.values().map(|known| (known.job.seq, known)).collect();
     let mut lost = BTreeSet::new();
-    for noted in &storm.boards {
+    for noted in storm.boards.iter().flat_map(|board| &board.runs) {
         let Some(known) = by_seq.get(&noted.seq) else { panic!("a job that is not there was noted: {noted:?}") };
         let outcome = known.history.iter().find(|run| run.number == noted.attempt).map(|run| run.outcome);
         let is_right = match noted.outcome {
