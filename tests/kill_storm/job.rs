@@ -1,6 +1,8 @@
 //! The jobs of the storm: this very binary, so that a job can hold a lock for as long as anything of it lives and
 //! tell the time exactly.
 
+#![allow(clippy::zombie_processes, reason = "what a job leaves behind is its pool's business")]
+
 use std::fmt;
 use std::fs::File;
 use std::io::Write;

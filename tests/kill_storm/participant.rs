@@ -51,7 +51,7 @@ pub struct Participant {
     /// It was killed, and nothing that it answers counts.
     pub killed: bool,
     pub stopped: bool,
-    /// How often pools were told to stop before it began.
+    /// How often pools had been told to stop when it began.
     pub stops_before: u32,
     pub board: Option<File>,
     line: String,
@@ -133,9 +133,8 @@ impl Participant {
             Role::Pool { until_empty: true } => &[0, 1],
             // It ends only if it is told to.
             Role::Pool { until_empty: false } if self.terms == 0 && self.stops_before == stops => &[],
-            Role::Pool { .. } => &[0],
             Role::Run(_) if self.terms > 0 => &[0, 130],
-            Role::Run(_) => &[0],
+            Role::Pool { .. } | Role::Run(_) => &[0],
             // One that is typed again may find its jobs there.
             Role::Enqueuer(_) => &[0, 4],
             Role::Reader { codes, .. } => codes,

@@ -234,7 +234,8 @@ impl Storm {
         self.tally.participants += 1;
         let said = self.folder.join("said").join(self.tally.participants.to_string());
         let mut newcomer = Participant::start(self.tally.participants, role, words, &self.folder, said);
-        newcomer.stops_before = self.stops_told;
+        // Whoever tells pools to stop at this moment may mean it as well.
+        newcomer.stops_before = self.stops_told - u32::try_from(self.count(|role| *role == Role::Stopper)).unwrap();
         self.participants.push(newcomer);
     }
 
