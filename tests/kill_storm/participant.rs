@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -22,7 +23,7 @@ pub enum Role {
     Run(usize),
     /// An entry by its number, in `enqueue`.
     Enqueuer(usize),
-    /// One that looks; whether it may end with a code other than 0, and whether it waits for something.
+    /// One that looks; which codes it may end with, and whether it waits for jobs.
     Reader {
         codes: &'static [i32],
         patient: bool,
@@ -32,6 +33,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether it ends by itself, whatever becomes of the jobs.
+    pub fn is_brief(&self) -> bool {
+        matches!(self, Self::Enqueuer(_) | Self::Reader { patient: false, .. } | Self::Stopper)
+    }
+
     /// Whether it has a board.
     pub fn works(&self) -> bool {
         matches!(self, Self::Pool { .. } | Self::Run(_))
@@ -45,6 +51,7 @@ pub struct Participant {
     pub role: Role,
     child: Child,
     pub pidfd: OwnedFd,
+    pub born: Instant,
     said: PathBuf,
     /// Signals that were sent to it.
     pub terms: u32,
@@ -78,6 +85,7 @@ impl Participant {
             role,
             child,
             pidfd,
+            born: Instant::now(),
             said,
             terms: 0,
             killed: false,
@@ -128,7 +136,8 @@ impl Participant {
     /// The end of one that was not killed is a documented one.
     pub fn judge(&self, end: &End, stops: u32) {
         let code = end.status.code();
-        let died_of_term = self.terms > 0 && end.status.signal() == Some(15);
+        // A pool that has said that it is there does not just die.
+        let died_of_term = self.terms > 0 && end.status.signal() == Some(15) && !end.stderr.contains(" started: ");
         let codes: &[i32] = match &self.role {
             Role::Pool { until_empty: true } => &[0, 1],
             // It ends only if it is told to.

@@ -241,6 +241,8 @@ impl Storm {
 
     fn keep_company(&mut self) {
         self.read_ledger();
+        let hangs = self.participants.iter().any(|other| other.role.is_brief() && other.born.elapsed() > PATIENCE);
+        assert!(!hangs, "somebody does not end: {}", self.picture());
         self.keep_pools();
         if self.count(|role| matches!(role, Role::Run(_))) == 0 {
             let batch = self.batches.iter().position(|batch| !batch.done).unwrap_or_else(|| self.new_batch());
