@@ -157,6 +157,23 @@ fn a_claim_that_was_never_started_is_given_back() {
     }
 }
 
+/// A pool can be killed before it has a row, and after that is closed: no claim is left, but files are.
+#[test]
+fn what_a_pool_without_a_row_left_goes_with_the_next() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let queue = bench.queue();
+    std::fs::create_dir_all(queue.join("output/zz99")).unwrap();
+    for left in ["run/.new-0123456789abcdef", "run/zz99", "output/zz99/0.out"] {
+        std::fs::write(queue.join(left), "").unwrap();
+    }
+    bench.work().ok();
+    for (folder, names) in [("run", vec!["turn"]), ("output", vec![])] {
+        let found = std::fs::read_dir(queue.join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(found.collect::<Vec<_>>(), names);
+    }
+}
+
 #[test]
 fn an_output_that_cannot_be_made_fails_its_job_and_holds_up_no_other() {
     let bench = Bench::new();
