@@ -25,8 +25,9 @@ mod record;
 mod tests;
 
 pub(crate) use life::{Life, probe, probe_after_close};
+use record::RECORD_BYTES;
+pub(super) use record::random_u64;
 pub(crate) use record::{Identity, Slot, Stage};
-use record::{RECORD_BYTES, random_u64};
 
 /// Where the slots start: the header has a page of its own, so that it is never rewritten with a slot.
 const SLOTS_AT_BYTES: u64 = 4096;
