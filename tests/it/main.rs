@@ -18,6 +18,7 @@ mod outputs;
 mod place;
 mod pools;
 mod readme;
+mod remove;
 mod resuming;
 mod run;
 mod seed;

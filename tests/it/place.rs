@@ -28,6 +28,7 @@ fn without_a_queue_looking_and_acting_say_so_and_make_none() {
         "cancel 1",
         "retry 1",
         "retry --all-dead",
+        "remove 1",
         "dlq list",
         "dlq retry --all",
         "config unset timeout",
