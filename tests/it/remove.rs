@@ -100,12 +100,12 @@ fn whoever_waits_for_a_job_learns_that_it_went_away() {
     for process in [&follower, &waiter] {
         process.signal(Signal::SIGCONT);
     }
-    let followed = follower.wait();
-    assert!(followed.stderr.contains("the job was removed meanwhile"), "{followed:?}");
-    assert_eq!(followed.code, 3);
-    let waited = waiter.wait();
-    assert!(waited.stderr.contains("1 job went away before it was seen whether they completed"), "{waited:?}");
-    assert_eq!(waited.code, 3);
+    let output_end = follower.wait();
+    assert!(output_end.stderr.contains("the job was removed meanwhile"), "{output_end:?}");
+    assert_eq!(output_end.code, 3);
+    let end = waiter.wait();
+    assert!(end.stderr.contains("1 job went away before it was seen whether they completed"), "{end:?}");
+    assert_eq!(end.code, 3);
     drop(pool);
 }
 
