@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::bytes;
+use super::super::render::human::plain;
 use crate::model::{BadName, BadSpec, Command, JobId, LINE_BYTES_MAX};
 
 /// Most characters of an input that a message repeats: more would bury what it says.
@@ -141,7 +142,7 @@ pub(crate) enum Problem {
     #[error("a job takes `command` or `argv`, not both")]
     TwoCommands,
     /// An id or queue name that is none.
-    #[error("{}", escaped(&.0.to_string()))]
+    #[error("{}", plain(&.0.to_string()))]
     Name(#[from] BadName),
     /// What `execve` or the model does not take.
     #[error("{0}")]
@@ -204,13 +205,7 @@ pub(super) fn shown(text: &[u8]) -> String {
     let mut chars = start.chars();
     let head: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
     let more = if chars.next().is_some() { "…" } else { "" };
-    escaped(&head) + more
-}
-
-/// The text with its control characters as escapes.
-fn escaped(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
+    plain(&head) + more
 }
 
 #[cfg(test)]
