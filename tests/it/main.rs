@@ -21,6 +21,7 @@ mod readme;
 mod remove;
 mod resuming;
 mod run;
+mod secrets;
 mod seed;
 mod settings;
 mod sharing;

@@ -126,13 +126,13 @@ pub(crate) enum Problem {
         hint: String,
     },
     /// A value that its field does not take.
-    #[error("`{field}` takes {takes}, not `{given}`")]
+    #[error("`{field}` takes {takes}, not {given}")]
     Field {
         /// The field.
         field: String,
         /// What it takes.
         takes: String,
-        /// What it was given, as JSON.
+        /// What it was given, as JSON in backticks, or in words.
         given: String,
     },
     /// Nothing to execute is named.
@@ -171,8 +171,22 @@ impl Problem {
 
     /// `field` takes something else.
     pub(super) fn field(field: &str, takes: impl fmt::Display, given: &serde_json::Value) -> Self {
-        let given = shown(given.to_string().as_bytes());
+        let given = format!("`{}`", shown(given.to_string().as_bytes()));
         Self::Field { field: shown(field.as_bytes()), takes: takes.to_string(), given }
+    }
+
+    /// The same of a field whose values may be secrets: the message does not repeat them.
+    pub(super) fn secret_field(field: &str, takes: impl fmt::Display, given: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        let given = match given {
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a text",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "such an object",
+        };
+        Self::Field { field: shown(field.as_bytes()), takes: takes.to_string(), given: given.to_owned() }
     }
 
     /// `field` takes text.
