@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::support::{Bench, is_root};
+use super::support::{Bench, is_root, lives};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -275,4 +275,48 @@ fn what_is_no_folder_is_no_queue() {
     fs::write(bench.queue(), "").unwrap();
     bench.run("list").says(5, &["/.queuectl", "not a directory"]);
     bench.run("enqueue -c true").says(5, &["/.queuectl"]);
+}
+
+#[test]
+fn a_queue_of_root_is_refused_by_others() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let Some(user) = bench.ordinary_user() else { return };
+    if !is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    bench.script("chown -R 0 .queuectl; chmod 755 .queuectl").run().ok();
+    for line in ["--db .queuectl list", "--db .queuectl enqueue -c true"] {
+        user.script(&bench, &format!("queuectl {line}")).says(5, &["belongs to another user (uid 0)"]);
+    }
+    // Searching passes it over, and makes one of its own where it may.
+    bench.script("chmod 777 .; mkdir -m 777 inside").run().ok();
+    let done = user.script(&bench, "cd inside && queuectl enqueue -c true");
+    assert!(done.stderr.contains("passing over") && done.stderr.contains("/inside/.queuectl"), "{done:?}");
+    done.ok();
+}
+
+#[test]
+fn what_another_users_board_says_is_not_acted_upon() {
+    if !is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    let bench = Bench::new();
+    let id = bench.enqueue("echo $$ >pid; sleep 1000");
+    let mut pool = bench.pool("");
+    let pid: i32 = bench.until_file("pid").trim().parse().unwrap();
+    pool.kill();
+    let board = bench.queue().join("run").join(pool.id());
+    std::os::unix::fs::chown(&board, Some(65_534), None).unwrap();
+    let next = bench.pool("");
+    let other = bench.enqueue("true");
+    bench.until_state(&other, "completed");
+    assert_eq!((bench.state(&id).as_str(), lives(pid)), ("processing", true));
+    drop(next);
+    std::os::unix::fs::chown(&board, Some(0), None).unwrap();
+    let last = bench.pool("");
+    bench.until("it is ended", || !lives(pid));
+    drop(last);
 }

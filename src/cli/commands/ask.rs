@@ -83,7 +83,7 @@ struct Quiet;
 impl Observer for Quiet {
     fn news(&self, news: News) {
         if let News::Stuck(what) = news {
-            say(format_args!("{what}"));
+            say(format_args!("{}", human::plain(&what)));
         }
     }
 }
