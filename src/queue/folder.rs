@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 /// File systems whose locks or change notices do not reach other machines: `f_type` of statfs(2), and a name.
@@ -160,12 +160,7 @@ fn check(path: &Path, folder: &OwnedFd) -> Result<(u64, u64), BadFolder> {
         match rustix::fs::statat(folder, name, AtFlags::empty()) {
             Err(Errno::NOENT) => {}
             Err(error) => return Err(io_error(&path, error.into())),
-            Ok(stat) => {
-                check_owner(&path, &stat)?;
-                if SUB_FOLDERS.contains(&name) && !FileType::from_raw_mode(stat.st_mode).is_dir() {
-                    return Err(io_error(&path, io::ErrorKind::NotADirectory.into()));
-                }
-            }
+            Ok(stat) => check_owner(&path, &stat)?,
         }
     }
     let system = rustix::fs::fstatfs(folder).map_err(io)?;
