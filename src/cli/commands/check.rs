@@ -22,8 +22,8 @@ pub(crate) fn check(context: &Context, args: &args::Json) -> Result<Exit, Failur
         .iter()
         .map(|(seq, attempt, stream, bytes)| (output_path(queue.folder(), *seq, *attempt, *stream), *bytes))
         .filter(|(path, bytes)| !fs::metadata(path).is_ok_and(|metadata| metadata.len() == *bytes))
-        .map(|(path, bytes)| format!("{} should have {bytes} bytes", path.display()));
-    let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", path.display()));
+        .map(|(path, bytes)| format!("{} should have {bytes} bytes", human::path(&path)));
+    let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", human::path(path)));
     let warnings: Vec<String> = missing.chain(left).collect();
     let mut out = stdout();
     if args.json {
