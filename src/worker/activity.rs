@@ -1,5 +1,6 @@
 //! What pools do right now, read from their boards: starting a job is no transaction.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,11 +42,10 @@ pub struct Noted {
     pub outcome: Option<Outcome>,
 }
 
-/// What stands on a board, whether its pool lives or not: runs that were about to start or go on, and those whose end
-/// was seen, committed or not. Nothing if there is no such file.
-pub fn noted(board: &Path) -> io::Result<Vec<Noted>> {
-    let slots = board::read(board)?.map(|board| board.slots).unwrap_or_default();
-    let noted = slots.into_iter().map(|slot| {
+/// What stands on a board that was opened and not read yet, whether its pool lives or not and the file has a name or
+/// not: runs that were about to start or go on, and those whose end was seen, committed or not.
+pub fn noted(board: &File) -> io::Result<Vec<Noted>> {
+    let noted = board::read_from_start(board)?.slots.into_iter().map(|slot| {
         let outcome = match slot.stage {
             Stage::Starting { .. } | Stage::Running { .. } => None,
             Stage::Ended { outcome, .. } => Some(outcome),

@@ -108,10 +108,14 @@ impl PoolFile {
 /// Reads the board at `path`; `None` if there is no such file. Slots that are empty or damaged are left
 /// out, as is one that its pool is writing at this moment. A header that is none is `InvalidData`.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Board>> {
-    let Some(file) = open_to_look(path)? else { return Ok(None) };
-    let identity = read_identity(&file)?;
+    open_to_look(path)?.map(|file| read_from_start(&file)).transpose()
+}
+
+/// What stands on the board in an open file that was not read from yet.
+pub(crate) fn read_from_start(file: &File) -> io::Result<Board> {
+    let identity = read_identity(file)?;
     let mut slots = Vec::new();
-    let mut rest = BufReader::with_capacity(64 * 1024, &file);
+    let mut rest = BufReader::with_capacity(64 * 1024, file);
     let mut record = [0; RECORD_BYTES];
     for _ in 0..SLOTS_MAX {
         match rest.read_exact(&mut record) {
@@ -120,7 +124,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Board>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(Some(Board { identity, slots }))
+    Ok(Board { identity, slots })
 }
 
 /// The pool whose file in `run/` has this name, if it is one that pools take.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use queuectl::worker::{Noted, noted};
@@ -534,8 +534,11 @@ impl Storm {
     }
 
     fn keep_board(&mut self, board: &File, role: &Role, end: &End) {
-        // Killed before its header was written, it has claimed nothing.
-        let runs = noted(Path::new(&format!("/proc/self/fd/{}", board.as_raw_fd()))).unwrap_or_default();
+        let runs = match noted(board) {
+            // Killed before its header was written, it has claimed nothing.
+            Err(error) if error.kind() == ErrorKind::InvalidData => Vec::new(),
+            runs => runs.unwrap(),
+        };
         let told = String::from_utf8_lossy(&end.stdout);
         let told = told.lines().filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect();
         self.boards.push(Board { runs, told: matches!(role, Role::Pool { .. }).then_some(told) });
