@@ -109,7 +109,8 @@ fn refused(error: StoreError) -> Refused {
         | StoreError::Io(_)
         | StoreError::CommitFailed(_)
         | StoreError::TooLarge(_)
-        | StoreError::Contradiction(_)) => Refused::Unforeseen(other.to_string()),
+        | StoreError::Contradiction(_)
+        | StoreError::Replaced) => Refused::Unforeseen(other.to_string()),
     }
 }
 
