@@ -55,7 +55,10 @@ pub use open::{Store, panic_is_fenced};
 pub use pools::{Control, Held, PoolInfo};
 pub use query::{Cursor, Page};
 pub use records::{Asked, Generations};
-pub use repair::{AHEAD_MAX, Lines, Repaired, repair};
+/// What a queue may lie upon instead of a file.
+#[cfg(any(test, feature = "sim"))]
+pub use redb::{BackendError, StorageBackend};
+pub use repair::{Lines, Repaired, repair};
 pub use replace::{Seized, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};

@@ -34,6 +34,7 @@ pub struct Store {
     handle: Handle,
     /// Device and inode of the file that was opened for writing.
     opened: Option<(u64, u64)>,
+    /// Where a writer waits for its turn; none for a reader, and on a simulated disk, where nobody waits.
     turnstile: Option<Turnstile>,
     on_wait: OnWait,
     /// Damage was met: redb must not be asked to close the file.
@@ -106,6 +107,29 @@ impl Store {
         Ok((Self::open(folder, on_wait)?, made))
     }
 
+    /// Opens the queue that lies on `backend` instead of in a file, and makes it there if that is empty.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        let nowhere = Path::new("");
+        let length = backend.len()?;
+        if length > 0 {
+            let mut header = [0; HEADER_BYTES];
+            let read = HEADER_BYTES.min(usize::try_from(length).unwrap_or(usize::MAX));
+            backend.read(0, &mut header[..read])?;
+            if !is_whole(&header[..read], || Ok(length))? {
+                return Err(StoreError::Damaged("it is cut short".to_owned()));
+            }
+        }
+        let database = fence(|| {
+            let database = builder().create_with_backend(backend).map_err(|error| open_error(nowhere, error))?;
+            if length == 0 {
+                write_schema(&database)?;
+            }
+            Ok(database)
+        })?;
+        Self::checked(nowhere, Handle::Writable(database), None, Box::new(|| {}))
+    }
+
     fn checked(
         folder: &Path,
         handle: Handle,
@@ -172,13 +196,13 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let (Handle::Writable(database), Some(turnstile)) = (&self.handle, &self.turnstile) else {
+        let Handle::Writable(database) = &self.handle else {
             let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
             return Err(StoreError::ReadOnly(error));
         };
-        let _turn = turnstile.take(&self.on_wait)?;
+        let _turn = self.turnstile.as_ref().map(|turnstile| turnstile.take(&self.on_wait)).transpose()?;
         // What was moved away as a whole is still the same queue; see `replace` for what is not.
-        if identity(&self.file())?.is_some_and(|there| Some(there) != self.opened) {
+        if self.turnstile.is_some() && identity(&self.file())?.is_some_and(|there| Some(there) != self.opened) {
             return Err(StoreError::Replaced);
         }
         match database.try_begin_write() {
@@ -260,16 +284,24 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     for _ in 0..LENGTH_LOOKS {
         let mut header = [0; HEADER_BYTES];
         let read = file.read_at(&mut header, 0)?;
-        let magic = read.min(MAGIC.len());
-        if header[..magic] != MAGIC[..magic] {
-            return Err(StoreError::NotAQueue("it is not a redb file".to_owned()));
-        }
         // Writers make the file longer before the header says so, and shorter after.
-        if read == HEADER_BYTES && file.metadata()?.size() >= length_in(&header) {
+        if is_whole(&header[..read], || file.metadata().map(|metadata| metadata.size()))? {
             return Ok(());
         }
     }
     Err(StoreError::Damaged("it is cut short".to_owned()))
+}
+
+/// Whether a file that begins with `header` is as long as that says. `length` is asked after the header was read.
+fn is_whole(header: &[u8], length: impl FnOnce() -> io::Result<u64>) -> Result<bool, StoreError> {
+    let magic = header.len().min(MAGIC.len());
+    if header[..magic] != MAGIC[..magic] {
+        return Err(StoreError::NotAQueue("it is not a redb file".to_owned()));
+    }
+    match header.first_chunk() {
+        Some(header) => Ok(length()? >= length_in(header)),
+        None => Ok(false),
+    }
 }
 
 /// redb's header, as its design document describes it: what the file begins with, and where its layout stands.

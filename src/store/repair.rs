@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Builder, Database, Key, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, Value};
 
@@ -25,12 +26,10 @@ use super::tables::{
     COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, Snapshot, TAGS,
 };
 use super::whole::{Part, WholeJob};
-use crate::model::Millis;
+use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Millis};
 
 /// Most lines of each kind that are kept: a damaged file can have one for every job.
 const LINES_MAX: usize = 1_000;
-/// A file that is further ahead of the clock than this is set back, in milliseconds: a day.
-pub const AHEAD_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// Lines, bounded.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -59,8 +58,8 @@ pub struct Repaired {
     pub differences: Lines,
     /// What could not be read, and what became of it.
     pub lost: Lines,
-    /// How far the file's time was set back, in milliseconds.
-    pub set_back: Option<u64>,
+    /// How far the file's time was set back, since it was more than a day ahead of the clock.
+    pub set_back: Option<Duration>,
     /// The file as it was; `None` if there was nothing to repair, and nothing was changed.
     pub kept: Option<PathBuf>,
 }
@@ -102,7 +101,8 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
 fn rebuild(old: &Old, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
     let before = old.snapshot()?;
     let newest = fence(|| before.head()).map(|head| head.newest).unwrap_or_default();
-    repaired.set_back = newest.checked_sub(now.0).filter(|ahead| *ahead > AHEAD_MAX);
+    let ahead = Millis(newest).since(now);
+    repaired.set_back = (ahead > CLOCK_BEHIND_WORTH_SAYING).then_some(ahead);
     let limit = repaired.set_back.map(|_| now.0);
     let lost = &mut repaired.lost;
     before.copy_to(
