@@ -45,6 +45,7 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod trials;
 
+pub use adopt::OutputFile;
 pub use ask::Cancelled;
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
@@ -58,8 +59,8 @@ pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
 #[cfg(any(test, feature = "sim"))]
 pub use redb::{BackendError, StorageBackend};
-pub use repair::{Lines, Repaired, repair};
-pub use replace::{Seized, parent_of, put_in_place, sync};
+pub use repair::{Lines, Repaired, check_pages, repair};
+pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};
 pub use turnstile::OnWait;
