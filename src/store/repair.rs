@@ -256,8 +256,10 @@ fn set_back_job(job: &mut WholeJob, newest: u64, now: u64) {
     past(created);
     past(updated);
     match state {
-        StateRecord::Completed { at } | StateRecord::Dead { at, .. } | StateRecord::Cancelled { at, .. } => past(at),
-        StateRecord::Processing { at, .. } => past(at),
+        StateRecord::Completed { at }
+        | StateRecord::Dead { at, .. }
+        | StateRecord::Cancelled { at, .. }
+        | StateRecord::Processing { at, .. } => past(at),
         // It was counted from a time that was wrong. A start time was not: somebody wrote it.
         StateRecord::Failed { due, .. } => *due = now.saturating_add(due.saturating_sub(newest)),
         StateRecord::Scheduled { .. } | StateRecord::Blocked | StateRecord::Pending => {}
@@ -315,14 +317,15 @@ fn compare<K: Key + 'static, V: Value + 'static>(
     let name = redb::TableHandle::name(&definition).to_uppercase();
     let new = new.open(definition)?;
     let mut new_rows = new.iter()?;
-    let cannot = |error: StoreError| format!("{name} cannot be read: {error}");
-    let old = match fence(|| old.open(definition)) {
-        Ok(old) => old,
-        Err(error) => return Ok(differences.add(cannot(error))),
-    };
-    let mut old_rows = match fence(|| Ok(old.iter()?)) {
+    let old = fence(|| old.open(definition));
+    let rows = old.as_ref().map_err(ToString::to_string);
+    let rows = rows.and_then(|old| fence(|| Ok(old.iter()?)).map_err(|error| error.to_string()));
+    let mut old_rows = match rows {
         Ok(rows) => rows,
-        Err(error) => return Ok(differences.add(cannot(error))),
+        Err(error) => {
+            differences.add(format!("{name} cannot be read: {error}"));
+            return Ok(());
+        }
     };
     let mut left = next_row(&mut old_rows);
     let mut right = next_row(&mut new_rows)?;

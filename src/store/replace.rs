@@ -177,3 +177,6 @@ pub fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,20 +276,17 @@ impl<'a> Reader<'a> {
         if !is_known {
             (self.lost)(format!("the queue or run of job {} is unknown", job.seq))?;
         }
-        match named {
-            Some(record) => {
-                if !is_known {
-                    self.guessed_lanes.insert(lane);
-                }
-                self.give_lane(lane, record, take)?;
+        if let Some(record) = named {
+            if !is_known {
+                self.guessed_lanes.insert(lane);
             }
-            None => {
-                job.record.lane = self.stray_lane();
-                if !self.lanes.contains(&job.record.lane) {
-                    let queue = QueueName::default_queue().as_str().to_owned();
-                    let record = LaneRecord { queue, published: true, kind: LaneKind::Queue };
-                    self.give_lane(job.record.lane, record, take)?;
-                }
+            self.give_lane(lane, record, take)?;
+        } else {
+            job.record.lane = self.stray_lane();
+            if !self.lanes.contains(&job.record.lane) {
+                let queue = QueueName::default_queue().as_str().to_owned();
+                let record = LaneRecord { queue, published: true, kind: LaneKind::Queue };
+                self.give_lane(job.record.lane, record, take)?;
             }
         }
         Ok(is_known)
@@ -339,8 +336,8 @@ impl<'a> Reader<'a> {
         let mut specs = self.numbers("commands of jobs", &tables.specs, end)?.into_iter().peekable();
         let mut jobs = 0;
         while let Some(seq) = records.peek().into_iter().chain(specs.peek()).min().copied() {
-            let record = records.next_if_eq(&seq).map(|_| tables.record(&tables.jobs, seq));
-            let spec = specs.next_if_eq(&seq).map(|_| tables.record(&tables.specs, seq));
+            let record = records.next_if_eq(&seq).map(|_| numbered(&tables.jobs, seq));
+            let spec = specs.next_if_eq(&seq).map(|_| numbered(&tables.specs, seq));
             let (record, spec) = (record.unwrap_or_else(|| Err(missing())), spec.unwrap_or_else(|| Err(missing())));
             let Some(job) = self.job(&tables, seq, record, spec, take)? else { continue };
             self.kept.insert(seq);
@@ -435,12 +432,11 @@ impl<'a> Reader<'a> {
             }
         }
         doubt |= !self.know_lane(&mut job, take)?;
-        match self.environment(job.spec.env) {
-            Some(env) => job.env = env,
-            None => {
-                (self.lost)(format!("the environment of job {seq} cannot be read: it is empty now"))?;
-                doubt = true;
-            }
+        if let Some(env) = self.environment(job.spec.env) {
+            job.env = env;
+        } else {
+            (self.lost)(format!("the environment of job {seq} cannot be read: it is empty now"))?;
+            doubt = true;
         }
         for number in 1..=job.record.attempts {
             let attempt = self.attempt(tables, seq, number)?;
@@ -548,12 +544,11 @@ impl<'a> Reader<'a> {
             };
             let KeptRecord::Inline(len) = *kept else { continue };
             let read = fence(|| super::tables::get::<_, ByteBuf>(&tables.output, (seq, number, code)));
-            match read.ok().flatten().filter(|bytes| bytes.len() as u64 == len) {
-                Some(found) => *bytes = Some(found.into_vec()),
-                None => {
-                    *kept = KeptRecord::Empty;
-                    (self.lost)(format!("an output of attempt {number} of job {seq} cannot be read"))?;
-                }
+            if let Some(found) = read.ok().flatten().filter(|bytes| bytes.len() as u64 == len) {
+                *bytes = Some(found.into_vec());
+            } else {
+                *kept = KeptRecord::Empty;
+                (self.lost)(format!("an output of attempt {number} of job {seq} cannot be read"))?;
             }
         }
         Ok(attempt)
@@ -627,12 +622,11 @@ impl<'a> Reader<'a> {
     }
 
     fn head(&mut self, jobs: u64) -> Result<Head, StoreError> {
-        let found = match self.head.take() {
-            Some(head) => head,
-            None => {
-                (self.lost)("the counters cannot be read: they are counted anew".to_owned())?;
-                Head::default()
-            }
+        let found = if let Some(head) = self.head.take() {
+            head
+        } else {
+            (self.lost)("the counters cannot be read: they are counted anew".to_owned())?;
+            Head::default()
         };
         let last = self.kept.last().copied().unwrap_or_default();
         Ok(Head {
@@ -707,6 +701,11 @@ fn indexed(snapshot: &Snapshot) -> BTreeMap<u64, Indexed> {
     found
 }
 
+/// The record of a job in a table whose pages may be damaged.
+fn numbered<T: DeserializeOwned>(table: &Numbered, seq: u64) -> Result<T, StoreError> {
+    fence(|| super::tables::get(table, seq))?.ok_or_else(missing)
+}
+
 struct JobTables {
     jobs: Numbered,
     specs: Numbered,
@@ -724,11 +723,6 @@ impl JobTables {
                 output: snapshot.open(OUTPUT)?,
             })
         })
-    }
-
-    fn record<T: DeserializeOwned>(&self, table: &Numbered, seq: u64) -> Result<T, StoreError> {
-        let record = fence(|| super::tables::get(table, seq))?;
-        record.ok_or_else(missing)
     }
 
     /// How many attempts ATTEMPTS has of a job.

@@ -105,7 +105,7 @@ pub fn restore(
     source: &Folder,
     destination: &Path,
     observer: &dyn Observer,
-    on_wait: OnWait,
+    on_wait: &OnWait,
 ) -> Result<Copied, BackupError> {
     let destination = fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned());
     if fs::canonicalize(source.path()).map_err(at(source.path()))? == destination {
@@ -130,7 +130,7 @@ pub fn restore(
         None => partial.put_in_place(&destination)?,
         Some(quiet) => {
             copied.kept_jobs = jobs_of(&destination);
-            let seized = Seized::new(&destination, &on_wait)?;
+            let seized = Seized::new(&destination, on_wait)?;
             quiet.holds()?;
             copied.kept = Some(seized.replace_folder(&partial.path, ".before-restore")?);
             partial.forget();

@@ -31,7 +31,7 @@ pub(crate) fn restore(context: &Context, args: &args::Restore) -> Result<Exit, F
     let nothing = || Failure::new(Exit::NotFound, format!("there is no backup in {}", args.folder.display()));
     let source = Folder::existing(&path)?.ok_or_else(nothing)?;
     let destination = context.cwd.join(context.folder_path());
-    let restored = worker::restore(&source, &destination, &Talker, context.on_wait());
+    let restored = worker::restore(&source, &destination, &Talker, &context.on_wait());
     let copied = restored.map_err(|error| match error {
         BackupError::Store(StoreError::NoQueue(_)) => nothing(),
         error => explain(context, error),

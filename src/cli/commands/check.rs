@@ -20,11 +20,10 @@ pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failu
         return repair(context, args.json);
     }
     let pages = if args.deep { pages(context)? } else { None };
-    let (report, missing) = look(context).map_err(|error| {
+    let (report, missing) = look(context).inspect_err(|_| {
         if let Some(pages) = &pages {
             say(format_args!("redb says: {pages}"));
         }
-        error
     })?;
     let sound = report.found == 0 && pages.is_none();
     let mut out = stdout();
