@@ -19,7 +19,7 @@ use super::records::{
 };
 use super::tables::{
     ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
-    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot,
+    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS,
 };
 use super::whole::is_justified;
 use crate::model::{JobId, Seq, StateKind};
@@ -62,10 +62,12 @@ impl Snapshot {
         check.indexes()?;
         check.counts()?;
         check.specs_and_ids()?;
+        check.tags()?;
         check.environments()?;
         check.attempts()?;
         check.outputs()?;
         check.needs()?;
+        check.tags()?;
         check.counters()?;
         Ok(check.report)
     }
@@ -85,6 +87,7 @@ struct Seen {
     env_refs: BTreeMap<u128, u64>,
     outputs: BTreeMap<(u64, u32, u8), u64>,
     leases: BTreeSet<u64>,
+    tags: BTreeSet<(String, String, u64)>,
     next_run: u64,
 }
 
@@ -259,6 +262,7 @@ impl Check<'_> {
                 check.report.wrong(1, || format!("SPECS has {seq}, which is no job"));
             }
             *check.seen.env_refs.entry(spec.env).or_default() += 1;
+            check.seen.tags.extend(spec.tags.into_iter().map(|(tag, value)| (tag, value, seq)));
             match spec.id {
                 None => {
                     unnamed.insert(seq);
@@ -283,6 +287,21 @@ impl Check<'_> {
         })?;
         for (id, seq) in ids {
             self.report.wrong(7, || format!("job {seq} is called {id}, but IDS lacks it"));
+        }
+        Ok(())
+    }
+
+    fn tags(&mut self) -> Result<(), StoreError> {
+        let mut expected = std::mem::take(&mut self.seen.tags);
+        for row in redb::ReadableTable::iter(&self.snapshot.open(TAGS)?)? {
+            let key = row?.0;
+            let (tag, value, seq) = key.value();
+            if !expected.remove(&(tag.to_owned(), value.to_owned(), seq)) {
+                self.report.wrong(1, || format!("TAGS has job {seq} under {tag} {value}, which its spec does not"));
+            }
+        }
+        for (tag, value, seq) in expected {
+            self.report.wrong(1, || format!("TAGS lacks job {seq} under {tag} {value}"));
         }
         Ok(())
     }
@@ -360,6 +379,16 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn tags(&mut self) -> Result<(), StoreError> {
+        for row in redb::ReadableTable::iter(&self.snapshot.open(TAGS)?)? {
+            let seq = row?.0.value().2;
+            if !self.seen.attempts.contains_key(&seq) {
+                self.report.wrong(1, || format!("TAGS has {seq}, which is no job"));
+            }
+        }
+        Ok(())
+    }
+
     fn needs(&mut self) -> Result<(), StoreError> {
         let mut mirror = BTreeSet::new();
         for row in redb::ReadableTable::iter(&self.snapshot.open(NEEDED_BY)?)? {
@@ -368,6 +397,11 @@ impl Check<'_> {
         }
         let mut unresolved = std::mem::take(&mut self.seen.needs);
         self.records(NEEDS, |check, (seq, needed), settled: bool| {
+            for end in [seq, needed] {
+                if !check.seen.attempts.contains_key(&end) {
+                    check.report.wrong(1, || format!("NEEDS has {end}, which is no job"));
+                }
+            }
             if !mirror.remove(&(seq, needed)) {
                 check.report.wrong(9, || format!("job {seq} needs {needed}, which does not know it"));
             }

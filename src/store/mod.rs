@@ -1,6 +1,6 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `runs`, `pools`,
+//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -33,6 +33,7 @@ mod placement;
 mod pools;
 mod query;
 mod records;
+mod remove;
 mod repair;
 mod replace;
 mod runs;
@@ -59,6 +60,7 @@ pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
 #[cfg(any(test, feature = "sim"))]
 pub use redb::{BackendError, StorageBackend};
+pub use remove::Removed;
 pub use repair::{Lines, Repaired, check_pages, repair};
 pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};

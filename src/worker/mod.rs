@@ -28,7 +28,7 @@ pub use backup::{BackupError, Copied, backup, restore};
 pub use bell::{Bell, Ring};
 pub use detached::spawn_detached;
 pub use news::{JobNews, News, Observer};
-pub use output::{output_path, resume_at, spool_path};
+pub use output::{left_over, output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
 pub use quiet::{NotQuiet, Quiet};
 pub use recovery::{dead_pools, obstacles, recover};

@@ -12,15 +12,15 @@ use super::super::journal::words;
 use super::super::render::human;
 use super::status::shell_word;
 use crate::queue::{Clock, Queue};
-use crate::store::{self, Lines, Repaired, Report, Seized, Snapshot, StoreError};
-use crate::worker::{News, NotQuiet, Observer, Quiet, output_path};
+use crate::store::{self, Lines, Repaired, Report, Seized, StoreError};
+use crate::worker::{News, NotQuiet, Observer, Quiet, left_over, output_path};
 
 pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failure> {
     if args.repair {
         return repair(context, args.json);
     }
     let pages = if args.deep { pages(context)? } else { None };
-    let (report, missing) = look(context).inspect_err(|_| {
+    let (report, warnings) = look(context).inspect_err(|_| {
         if let Some(pages) = &pages {
             say(format_args!("redb says: {pages}"));
         }
@@ -29,7 +29,7 @@ pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failu
     let mut out = stdout();
     if args.json {
         let mut object = json!({
-            "jobs": report.jobs, "violations": report.violations, "found": report.found, "warnings": missing
+            "jobs": report.jobs, "violations": report.violations, "found": report.found, "warnings": warnings
         });
         if args.deep {
             object["pages"] = pages.into();
@@ -52,7 +52,7 @@ pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failu
     }
     out.flush()?;
     if !args.json {
-        for warning in &missing {
+        for warning in &warnings {
             say(format_args!("warning: {warning}"));
         }
     }
@@ -62,24 +62,28 @@ pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failu
     Err(ways_out(context, Failure::silent(Exit::QueueUnusable)))
 }
 
-/// The ordinary check, and the outputs that are missing.
+/// The ordinary check, and what is worth a word about the outputs.
 fn look(context: &Context) -> Result<(Report, Vec<String>), Failure> {
     let explain = |error| match error {
         error @ StoreError::Damaged(_) => ways_out(context, context.explain(error)),
         error => context.explain(error),
     };
     let queue = Queue::open_read_only(&context.existing()?, context.on_wait()).map_err(explain)?;
-    let report = queue.read(Snapshot::check).map_err(explain)?;
+    // A job that is enqueued or removed after this moment is not gone here, so its files are not taken for left over.
+    let (report, left) = queue
+        .read(|snapshot| Ok((snapshot.check()?, left_over(queue.folder(), |seq| snapshot.is_gone(seq))?)))
+        .map_err(explain)?;
     // A file may be missing after a power cut; that is worth a word, but the queue is sound.
     let missing = report
         .files
         .iter()
         .map(|(seq, attempt, stream, bytes)| (output_path(queue.folder(), *seq, *attempt, *stream), *bytes))
         .filter(|(path, bytes)| !fs::metadata(path).is_ok_and(|metadata| metadata.len() == *bytes))
-        .map(|(path, bytes)| format!("{} should have {bytes} bytes", path.display()))
-        .collect();
+        .map(|(path, bytes)| format!("{} should have {bytes} bytes", path.display()));
+    let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", path.display()));
+    let warnings = missing.chain(left).collect();
     queue.leave();
-    Ok((report, missing))
+    Ok((report, warnings))
 }
 
 /// What redb's own check finds.
