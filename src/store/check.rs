@@ -62,7 +62,6 @@ impl Snapshot {
         check.indexes()?;
         check.counts()?;
         check.specs_and_ids()?;
-        check.tags()?;
         check.environments()?;
         check.attempts()?;
         check.outputs()?;
@@ -87,7 +86,6 @@ struct Seen {
     env_refs: BTreeMap<u128, u64>,
     outputs: BTreeMap<(u64, u32, u8), u64>,
     leases: BTreeSet<u64>,
-    tags: BTreeSet<(String, String, u64)>,
     next_run: u64,
 }
 
@@ -262,7 +260,6 @@ impl Check<'_> {
                 check.report.wrong(1, || format!("SPECS has {seq}, which is no job"));
             }
             *check.seen.env_refs.entry(spec.env).or_default() += 1;
-            check.seen.tags.extend(spec.tags.into_iter().map(|(tag, value)| (tag, value, seq)));
             match spec.id {
                 None => {
                     unnamed.insert(seq);
@@ -287,21 +284,6 @@ impl Check<'_> {
         })?;
         for (id, seq) in ids {
             self.report.wrong(7, || format!("job {seq} is called {id}, but IDS lacks it"));
-        }
-        Ok(())
-    }
-
-    fn tags(&mut self) -> Result<(), StoreError> {
-        let mut expected = std::mem::take(&mut self.seen.tags);
-        for row in redb::ReadableTable::iter(&self.snapshot.open(TAGS)?)? {
-            let key = row?.0;
-            let (tag, value, seq) = key.value();
-            if !expected.remove(&(tag.to_owned(), value.to_owned(), seq)) {
-                self.report.wrong(1, || format!("TAGS has job {seq} under {tag} {value}, which its spec does not"));
-            }
-        }
-        for (tag, value, seq) in expected {
-            self.report.wrong(1, || format!("TAGS lacks job {seq} under {tag} {value}"));
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use super::open::{Store, fence, file_of, missing};
 use super::records::{Head, JobRecord, StateRecord};
 use super::replace::Seized;
 use super::tables::{
-    COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, Snapshot, TAGS,
+    COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
 };
 use super::turnstile::OnWait;
 use super::whole::{Part, WholeJob};
@@ -106,6 +106,11 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
 /// Fills `new` with what can be read of `old`, and compares their indexes.
 fn rebuild(old: &Old, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
     let before = old.snapshot()?;
+    match fence(|| before.schema()) {
+        Ok(Some(found)) if found != SCHEMA_VERSION => return Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
+        // What is no queue at all has no tables of jobs; a lost version is one loss among others.
+        Ok(_) | Err(_) => {}
+    }
     let newest = fence(|| before.head()).map(|head| head.newest).unwrap_or_default();
     let ahead = Millis(newest).since(now);
     repaired.set_back = (ahead > CLOCK_BEHIND_WORTH_SAYING).then_some(ahead);

@@ -442,7 +442,7 @@ impl<'a> Reader<'a> {
             let attempt = self.attempt(tables, seq, number)?;
             job.attempts.push(attempt);
         }
-        doubt |= !self.needs(&mut job)?;
+        doubt |= !self.needs(tables, &mut job)?;
         if doubt || !is_justified(&job.record) {
             self.settle_doubt(&mut job)?;
         }
@@ -555,7 +555,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads what a job needs; says whether all of it is known.
-    fn needs(&mut self, job: &mut WholeJob) -> Result<bool, StoreError> {
+    fn needs(&mut self, tables: &JobTables, job: &mut WholeJob) -> Result<bool, StoreError> {
         let seq = job.seq;
         let read = fence(|| {
             let mut needs = Vec::new();
@@ -565,29 +565,42 @@ impl<'a> Reader<'a> {
             }
             Ok(needs)
         });
-        let problem = match read {
-            Ok(needs) => {
-                let open = needs.iter().filter(|(_, settled)| !settled).count();
-                let absent = needs.iter().find(|(needed, settled)| !settled && !self.may_exist(*needed, seq));
-                let is_blocked = matches!(job.record.state, StateRecord::Blocked);
-                if let Some((needed, _)) = absent {
-                    format!("job {seq} needs job {needed}, which is lost")
-                } else if open == job.record.needs as usize && is_blocked == (open > 0) {
-                    job.needs = needs;
-                    return Ok(true);
-                } else {
-                    format!("job {seq} counts {} needs and has {open}", job.record.needs)
-                }
+        let mut needs = match read {
+            Ok(needs) => needs,
+            Err(error) => {
+                (self.lost)(format!("what job {seq} needs cannot be read: {error}"))?;
+                return Ok(false);
             }
-            Err(error) => format!("what job {seq} needs cannot be read: {error}"),
         };
-        (self.lost)(problem)?;
-        Ok(false)
+        let open = |needs: &[(u64, bool)]| needs.iter().filter(|(_, settled)| !settled).count();
+        let (count, is_blocked) = (job.record.needs as usize, matches!(job.record.state, StateRecord::Blocked));
+        if open(&needs) != count || is_blocked != (count > 0) {
+            (self.lost)(format!("job {seq} counts {count} needs and has {}", open(&needs)))?;
+            return Ok(false);
+        }
+        let mut gone = Vec::new();
+        needs.retain(|(needed, _)| {
+            let is_there = self.is_there(tables, *needed, seq);
+            if !is_there {
+                gone.push(*needed);
+            }
+            is_there
+        });
+        for needed in gone {
+            (self.lost)(format!("job {seq} needed job {needed}, which is lost"))?;
+        }
+        job.needs = needs;
+        // What needed nothing more than what is lost has run its course all the same.
+        Ok(open(&job.needs) == count)
     }
 
-    /// Whether a job that another needs is there, or is to come.
-    fn may_exist(&self, needed: u64, by: u64) -> bool {
-        needed > by || self.kept.contains(&needed)
+    /// Whether a job that another needs is handed out too, before it or after it.
+    fn is_there(&self, tables: &JobTables, needed: u64, by: u64) -> bool {
+        if needed < by {
+            return self.kept.contains(&needed);
+        }
+        let record = numbered::<JobRecord>(&tables.jobs, needed);
+        record.is_ok() && numbered::<SpecRecord>(&tables.specs, needed).is_ok_and(|spec| spec.id().is_ok())
     }
 
     fn keys(&mut self, take: &mut dyn FnMut(Part) -> Result<(), StoreError>) -> Result<(), StoreError> {
