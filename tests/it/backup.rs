@@ -61,8 +61,8 @@ fn a_backup_is_a_queue_with_everything_in_it() {
 #[test]
 fn a_backup_of_a_queue_at_work_is_the_queue_of_one_moment() {
     let bench = Bench::new();
-    let commands: String = (0..400).map(|n| format!("echo {n}\n")).collect();
-    bench.cmd(["enqueue", "-"]).stdin(commands).run().ok();
+    let commands: Vec<String> = (0..400).map(|n| format!("echo {n}")).collect();
+    bench.cmd(["enqueue", "-"]).stdin(commands.join("\n")).run().ok();
     let held = bench.gate("gate");
     let holder = bench.enqueue(": <gate; seq 5000");
     let pool = bench.pool("--count 3");
