@@ -6,6 +6,7 @@
 //! a child: until its exec a forked child would share the locks.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::disallowed_methods, reason = "the parent does not hold the file; deadlines only bound a failing test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,39 +29,17 @@ use queuectl::store::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::{Random, number};
+
 /// Processes at work at a time.
 const CHILDREN: usize = 3;
 /// How many of the dead a worker looks after: those before them have been seen to by others.
 const LATELY: usize = 16;
 /// Longer than anything here may take, short enough to wait for.
 const FAILED_AFTER: Duration = Duration::from_secs(30);
-
-// ---- numbers
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap()
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
-}
 
 // ---- the children
 

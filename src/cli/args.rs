@@ -276,11 +276,19 @@ pub(super) struct List {
 }
 
 /// Show one job with all its attempts
+///
+/// The values of its environment may be secrets: they are shown only with --env.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl show job1")]
+#[command(after_help = "\
+Examples:
+  queuectl show job1
+  queuectl show job1 --env --json | jq .env.PATH")]
 pub(super) struct Show {
     /// The job
     pub id: JobId,
+    /// Show the values of its environment, too
+    #[arg(long)]
+    pub env: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -288,7 +296,8 @@ pub(super) struct Show {
 
 /// Print what a job wrote
 ///
-/// Without --stdout or --stderr both are printed, each to its own stream.
+/// Without --stdout or --stderr both are printed, each to its own stream. On a terminal only colours and the like
+/// take effect: whatever else would act there is made visible, unless --raw.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -310,6 +319,9 @@ pub(super) struct Logs {
     /// Go on until the job has ended
     #[arg(short, long, conflicts_with = "attempt")]
     pub follow: bool,
+    /// Pass every byte on, even to a terminal
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// Wait until jobs have ended

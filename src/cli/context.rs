@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use super::discover::{Found, Place, discover};
 use super::exit::{Exit, Failure};
 use super::holder;
 use super::input::Base;
+use super::render::human;
+use super::terminal::{self, Screen};
 use crate::model::{Environment, QueueName, pool_variable};
 use crate::queue::{Folder, Queue};
 use crate::store::{OnWait, StoreError};
@@ -62,7 +64,7 @@ impl Context {
     pub(super) fn open_or_create(&self) -> Result<Queue, Failure> {
         let (queue, made) = self.open_or_make()?;
         if made {
-            say(format_args!("new queue in {}", self.place.folder.display()));
+            say(format_args!("new queue in {}", human::path(&self.place.folder)));
         } else {
             self.say_where();
         }
@@ -89,15 +91,15 @@ impl Context {
     /// A queue found above this folder is named, so that nobody wonders whose jobs these are.
     fn say_where(&self) {
         if self.place.found == Found::Above {
-            say(format_args!("queue: {}", self.place.folder.display()));
+            say(format_args!("queue: {}", human::path(&self.place.folder)));
         }
     }
 
     fn no_queue(&self) -> Failure {
         let message = if self.is_given() {
-            format!("there is no queue in {}", self.place.folder.display())
+            format!("there is no queue in {}", human::path(&self.place.folder))
         } else {
-            format!("there is no queue in {} or above", self.cwd.display())
+            format!("there is no queue in {} or above", human::path(&self.cwd))
         };
         let db = if self.is_given() {
             format!(" --db {}", shell_word(&self.place.folder.to_string_lossy()))
@@ -111,7 +113,7 @@ impl Context {
     pub(super) fn explain(&self, error: StoreError) -> Failure {
         match error {
             StoreError::NoQueue(_) => self.no_queue(),
-            error => Failure::from(error).of(self.place.folder.join("queue.redb").display()),
+            error => Failure::from(error).of(human::path(&self.place.folder.join("queue.redb"))),
         }
     }
 
@@ -148,12 +150,15 @@ fn exec_bytes_max() -> usize {
 }
 
 /// Says something to the person at the terminal: on stderr, since stdout is for results. That nobody hears it
-/// is no reason to fail.
+/// is no reason to fail. What could do more to a terminal than colour is made visible, even if it goes to a file that
+/// is looked at later.
 pub(super) fn say(what: std::fmt::Arguments<'_>) {
-    let _ = writeln!(anstream::stderr(), "queuectl: {what}");
+    let line = terminal::tame(&format!("queuectl: {what}\n"));
+    let _ = anstream::stderr().write_all(line.as_bytes());
 }
 
 /// Standard output for results, with colour if that is wanted.
 pub(super) fn stdout() -> impl Write {
-    io::BufWriter::new(anstream::stdout())
+    let is_terminal = io::stdout().is_terminal();
+    io::BufWriter::new(Screen::new(anstream::stdout(), is_terminal))
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use super::args::WorkerStart;
 use super::context::stdout;
 use super::exit::{Exit, Failure};
+use super::render::human;
 use crate::model::PoolId;
 use crate::worker::spawn_detached;
 
@@ -33,7 +34,7 @@ pub(super) fn start(queue: &Path, args: &WorkerStart) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Other, "the pool did not start"));
     }
     let mut out = stdout();
-    writeln!(out, "✓ Pool {pool} started in the background (process {pid}, log {})", log_of(queue, pid).display())?;
+    writeln!(out, "✓ Pool {pool} started in the background (process {pid}, log {})", human::path(&log_of(queue, pid)))?;
     out.flush()?;
     Ok(Exit::Done)
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use super::render::human;
 use crate::queue::BadFolder;
 use crate::store::StoreError;
 use crate::worker::PoolError;
@@ -68,7 +69,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: Some(message.to_string()), next: None }
+        Self { exit, message: Some(human::plain(&message.to_string())), next: None }
     }
 
     /// A failure that was told already.
@@ -78,7 +79,7 @@ impl Failure {
 
     /// With the line to type next.
     pub(super) fn next(self, line: impl Display) -> Self {
-        Self { next: Some(line.to_string()), ..self }
+        Self { next: Some(human::plain(&line.to_string())), ..self }
     }
 
     /// With something before its message, such as the name of a file.

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::render::human::plain;
+
 /// redb's writer lock is on the byte at 2^62 of the file.
 const WRITER_BYTE: &str = "4611686018427387904";
 
@@ -52,7 +54,7 @@ fn find(is_it: impl Fn(&str) -> bool) -> Option<(u32, String, bool)> {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
             let stopped = status.lines().any(|line| line.starts_with("State:") && line.contains("stopped"));
-            return Some((pid, name.trim().to_owned(), stopped));
+            return Some((pid, plain(name.trim()), stopped));
         }
     }
     None

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::context::say;
+use super::context::{say, stdout};
 use super::render::human;
 use crate::model::{JobId, Outcome, StateKind};
 use crate::worker::{JobNews, News, Observer, spawn_shielded};
@@ -37,7 +37,7 @@ impl Journal {
         Self::with(|line| {
             match line {
                 // Nobody may be listening any more: that is no reason to stop working.
-                Line::Job(text) => drop(writeln!(anstream::stdout(), "{text}")),
+                Line::Job(text) => drop(writeln!(stdout(), "{text}")),
                 Line::Note(text) => say(format_args!("{text}")),
             }
         })
@@ -152,8 +152,10 @@ pub(super) fn words(news: &News, how_to_end: &str) -> String {
             };
             format!("pool {pool} died: took over its {}{ended}{dead}", human::count(*jobs as u64, "job"))
         }
-        News::Stuck(what) | News::Trouble(what) => what.clone(),
-        News::Deaf(why) => format!("looking every 250 ms instead of waiting for changes: {why}"),
+        News::Stuck(what) | News::Trouble(what) => human::plain(what),
+        News::Deaf(why) => {
+            format!("looking every 250 ms instead of waiting for changes: {}", human::plain(why))
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod input;
 mod journal;
 mod render;
 mod reporter;
+mod terminal;
 
 use std::io::Write;
 use std::panic;
@@ -30,7 +31,7 @@ use crate::model::StateKind;
 /// Runs what the process's arguments ask for.
 pub fn run() -> ExitCode {
     quiet_about_damage();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| usage(&error));
     match cli.global.color {
         Color::Auto => anstream::ColorChoice::Auto,
         Color::Always => anstream::ColorChoice::Always,
@@ -39,6 +40,15 @@ pub fn run() -> ExitCode {
     .write_global();
     let exit = dispatch(cli).unwrap_or_else(|failure| tell(&failure));
     exit.into()
+}
+
+/// Ends with what clap has to say. Its errors repeat what was typed.
+fn usage(error: &clap::Error) -> ! {
+    if error.use_stderr() {
+        let _ = anstream::stderr().write_all(terminal::tame(&error.render().ansi().to_string()).as_bytes());
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
@@ -72,7 +82,8 @@ fn tell(failure: &Failure) -> Exit {
         context::say(format_args!("{message}"));
     }
     if let Some(next) = &failure.next {
-        let _ = writeln!(anstream::stderr(), "  try: {next}");
+        let line = terminal::tame(&format!("  try: {next}\n"));
+        let _ = anstream::stderr().write_all(line.as_bytes());
     }
     failure.exit
 }

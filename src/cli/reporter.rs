@@ -17,6 +17,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use super::commands::logs;
 use super::journal::words;
 use super::render::human;
+use super::terminal::JobOutput;
 use crate::model::{Kept, Seq, StateKind, Stream};
 use crate::queue::{Folder, Queue};
 use crate::store::RunInfo;
@@ -57,6 +58,7 @@ impl Reporter {
             queue: None,
             waiting: Arc::clone(&waiting),
             bar: bar(run, quiet),
+            out: JobOutput::new(false),
         };
         let printer = spawn_shielded(move || printer.run(&received));
         Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet }
@@ -153,6 +155,7 @@ struct Printer {
     queue: Option<Queue>,
     waiting: Arc<AtomicUsize>,
     bar: ProgressBar,
+    out: JobOutput,
 }
 
 impl Printer {
@@ -169,6 +172,7 @@ impl Printer {
                         // Nobody may be listening any more: the jobs run all the same.
                         bar.suspend(|| drop(self.print(seq, attempt, stream, piece)));
                     }
+                    bar.suspend(|| drop(self.out.end()));
                     if failed {
                         failures += 1;
                         bar.set_message(format!("  {failures} failed"));
@@ -188,12 +192,12 @@ impl Printer {
             Piece::Nothing => {}
             Piece::Bytes(bytes) => {
                 self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
-                logs::to_stream(stream, &mut bytes.as_slice())?;
+                self.out.copy(stream, &mut bytes.as_slice())?;
             }
             Piece::File => {
                 let file = std::fs::File::open(output_path(&self.folder, seq, attempt, stream))?;
                 let bytes = file.metadata()?.len();
-                logs::to_stream(stream, &mut file.take(bytes))?;
+                self.out.copy(stream, &mut file.take(bytes))?;
             }
             Piece::InQueue => {
                 if self.queue.is_none() {
@@ -201,7 +205,7 @@ impl Printer {
                     self.queue = folder.and_then(|folder| Queue::open_read_only(&folder, Box::new(|| {})).ok());
                 }
                 if let Some(queue) = &self.queue {
-                    let _ = logs::print(queue, seq, attempt, stream, 0);
+                    let _ = logs::print(queue, seq, attempt, stream, 0, &mut self.out);
                 }
             }
         }

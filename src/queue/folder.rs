@@ -2,8 +2,12 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 /// File systems whose locks or change notices do not reach other machines: `f_type` of statfs(2), and a name.
 const NETWORK_FILE_SYSTEMS: [(u64, &str); 8] = [
@@ -44,6 +48,12 @@ pub enum BadFolder {
         /// What it is on.
         kind: &'static str,
     },
+    /// Another was put in its place while it was opened.
+    #[error("`{}` was moved while it was opened", .path.display())]
+    Swapped {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The system refused.
     #[error("cannot use the folder `{}`: {error}", .path.display())]
     Io {
@@ -55,19 +65,29 @@ pub enum BadFolder {
 }
 
 /// The folder of a queue: checked, with its sub-folders.
+///
+/// What is checked is the folder that was opened, and what its names lead to from there: each has to belong to the
+/// caller and to be writable by nobody else. An access list that lets others write shows in the group's permissions,
+/// as its mask. Links are followed, since only the folder's owner can have made them. A folder above may belong to
+/// anybody: whoever can write that can put another in this one's place, so the users of the folder ask with
+/// [`still_there`](Self::still_there) whether what they opened by its name was the one that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder(PathBuf);
+pub struct Folder {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+/// The sub-folders.
+const SUB_FOLDERS: [&str; 3] = ["run", "output", "log"];
 
 impl Folder {
     /// The queue's folder at `path`, if there is one.
     pub fn existing(path: &Path) -> Result<Option<Self>, BadFolder> {
-        match fs::metadata(path) {
+        match open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io_error(path, error)),
-            Ok(metadata) => {
-                check(path, &metadata)?;
-                Ok(Some(Self(path.to_owned())))
-            }
+            Ok(opened) => Ok(Some(Self { path: path.to_owned(), identity: check(path, &opened)? })),
         }
     }
 
@@ -79,17 +99,36 @@ impl Folder {
             // What is acknowledged later must not vanish with the folder's name.
             path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all()).map_err(io)?;
         }
-        check(path, &fs::metadata(path).map_err(io)?)?;
-        for name in ["run", "output", "log"] {
+        let opened = open(path).map_err(io)?;
+        check(path, &opened)?;
+        for name in SUB_FOLDERS {
             make_private(&path.join(name)).map_err(io)?;
         }
         ignore_in_git(path).map_err(io)?;
-        Ok(Self(path.to_owned()))
+        // Again: with what was just made.
+        Ok(Self { path: path.to_owned(), identity: check(path, &opened)? })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// The same folder is at its place still, and the queue file in it is its owner's alone.
+    pub fn still_there(&self) -> Result<(), BadFolder> {
+        let opened = open(&self.path).map_err(|error| io_error(&self.path, error))?;
+        if check(&self.path, &opened)? == self.identity {
+            return Ok(());
+        }
+        Err(BadFolder::Swapped { path: self.path.clone() })
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    match rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        // In the words that the others have.
+        Err(Errno::NOTDIR) => Err(io::ErrorKind::NotADirectory.into()),
+        opened => Ok(opened?),
     }
 }
 
@@ -111,29 +150,33 @@ fn ignore_in_git(path: &Path) -> io::Result<()> {
     }
 }
 
-fn check(path: &Path, metadata: &fs::Metadata) -> Result<(), BadFolder> {
-    if !metadata.is_dir() {
-        return Err(io_error(path, io::ErrorKind::NotADirectory.into()));
+/// Checks an opened folder and what is in it; which folder it is.
+fn check(path: &Path, folder: &OwnedFd) -> Result<(u64, u64), BadFolder> {
+    let io = |error: Errno| io_error(path, error.into());
+    let stat = rustix::fs::fstat(folder).map_err(io)?;
+    check_owner(path, &stat)?;
+    for name in SUB_FOLDERS.into_iter().chain(["queue.redb"]) {
+        let path = path.join(name);
+        match rustix::fs::statat(folder, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(io_error(&path, error.into())),
+            Ok(stat) => check_owner(&path, &stat)?,
+        }
     }
-    check_owner(path, metadata)?;
-    let file = path.join("queue.redb");
-    if let Ok(metadata) = fs::metadata(&file) {
-        check_owner(&file, &metadata)?;
-    }
-    let stat = rustix::fs::statfs(path).map_err(|error| io_error(path, error.into()))?;
-    let network = NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| u64::try_from(stat.f_type) == Ok(*magic));
+    let system = rustix::fs::fstatfs(folder).map_err(io)?;
+    let network = NETWORK_FILE_SYSTEMS.iter().find(|(magic, _)| u64::try_from(system.f_type) == Ok(*magic));
     match network {
         Some((_, kind)) => Err(BadFolder::Network { path: path.to_owned(), kind }),
-        None => Ok(()),
+        None => Ok((stat.st_dev, stat.st_ino)),
     }
 }
 
-fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), BadFolder> {
+fn check_owner(path: &Path, stat: &Stat) -> Result<(), BadFolder> {
     let path = || path.to_owned();
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(BadFolder::Foreign { path: path(), uid: metadata.uid() });
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(BadFolder::Foreign { path: path(), uid: stat.st_uid });
     }
-    let mode = metadata.permissions().mode() & 0o777;
+    let mode = stat.st_mode & 0o777;
     if mode & 0o022 != 0 {
         return Err(BadFolder::Open { path: path(), mode });
     }
@@ -142,6 +185,8 @@ fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), BadFolder> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -156,5 +201,17 @@ mod tests {
         assert_eq!(Folder::existing(&path).unwrap(), Some(folder));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).unwrap();
         assert!(matches!(Folder::existing(&path), Err(BadFolder::Open { mode: 0o770, .. })));
+    }
+
+    #[test]
+    fn another_in_its_place_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("queue");
+        let folder = Folder::make(&path).unwrap();
+        folder.still_there().unwrap();
+        fs::rename(&path, dir.path().join("away")).unwrap();
+        assert!(matches!(folder.still_there(), Err(BadFolder::Io { .. })));
+        Folder::make(&path).unwrap();
+        assert!(matches!(folder.still_there(), Err(BadFolder::Swapped { .. })));
     }
 }

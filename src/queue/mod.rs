@@ -25,21 +25,22 @@ pub struct Queue {
 impl Queue {
     /// Opens the queue in `folder` for reading and writing.
     pub fn open(folder: &Folder, on_wait: OnWait) -> Result<Self, StoreError> {
-        Self::with(Store::open(folder.path(), on_wait)?)
+        Self::with(folder, Store::open(folder.path(), on_wait)?)
     }
 
     /// Opens the queue in `folder` for looking only.
     pub fn open_read_only(folder: &Folder, on_wait: OnWait) -> Result<Self, StoreError> {
-        Self::with(Store::open_read_only(folder.path(), on_wait)?)
+        Self::with(folder, Store::open_read_only(folder.path(), on_wait)?)
     }
 
     /// Opens the queue in `folder`, and makes it if there is none. Says whether it did.
     pub fn open_or_create(folder: &Folder, on_wait: OnWait) -> Result<(Self, bool), StoreError> {
         let (store, made) = Store::open_or_create(folder.path(), on_wait)?;
-        Ok((Self::with(store)?, made))
+        Ok((Self::with(folder, store)?, made))
     }
 
-    fn with(store: Store) -> Result<Self, StoreError> {
+    fn with(folder: &Folder, store: Store) -> Result<Self, StoreError> {
+        folder.still_there().map_err(std::io::Error::other)?;
         let clock = Arc::new(Clock::default());
         clock.observe(store.read(Snapshot::newest)?);
         Ok(Self { store, clock })

@@ -231,8 +231,7 @@ impl Tx<'_> {
             .envs
             .get(key)?
             .ok_or_else(|| StoreError::Damaged("a job's environment is missing".to_owned()))?;
-        let env: Arc<Environment> =
-            Arc::new(record.0.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect());
+        let env = Arc::new(record.environment());
         if cache.environments.len() >= ENVIRONMENTS_CACHED {
             cache.environments.clear();
         }

@@ -13,12 +13,15 @@ use super::codec::decode;
 use super::finish::{STDERR, STDOUT};
 use super::placement::numbered;
 use super::records::{
-    AttemptRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord, queue_name, state_code, state_of_code,
+    AttemptRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord, queue_name, state_code,
+    state_of_code,
 };
 use super::tables::{
-    ATTEMPTS, COUNTS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, READY, Record, SCHEDULE, SPECS, Snapshot, get,
+    ATTEMPTS, COUNTS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, READY, Record, SCHEDULE, SPECS, Snapshot, get,
 };
-use crate::model::{Attempt, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream};
+use crate::model::{
+    Attempt, EnvChange, Environment, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream,
+};
 
 /// Where a page of jobs left off.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +72,14 @@ impl Snapshot {
         let tables = JobTables::open(self)?;
         let record: Option<JobRecord> = get(&tables.jobs, seq.0)?;
         record.map(|record| tables.job(self, seq, &record)).transpose()
+    }
+
+    /// The environment that a job was enqueued in, and its own changes to that.
+    pub fn environment(&self, seq: Seq) -> Result<Option<(Environment, EnvChange)>, StoreError> {
+        let Some(spec) = self.get::<_, SpecRecord>(SPECS, seq.0)? else { return Ok(None) };
+        let record: Option<EnvRecord> = self.get(ENVS, spec.env)?;
+        let record = record.ok_or_else(|| StoreError::Damaged("a job's environment is missing".to_owned()))?;
+        Ok(Some((record.environment(), spec.env_change())))
     }
 
     /// A job's state alone.

@@ -8,8 +8,8 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use crate::model::{
-    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, JobId, JobSpec, Kept, Lease, Millis, Outcome,
-    PoolId, Progress, QueueName, Run, State, StateKind, TimeLimit, WorkerId,
+    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobSpec, Kept, Lease, Millis,
+    Outcome, PoolId, Progress, QueueName, Run, State, StateKind, TimeLimit, WorkerId,
 };
 
 /// META `head`: the counters that never go back.
@@ -329,6 +329,12 @@ impl SpecRecord {
 /// ENVS: one environment, shared by the jobs that were enqueued with it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct EnvRecord(pub BTreeMap<ByteBuf, ByteBuf>);
+
+impl EnvRecord {
+    pub(super) fn environment(self) -> Environment {
+        self.0.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect()
+    }
+}
 
 /// ATTEMPTS: one started run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -35,7 +35,8 @@ impl Turnstile {
     /// Opens `run/turn`, made if it is missing. Opened for reading, so that closing it rings no bell.
     pub(super) fn open(run: &Path) -> io::Result<Self> {
         let path = run.join("turn");
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        // A fifo in its place is not waited for; it can be locked like a file.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::open(&path, flags, Mode::empty()) {
             Err(Errno::NOENT) => rustix::fs::open(&path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR)?,
             opened => opened?,

@@ -1,5 +1,6 @@
 //! What pools do right now, read from their boards: starting a job is no transaction.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::board::{self, Life, Stage};
-use crate::model::{Millis, PoolId, Seq, WorkerId};
+use crate::model::{Millis, Outcome, PoolId, Seq, WorkerId};
 use crate::queue::Queue;
 
 /// A run that goes on.
@@ -25,6 +26,33 @@ pub struct Activity {
     pub started: Millis,
     /// The number of the files that it writes to.
     pub spool: u32,
+}
+
+/// A run as the board of its pool has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// The job.
+    pub seq: Seq,
+    /// Its lease, as a number.
+    pub lease: u64,
+    /// The run's number, from 1.
+    pub attempt: u32,
+    /// How it ended, if its pool saw that.
+    pub outcome: Option<Outcome>,
+}
+
+/// What stands on a board, whether its pool lives or not: runs that were about to start or go on, and those whose end
+/// was seen, committed or not. Nothing if there is no such file.
+pub fn noted(board: &Path) -> io::Result<Vec<Noted>> {
+    let slots = board::read(board)?.map(|board| board.slots).unwrap_or_default();
+    let noted = slots.into_iter().map(|slot| {
+        let outcome = match slot.stage {
+            Stage::Starting { .. } | Stage::Running { .. } => None,
+            Stage::Ended { outcome, .. } => Some(outcome),
+        };
+        Noted { seq: slot.seq, lease: slot.lease.0, attempt: slot.attempt, outcome }
+    });
+    Ok(noted.collect())
 }
 
 /// The file of a pool, with its board.

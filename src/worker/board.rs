@@ -14,7 +14,7 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::fs::{CWD, FallocateFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::model::PoolId;
@@ -25,8 +25,9 @@ mod record;
 mod tests;
 
 pub(crate) use life::{Life, probe, probe_after_close};
+use record::RECORD_BYTES;
+pub(super) use record::random_u64;
 pub(crate) use record::{Identity, Slot, Stage};
-use record::{RECORD_BYTES, random_u64};
 
 /// Where the slots start: the header has a page of its own, so that it is never rewritten with a slot.
 const SLOTS_AT_BYTES: u64 = 4096;
@@ -205,10 +206,18 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens a pool's file without write access: closing it must not look like its pool's death.
+/// Opens a pool's file without write access: closing it must not look like its pool's death. What it says is acted
+/// upon by ending processes, so it has to be a file of this user; a fifo in its place is not waited for.
 fn open_to_look(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => {
+            let metadata = file.metadata()?;
+            if metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw() {
+                return Ok(Some(file));
+            }
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "what is in a pool's place is not a file of this user"))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -23,7 +23,7 @@ mod signals;
 pub(crate) mod specimen;
 pub(crate) mod tree;
 
-pub use activity::{Activity, activity, await_death, await_exit, board_path, is_alive};
+pub use activity::{Activity, Noted, activity, await_death, await_exit, board_path, is_alive, noted};
 pub use backup::{BackupError, Copied, backup, restore};
 pub use bell::{Bell, Ring};
 pub use detached::spawn_detached;

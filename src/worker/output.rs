@@ -11,7 +11,9 @@
 //! back to the disk.
 //!
 //! Crash points: until the outcome is committed the spool files, or the file of its own, hold everything, and a
-//! recoverer collects them. The spool files of a dead pool go when it is recovered.
+//! recoverer collects them. The spool files of a dead pool go when it is recovered. Several may recover it at once, and
+//! any of them be killed over it, so they only add: a file of its own gets its name when it is whole, the first one
+//! stays, and everybody reports what is in that. What is not whole yet lies among the spool files and goes with them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use rustix::fs::FallocateFlags;
 
+use super::board::random_u64;
 use super::child::is_open_elsewhere;
 use crate::model::{INLINE_OUTPUT_BYTES_MAX, Kept, PoolId, Seq, Stream};
 
@@ -158,8 +161,8 @@ impl Spool {
     }
 }
 
-/// What is kept of an attempt whose pool died: from its spool files, or from a file of its own that the pool had
-/// already made of them.
+/// What is kept of an attempt whose pool died: from a file of its own that the pool, or somebody else who recovers it,
+/// had already made, or from its spool files, which stay as they are.
 pub(super) fn collect_left(
     queue: &Path,
     pool: &PoolId,
@@ -168,12 +171,9 @@ pub(super) fn collect_left(
     attempt: u32,
     limit: u64,
 ) -> io::Result<(Kept, Kept)> {
-    let (stdout, stderr) = Spool::of(queue, pool, spool).collect(queue, seq, attempt, limit)?;
-    let or_own_file = |kept, stream| match fs::metadata(output_path(queue, seq, attempt, stream)) {
-        Ok(metadata) if kept == Kept::Empty => Kept::File { bytes: metadata.len(), left_out: 0 },
-        _ => kept,
-    };
-    Ok((or_own_file(stdout, Stream::Stdout), or_own_file(stderr, Stream::Stderr)))
+    let spool = Spool::of(queue, pool, spool);
+    let keep = |stream: &StreamFile| stream.collect_left(&output_path(queue, seq, attempt, stream.stream), limit);
+    Ok((keep(&spool.streams[0])?, keep(&spool.streams[1])?))
 }
 
 /// Makes the folder of a pool's spool files.
@@ -213,46 +213,70 @@ impl StreamFile {
     }
 
     fn collect(&self, own: &Path, limit: u64) -> io::Result<Kept> {
-        let bytes = match fs::metadata(&self.path) {
-            Ok(metadata) => metadata.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
+        let (file, bytes) = match self.small_or_open()? {
+            Ok(kept) => return Ok(kept),
+            Err(large) => large,
         };
-        if bytes == 0 {
-            return Ok(Kept::Empty);
-        }
-        let file = File::open(&self.path)?;
-        if let Some(small) = usize::try_from(bytes).ok().filter(|bytes| *bytes <= INLINE_OUTPUT_BYTES_MAX) {
-            let mut inline = vec![0; small];
-            file.read_exact_at(&mut inline, 0)?;
-            return Ok(Kept::Inline(inline));
-        }
         make_folder(own)?;
-        if bytes > limit {
-            return self.cut(&file, own, bytes, limit);
+        if bytes <= limit {
+            file.sync_data()?;
+            fs::rename(&self.path, own)?;
+        } else {
+            publish(&self.cut(&file, bytes, limit)?, own)?;
+            // It gives the room of the rest back.
+            fs::remove_file(&self.path)?;
         }
-        file.sync_data()?;
-        fs::rename(&self.path, own)?;
         sync_folder(own)?;
-        Ok(Kept::File { bytes, left_out: 0 })
+        kept_in(own)
     }
 
-    /// Keeps head and tail in a file of its own, and gives the room of the rest back.
-    fn cut(&self, from: &File, own: &Path, bytes: u64, limit: u64) -> io::Result<Kept> {
-        let (head, tail) = (limit / 2, limit - limit / 2);
-        let left_out = bytes - head - tail;
-        let mut name = own.as_os_str().to_owned();
-        name.push(".cut");
-        let new = PathBuf::from(name);
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        copy(from, &mut file, 0, head)?;
-        file.write_all(left_out_note(left_out).as_bytes())?;
-        copy(from, &mut file, bytes - tail, tail)?;
-        file.sync_data()?;
-        fs::rename(&new, own)?;
+    fn collect_left(&self, own: &Path, limit: u64) -> io::Result<Kept> {
+        if !own.try_exists()? {
+            let (file, bytes) = match self.small_or_open()? {
+                Ok(kept) => return Ok(kept),
+                Err(large) => large,
+            };
+            make_folder(own)?;
+            file.sync_data()?;
+            let linked = bytes <= limit && link_unless_there(&self.path, own).is_ok();
+            if !linked {
+                publish(&self.cut(&file, bytes, limit)?, own)?;
+            }
+        }
+        // Whoever made it may have been killed before it did this.
         sync_folder(own)?;
-        fs::remove_file(&self.path)?;
-        Ok(Kept::File { bytes: file.metadata()?.len(), left_out })
+        kept_in(own)
+    }
+
+    /// What is kept of little, or the open file of much with its bytes.
+    fn small_or_open(&self) -> io::Result<Result<Kept, (File, u64)>> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Kept::Empty)),
+            Err(error) => return Err(error),
+        };
+        let bytes = file.metadata()?.len();
+        match usize::try_from(bytes).ok().filter(|bytes| *bytes <= INLINE_OUTPUT_BYTES_MAX) {
+            Some(0) => Ok(Ok(Kept::Empty)),
+            Some(small) => {
+                let mut inline = vec![0; small];
+                file.read_exact_at(&mut inline, 0)?;
+                Ok(Ok(Kept::Inline(inline)))
+            }
+            None => Ok(Err((file, bytes))),
+        }
+    }
+
+    /// A synced file beside this one with what `limit` leaves of it: head and tail, or all. No other has its name.
+    fn cut(&self, from: &File, bytes: u64, limit: u64) -> io::Result<PathBuf> {
+        let new = self.path.with_extension(format!("{}.new-{:016x}", suffix(self.stream), random_u64()?));
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+        let written = copy_cut(from, file, bytes, limit);
+        if written.is_err() {
+            // On a full disk it is in the way.
+            let _ = fs::remove_file(&new);
+        }
+        written.map(|()| new)
     }
 
     fn look(&self, limit: u64, now: Duration) -> Duration {
@@ -282,6 +306,19 @@ impl StreamFile {
     }
 }
 
+/// Copies what `limit` leaves of so many bytes, and syncs it.
+fn copy_cut(from: &File, mut to: File, bytes: u64, limit: u64) -> io::Result<()> {
+    if bytes <= limit {
+        copy(from, &mut to, 0, bytes)?;
+    } else {
+        let (head, tail) = (limit / 2, limit - limit / 2);
+        copy(from, &mut to, 0, head)?;
+        to.write_all(left_out_note(bytes - head - tail).as_bytes())?;
+        copy(from, &mut to, bytes - tail, tail)?;
+    }
+    to.sync_data()
+}
+
 fn copy(from: &File, to: &mut File, mut at: u64, bytes: u64) -> io::Result<()> {
     let end = at + bytes;
     let mut buffer = vec![0; usize::try_from(COPY_BYTES.min(bytes)).unwrap_or_default()];
@@ -292,6 +329,47 @@ fn copy(from: &File, to: &mut File, mut at: u64, bytes: u64) -> io::Result<()> {
         at += chunk as u64;
     }
     Ok(())
+}
+
+/// Gives a file that is whole its name, unless another has it, and takes its old one.
+fn publish(new: &Path, own: &Path) -> io::Result<()> {
+    match link_unless_there(new, own) {
+        Ok(()) => fs::remove_file(new),
+        // A file system that has no links: then the last one stays.
+        Err(_) => fs::rename(new, own),
+    }
+}
+
+fn link_unless_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What a file of its own holds. How much was left out of it stands in it.
+fn kept_in(own: &Path) -> io::Result<Kept> {
+    let file = File::open(own)?;
+    let bytes = file.metadata()?.len();
+    Ok(Kept::File { bytes, left_out: left_out_of(&file, bytes)? })
+}
+
+/// The number in the note between head and tail, if there is one at that place.
+fn left_out_of(file: &File, bytes: u64) -> io::Result<u64> {
+    const DIGITS_MAX: u32 = 20;
+    for digits in 1..=DIGITS_MAX {
+        let smallest = 10_u64.pow(digits - 1);
+        let note = left_out_note(smallest).len();
+        let Some(kept) = bytes.checked_sub(note as u64) else { break };
+        let mut found = vec![0; note];
+        file.read_exact_at(&mut found, kept / 2)?;
+        let number = String::from_utf8(found).ok();
+        let number = number.and_then(|note| note.split(' ').nth(3)?.parse().ok().filter(|n| left_out_note(*n) == note));
+        if let Some(left_out) = number {
+            return Ok(left_out);
+        }
+    }
+    Ok(0)
 }
 
 /// What stands in the place of what was left out.
@@ -425,7 +503,45 @@ mod tests {
         ends.stderr.write_all(b"e").unwrap();
         let expected = (Kept::File { bytes: 5_000, left_out: 0 }, Kept::Inline(b"e".to_vec()));
         assert_eq!(left(), expected);
-        // That moved one of the two, as a pool does that is killed right after.
+        // As a pool does that is killed right after.
+        fs::remove_file(dir.path().join("output/1/1234.2.out")).unwrap();
+        spool.streams[0].collect(&output_path(dir.path(), Seq(1_234), 2, Stream::Stdout), LIMIT).unwrap();
+        assert!(!spool.streams[0].path.exists());
         assert_eq!(left(), expected);
+    }
+
+    /// Two pools may find the same dead one, and one of them may be killed over it.
+    #[test]
+    fn any_number_of_recoverers_find_the_same_and_disturb_none() {
+        for (bytes, left_out) in [(4_001, 0), (LIMIT, 0), (LIMIT + 1, 1), (LIMIT + 123_456, 123_456)] {
+            let (dir, pool, spool) = bench();
+            let written: Vec<u8> = (0..bytes).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+            spool.open_ends().unwrap().stdout.write_all(&written).unwrap();
+            let left = || collect_left(dir.path(), &pool, 3, Seq(1_234), 2, LIMIT);
+            let found: Vec<_> = std::thread::scope(|scope| {
+                let recoverers: Vec<_> = (0..8).map(|_| scope.spawn(left)).collect();
+                recoverers.into_iter().map(|recoverer| recoverer.join().unwrap().unwrap().0).collect()
+            });
+            let kept = own_file(&dir);
+            assert_eq!(found, vec![Kept::File { bytes: kept.len() as u64, left_out }; 8], "{bytes}");
+            assert_eq!(fs::read(&spool.streams[0].path).unwrap(), written, "the others need it, too");
+            // What they leave besides goes with the dead pool's folder.
+            assert_eq!(fs::read_dir(dir.path().join("output/1")).unwrap().count(), 1);
+            let limit = |text: &[u8]| text.len() == usize::try_from(LIMIT).unwrap();
+            assert!(left_out > 0 || kept == written || limit(&kept));
+        }
+    }
+
+    #[test]
+    fn what_was_left_out_is_known_from_the_file_alone() {
+        for left_out in [1, 9, 10, 99_999, 589_824] {
+            let (dir, pool, spool) = bench();
+            let mut end = spool.open_ends().unwrap().stdout;
+            end.write_all(&vec![b'x'; usize::try_from(LIMIT + left_out).unwrap()]).unwrap();
+            let by_its_pool = collect(&dir, &spool).0;
+            let left = || collect_left(dir.path(), &pool, 3, Seq(1_234), 2, LIMIT).unwrap().0;
+            assert_eq!(left(), by_its_pool, "it was killed before the commit");
+            assert!(matches!(by_its_pool, Kept::File { left_out: found, .. } if found == left_out));
+        }
     }
 }

@@ -346,6 +346,8 @@ struct Suspicions {
 impl<'a> Recoverer<'a> {
     /// One that begins with the pools that are dead already. What cannot be told is looked at.
     pub(super) fn new(shared: &'a Shared, queue: &Queue) -> Self {
+        // Who died without a row is no dead pool: nobody else would come to tidy up. What stays is only untidy.
+        let _ = sweep(queue, &queue.folder().join("run"));
         let look = dead_pools(queue).map_or(true, |dead| !dead.is_empty());
         let state = Mutex::new(Suspicions { look, ..Suspicions::default() });
         Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new(), said: Mutex::default() }

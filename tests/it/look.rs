@@ -87,7 +87,7 @@ fn each_state_has_its_fields() {
         ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "reason"]),
     ] {
         let job = bench.json(&format!("show {id} --json"));
-        has_fields(&job, &format!("{JOB} history"));
+        has_fields(&job, &format!("{JOB} history env_names"));
         assert_eq!((&job["state"], &job["exit_code"]), (&json!(state), &exit_code), "{id}");
         assert_eq!(job["reason"].is_null(), reason.is_null(), "{job}");
         assert_eq!(nulls(&job), absent, "{id}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::support::{Bench, is_root};
+use super::support::{Bench, is_root, lives};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -28,6 +28,7 @@ fn without_a_queue_looking_and_acting_say_so_and_make_none() {
         "cancel 1",
         "retry 1",
         "retry --all-dead",
+        "remove 1",
         "dlq list",
         "dlq retry --all",
         "config unset timeout",
@@ -121,39 +122,71 @@ fn what_jobs_call_uses_their_own_queue() {
     assert_eq!(bench.state("inner"), "completed");
 }
 
-#[test]
-fn a_queue_is_private_and_not_for_git() {
-    let bench = Bench::new();
-    // Whatever the umask allows.
-    bench.script("umask 0; queuectl enqueue -c 'seq 10000' && queuectl worker start --until-empty").run().ok();
-    bench.script("umask 0; queuectl worker start --until-empty --detach").run().ok();
-    bench.ok("worker stop");
-    let mut open = Vec::new();
-    let mut folders = vec![bench.queue()];
-    let mut files = 0;
+/// The names of all that is in the queue's folder, which nobody else may read or write.
+#[track_caller]
+fn private_names(bench: &Bench) -> String {
+    let (mut names, mut folders) = (Vec::new(), vec![bench.queue()]);
     while let Some(folder) = folders.pop() {
         assert_eq!(mode(&folder), 0o700, "{}", folder.display());
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            names.push(path.strip_prefix(bench.queue()).unwrap().display().to_string());
             if path.is_dir() {
                 folders.push(path);
             } else {
-                files += 1;
-                if mode(&path) != 0o600 {
-                    open.push((mode(&path), path));
-                }
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
             }
         }
     }
-    assert!(files >= 4 && open.is_empty(), "{open:?}");
-    assert_eq!(fs::read_to_string(bench.queue().join(".gitignore")).unwrap(), "*\n");
+    names.sort();
+    names.join(" ")
+}
+
+#[test]
+fn a_queue_is_private_whatever_the_umask_and_not_for_git() {
+    for umask in ["0", "022", "077"] {
+        let bench = Bench::new();
+        let script = |text: &str| bench.script(&format!("umask {umask}; {text}")).run();
+        script("queuectl config set output-limit 64KiB; queuectl enqueue -c 'seq 10000'").ok();
+        script("queuectl worker start --until-empty; queuectl run -q -- seq 50000 >/dev/null").ok();
+        // In the middle of a run: a board, files that are written to, a log.
+        bench.gate("gate");
+        let id = bench.enqueue("seq 10000; seq 10000 >&2; : <gate");
+        script("queuectl worker start --detach").ok();
+        bench.until("it writes", || bench.run(&format!("logs {id}")).stderr.len() > 40_000);
+        let names = private_names(&bench);
+        for part in [
+            ".gitignore",
+            "queue.redb",
+            "output/0/1.1.out",
+            "output/0/2.1.out",
+            ".out ",
+            ".err ",
+            "log/worker-",
+            "run/turn",
+        ] {
+            assert!(names.contains(part), "{part}: {names}");
+        }
+        assert_eq!(names.matches("run/").count(), 2, "the turnstile and a board: {names}");
+        bench.ok("worker stop --now");
+        private_names(&bench);
+        assert_eq!(fs::read_to_string(bench.queue().join(".gitignore")).unwrap(), "*\n");
+    }
 }
 
 #[test]
 fn a_queue_that_others_can_write_is_refused() {
     let bench = Bench::new();
     bench.enqueue("true");
-    for (path, bad) in [(bench.queue(), 0o770), (bench.queue(), 0o702), (bench.queue().join("queue.redb"), 0o620)] {
+    let inside = |name: &str| bench.queue().join(name);
+    for (path, bad) in [
+        (bench.queue(), 0o770),
+        (bench.queue(), 0o702),
+        (inside("queue.redb"), 0o620),
+        (inside("run"), 0o777),
+        (inside("output"), 0o730),
+        (inside("log"), 0o702),
+    ] {
         let good = mode(&path);
         chmod(&path, bad);
         for line in ["list", "enqueue -c true", "worker start --until-empty", "run -- true", "config get timeout"] {
@@ -174,14 +207,60 @@ fn a_queue_of_another_user_is_refused_or_passed_over() {
     bench.enqueue("true");
     let inside = bench.path().join("inside");
     fs::create_dir(&inside).unwrap();
-    for path in [bench.queue().join("queue.redb"), bench.queue()] {
+    for name in ["queue.redb", "run", "output", "log", ""] {
+        let path = bench.queue().join(name);
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
-        bench.run("--db .queuectl list").says(5, &["belongs to another user (uid 65534)"]);
+        bench
+            .run("--db .queuectl list")
+            .says(5, &["belongs to another user (uid 65534)", format!(".queuectl/{name}").trim_end_matches('/')]);
         bench.run("--db .queuectl enqueue -c true").says(5, &["belongs to another user"]);
+        if !name.is_empty() {
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        }
     }
     bench.cmd(["list"]).cwd(&inside).run().says(3, &["passing over", "there is no queue"]);
     let done = bench.cmd(["enqueue", "-c", "true"]).cwd(&inside).run();
     assert!(done.stderr.contains("passing over") && done.stderr.contains("new queue in"), "{done:?}");
+}
+
+#[test]
+fn links_are_followed_and_what_they_lead_to_is_checked() {
+    let bench = Bench::new();
+    bench.enqueue("seq 2000");
+    let (outputs, elsewhere) = (bench.queue().join("output"), bench.path().join("elsewhere"));
+    fs::rename(&outputs, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &outputs).unwrap();
+    bench.work().ok();
+    assert_eq!(bench.ok("logs 1").lines().count(), 2_000);
+    chmod(&elsewhere, 0o777);
+    bench.run("logs 1").says(5, &["/.queuectl/output", "can be written by others"]);
+    chmod(&elsewhere, 0o700);
+    // A link that leads nowhere is no folder that could be made.
+    fs::rename(&elsewhere, bench.path().join("away")).unwrap();
+    bench.run("enqueue -c true").fails(5);
+}
+
+#[test]
+fn what_is_no_file_where_files_belong_is_refused_and_never_waited_for() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let file = bench.queue().join("queue.redb");
+    fs::rename(&file, bench.path().join("kept")).unwrap();
+    bench.script("mkfifo -m 600 .queuectl/queue.redb").run().ok();
+    for line in ["list", "enqueue -c true", "check"] {
+        bench.run(line).says(5, &["queue.redb", "not a regular file"]);
+    }
+    fs::remove_file(&file).unwrap();
+    fs::rename(bench.path().join("kept"), &file).unwrap();
+    for name in ["turn", "abc1"] {
+        let path = bench.queue().join("run").join(name);
+        let _ = fs::remove_file(&path);
+        bench.script(&format!("mkfifo -m 600 .queuectl/run/{name}")).run().ok();
+        bench.run("list").ok();
+        let done = bench.work();
+        assert!(done.code == 5 || done.code == 0, "{name}: {done:?}");
+        fs::remove_file(&path).unwrap();
+    }
 }
 
 #[test]
@@ -194,4 +273,48 @@ fn what_is_no_folder_is_no_queue() {
     fs::write(bench.queue(), "").unwrap();
     bench.run("list").says(5, &["/.queuectl", "not a directory"]);
     bench.run("enqueue -c true").says(5, &["/.queuectl"]);
+}
+
+#[test]
+fn a_queue_of_root_is_refused_by_others() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let Some(user) = bench.ordinary_user() else { return };
+    if !is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    bench.script("chown -R 0 .queuectl; chmod 755 .queuectl").run().ok();
+    for line in ["--db .queuectl list", "--db .queuectl enqueue -c true"] {
+        user.script(&bench, &format!("queuectl {line}")).says(5, &["belongs to another user (uid 0)"]);
+    }
+    // Searching passes it over, and makes one of its own where it may.
+    bench.script("chmod 777 .; mkdir -m 777 inside").run().ok();
+    let done = user.script(&bench, "cd inside && queuectl enqueue -c true");
+    assert!(done.stderr.contains("passing over") && done.stderr.contains("/inside/.queuectl"), "{done:?}");
+    done.ok();
+}
+
+#[test]
+fn what_another_users_board_says_is_not_acted_upon() {
+    if !is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    let bench = Bench::new();
+    let id = bench.enqueue("echo $$ >pid; sleep 1000");
+    let mut pool = bench.pool("");
+    let pid: i32 = bench.until_file("pid").trim().parse().unwrap();
+    pool.kill();
+    let board = bench.queue().join("run").join(pool.id());
+    std::os::unix::fs::chown(&board, Some(65_534), None).unwrap();
+    let next = bench.pool("");
+    let other = bench.enqueue("true");
+    bench.until_state(&other, "completed");
+    assert_eq!((bench.state(&id).as_str(), lives(pid)), ("processing", true));
+    drop(next);
+    std::os::unix::fs::chown(&board, Some(0), None).unwrap();
+    let last = bench.pool("");
+    bench.until("it is ended", || !lives(pid));
+    drop(last);
 }

@@ -83,7 +83,7 @@ struct Quiet;
 impl Observer for Quiet {
     fn news(&self, news: News) {
         if let News::Stuck(what) = news {
-            say(format_args!("{what}"));
+            say(format_args!("{}", human::plain(&what)));
         }
     }
 }
@@ -129,7 +129,7 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
             if let Err(error) = fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, path.display()));
+                say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
                 exit = Exit::Other;
             }
         }
@@ -164,7 +164,11 @@ fn retry_all(queue: &Queue, lanes: &mut BTreeSet<LaneId>) -> Result<u64, Failure
 fn tell_runs(queue: &Queue, lanes: &BTreeSet<LaneId>) -> Result<(), Failure> {
     for lane in lanes {
         if let Some(run) = queue.read(|snapshot| snapshot.run(*lane))? {
-            say(format_args!("run {} is unfinished now; to continue it, type: {}", run.number, continue_line(&run)));
+            say(format_args!(
+                "run {} is unfinished now; to continue it, type: {}",
+                run.number,
+                human::plain(&continue_line(&run))
+            ));
         }
     }
     Ok(())

@@ -22,13 +22,13 @@ pub(crate) fn backup(context: &Context, args: &args::Backup) -> Result<Exit, Fai
     let copied = worker::backup(&queue, &destination).map_err(|error| explain(context, error))?;
     queue.leave();
     warn(&copied);
-    let done = format!("backed up {} to {}", what(&copied), args.folder.display());
+    let done = format!("backed up {} to {}", what(&copied), human::path(&args.folder));
     tell(&copied, &destination, args.json, &done)
 }
 
 pub(crate) fn restore(context: &Context, args: &args::Restore) -> Result<Exit, Failure> {
     let path = context.cwd.join(&args.folder);
-    let nothing = || Failure::new(Exit::NotFound, format!("there is no backup in {}", args.folder.display()));
+    let nothing = || Failure::new(Exit::NotFound, format!("there is no backup in {}", human::path(&args.folder)));
     let source = Folder::existing(&path)?.ok_or_else(nothing)?;
     let destination = context.cwd.join(context.folder_path());
     let restored = worker::restore(&source, &destination, &Talker, &context.on_wait());
@@ -39,10 +39,10 @@ pub(crate) fn restore(context: &Context, args: &args::Restore) -> Result<Exit, F
     warn(&copied);
     if let Some(kept) = &copied.kept {
         let jobs = copied.kept_jobs.map_or(String::new(), |jobs| format!(" ({})", human::count(jobs, "job")));
-        say(format_args!("the queue that was here{jobs} is kept in {}; to go back, type:", kept.display()));
+        say(format_args!("the queue that was here{jobs} is kept in {}; to go back, type:", human::path(kept)));
         say(format_args!("  queuectl{} restore {}", context.db_words(), shell_word(&kept.to_string_lossy())));
     }
-    let done = format!("restored {} to {}", what(&copied), context.folder_path().display());
+    let done = format!("restored {} to {}", what(&copied), human::path(context.folder_path()));
     tell(&copied, &destination, args.json, &done)
 }
 
@@ -91,7 +91,7 @@ fn explain(context: &Context, error: BackupError) -> Failure {
             Exit::QueueUnusable,
             format!(
                 "`{}` is on a network file system ({kind}): back up to a local folder and copy that from there",
-                path.display()
+                human::path(&path)
             ),
         ),
         BackupError::Folder(error) => error.into(),

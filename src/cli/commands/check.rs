@@ -79,8 +79,8 @@ fn look(context: &Context) -> Result<(Report, Vec<String>), Failure> {
         .iter()
         .map(|(seq, attempt, stream, bytes)| (output_path(queue.folder(), *seq, *attempt, *stream), *bytes))
         .filter(|(path, bytes)| !fs::metadata(path).is_ok_and(|metadata| metadata.len() == *bytes))
-        .map(|(path, bytes)| format!("{} should have {bytes} bytes", path.display()));
-    let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", path.display()));
+        .map(|(path, bytes)| format!("{} should have {bytes} bytes", human::path(&path)));
+    let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", human::path(path)));
     let warnings = missing.chain(left).collect();
     queue.leave();
     Ok((report, warnings))
@@ -147,7 +147,7 @@ fn tell(repaired: &Repaired, json: bool) -> Result<(), Failure> {
     let jobs = human::count(*jobs, "job");
     match kept {
         None => writeln!(out, "✓ {jobs}, nothing to repair")?,
-        Some(kept) => writeln!(out, "✓ {jobs}, repaired; the file as it was is {}", kept.display())?,
+        Some(kept) => writeln!(out, "✓ {jobs}, repaired; the file as it was is {}", human::path(kept))?,
     }
     Ok(out.flush()?)
 }

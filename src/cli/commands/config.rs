@@ -103,7 +103,9 @@ fn list(context: &Context, is_json: bool) -> Result<Exit, Failure> {
         let mut table = human::table(&["SETTING", "VALUE", "", "MEANING"]);
         for key in SettingKey::ALL {
             let origin = if set.contains(&key) { "" } else { "default" };
-            table.add_row(human::row([key.name(), &settings.get(key), origin, key.purpose()].map(str::to_owned)));
+            table.add_row(human::row(
+                [key.name(), &human::plain(&settings.get(key)), origin, key.purpose()].map(str::to_owned),
+            ));
         }
         writeln!(out, "{table}")?;
     }

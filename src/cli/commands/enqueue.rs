@@ -61,7 +61,7 @@ pub(crate) fn read_input(file: &Path) -> Result<(String, Vec<u8>), Failure> {
             .map_err(|error| Failure::new(Exit::Other, format!("cannot read standard input: {error}")))?;
         return Ok(("standard input".to_owned(), bytes));
     }
-    let name = file.display().to_string();
+    let name = human::path(file);
     let bytes = fs::read(file).map_err(|error| {
         let exit = if error.kind() == io::ErrorKind::NotFound { Exit::Usage } else { Exit::Other };
         Failure::new(exit, format!("cannot read {name}: {error}"))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
@@ -10,6 +10,8 @@ use rustix::fs::{SeekFrom, seek};
 use super::super::args;
 use super::super::context::Context;
 use super::super::exit::{Exit, Failure};
+use super::super::render::human;
+use super::super::terminal::JobOutput;
 use super::list::{activities, activity_of};
 use super::show::find;
 use super::wait::{ring, tell_if_nobody_works};
@@ -26,15 +28,17 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
         (_, true) => vec![Stream::Stderr],
         (false, false) => Stream::ALL.to_vec(),
     };
+    let mut out = JobOutput::new(args.raw);
     if args.follow {
-        return follow(&queue, seq, &streams);
+        return follow(&queue, seq, &streams, &mut out);
     }
     if args.attempt.is_none()
         && let Some(run) = running(&queue, seq)?
     {
         for stream in streams {
-            copy_growing(&queue, &run, stream, 0)?;
+            copy_growing(&queue, &run, stream, 0, &mut out)?;
         }
+        out.end()?;
         return Ok(Exit::Done);
     }
     let last = queue.read(|snapshot| Ok(snapshot.job(seq)?.map_or(0, |job| job.progress.attempts)))?;
@@ -43,11 +47,12 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
         return Err(Failure::new(Exit::Refused, format!("job {} has not started yet", args.id)));
     }
     for stream in streams {
-        if !print(&queue, seq, attempt, stream, 0)? {
+        if !print(&queue, seq, attempt, stream, 0, &mut out)? {
             return Err(Failure::new(Exit::NotFound, format!("job {} has no attempt {attempt}", args.id))
                 .next(format_args!("queuectl show {}", args.id)));
         }
     }
+    out.end()?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -60,21 +65,28 @@ fn running(queue: &Queue, seq: Seq) -> Result<Option<Activity>, StoreError> {
 }
 
 /// Prints a stream of an attempt that has ended, from a byte on. Says whether there is such an attempt.
-pub(crate) fn print(queue: &Queue, seq: Seq, attempt: u32, stream: Stream, from: u64) -> Result<bool, Failure> {
+pub(crate) fn print(
+    queue: &Queue,
+    seq: Seq,
+    attempt: u32,
+    stream: Stream,
+    from: u64,
+    out: &mut JobOutput,
+) -> Result<bool, Failure> {
     match queue.read(|snapshot| snapshot.output(seq, attempt, stream))? {
         None => return Ok(false),
         Some(Output::Empty) => {}
         Some(Output::Inline(bytes)) => {
             let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-            to_stream(stream, &mut &bytes[from..])?;
+            out.copy(stream, &mut &bytes[from..])?;
         }
         Some(Output::File { bytes, left_out }) => {
             let path = output_path(queue.folder(), seq, attempt, stream);
-            if copy_file(open(&path)?, stream, resume_at(from, bytes, left_out), bytes)?.is_none() {
+            if copy_file(open(&path)?, stream, resume_at(from, bytes, left_out), bytes, out)?.is_none() {
                 if queue.read(|snapshot| snapshot.state(seq))?.is_none() {
                     return Err(removed_meanwhile());
                 }
-                let missing = format!("the output is missing: there is no {}", path.display());
+                let missing = format!("the output is missing: there is no {}", human::path(&path));
                 return Err(Failure::new(Exit::QueueUnusable, missing));
             }
         }
@@ -91,21 +103,27 @@ fn open(path: &Path) -> Result<Option<File>, Failure> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::new(Exit::Other, format!("cannot read {}: {error}", path.display()))),
+        Err(error) => Err(Failure::new(Exit::Other, format!("cannot read {}: {error}", human::path(path)))),
     }
 }
 
 /// Prints what a run has written since a byte; answers up to where. What is open here is not used for another run,
 /// but it may have been before it was opened: then nothing is printed.
-fn copy_growing(queue: &Queue, run: &Activity, stream: Stream, from: u64) -> Result<u64, Failure> {
+fn copy_growing(queue: &Queue, run: &Activity, stream: Stream, from: u64, out: &mut JobOutput) -> Result<u64, Failure> {
     let file = open(&spool_path(queue.folder(), &run.worker.pool, run.spool, stream))?;
     let still_runs = activities(queue)?.get(&run.seq).is_some_and(|now| now.lease == run.lease);
-    Ok(if still_runs { copy_file(file, stream, from, u64::MAX)?.unwrap_or(from) } else { from })
+    Ok(if still_runs { copy_file(file, stream, from, u64::MAX, out)?.unwrap_or(from) } else { from })
 }
 
 /// Prints a file from a byte up to another, without its holes: what a pool has given back to the disk. Answers where
 /// it stopped, or that there is no file.
-fn copy_file(file: Option<File>, stream: Stream, from: u64, to: u64) -> Result<Option<u64>, Failure> {
+fn copy_file(
+    file: Option<File>,
+    stream: Stream,
+    from: u64,
+    to: u64,
+    out: &mut JobOutput,
+) -> Result<Option<u64>, Failure> {
     let Some(mut file) = file else { return Ok(None) };
     let end = file.metadata()?.len().min(to);
     let mut at = from;
@@ -114,26 +132,13 @@ fn copy_file(file: Option<File>, stream: Stream, from: u64, to: u64) -> Result<O
         let Ok(data) = seek(&file, SeekFrom::Data(at)) else { break };
         let hole = seek(&file, SeekFrom::Hole(data)).map_or(end, |hole| hole.min(end));
         file.seek(io::SeekFrom::Start(data))?;
-        at = data + to_stream(stream, &mut (&mut file).take(hole.saturating_sub(data)))?;
+        at = data + out.copy(stream, &mut (&mut file).take(hole.saturating_sub(data)))?;
     }
     Ok(Some(end.max(from)))
 }
 
-/// Copies bytes as they are to the stream that they were written to.
-pub(crate) fn to_stream(stream: Stream, from: &mut impl Read) -> io::Result<u64> {
-    match stream {
-        Stream::Stdout => {
-            let mut out = io::stdout().lock();
-            let copied = io::copy(from, &mut out)?;
-            out.flush()?;
-            Ok(copied)
-        }
-        Stream::Stderr => io::copy(from, &mut io::stderr().lock()),
-    }
-}
-
 /// Prints what a job writes as it writes it, until it has ended for good. The next attempt follows the last.
-fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> {
+fn follow(queue: &Queue, seq: Seq, streams: &[Stream], out: &mut JobOutput) -> Result<Exit, Failure> {
     let mut bell = Bell::new(queue.folder())?;
     let mut followed = Followed::default();
     let (mut boards, mut told) = (BTreeSet::new(), false);
@@ -141,7 +146,7 @@ fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> 
         let running = running(queue, seq)?;
         let progress = queue.read(|snapshot| Ok(snapshot.job(seq)?.map(|job| job.progress)))?;
         let Some(progress) = progress else { return Err(removed_meanwhile()) };
-        followed.catch_up(queue, seq, streams, progress.attempts, running.as_ref(), &mut bell)?;
+        followed.catch_up(queue, seq, streams, progress.attempts, running.as_ref(), &mut bell, out)?;
         if progress.state.kind().has_ended() {
             return Ok(Exit::Done);
         }
@@ -168,6 +173,7 @@ struct Followed {
 }
 
 impl Followed {
+    #[allow(clippy::too_many_arguments, reason = "they are what following takes")]
     fn catch_up(
         &mut self,
         queue: &Queue,
@@ -176,6 +182,7 @@ impl Followed {
         ended: u32,
         running: Option<&Activity>,
         bell: &mut Bell,
+        out: &mut JobOutput,
     ) -> Result<(), Failure> {
         if self.attempt == 0 {
             // Earlier attempts are history: begin with the last.
@@ -183,12 +190,13 @@ impl Followed {
         }
         while self.attempt <= ended {
             for stream in streams {
-                print(queue, seq, self.attempt, *stream, self.printed[*stream as usize])?;
+                print(queue, seq, self.attempt, *stream, self.printed[*stream as usize], out)?;
             }
+            out.end()?;
             self.begin(self.attempt + 1);
         }
         if let Some(run) = running.filter(|run| run.attempt == self.attempt) {
-            self.print_growing(queue, run, streams, bell)?;
+            self.print_growing(queue, run, streams, bell, out)?;
         }
         Ok(())
     }
@@ -203,13 +211,14 @@ impl Followed {
         run: &Activity,
         streams: &[Stream],
         bell: &mut Bell,
+        out: &mut JobOutput,
     ) -> Result<(), Failure> {
         for stream in streams {
             if !self.watched {
                 bell.also_watch(&spool_path(queue.folder(), &run.worker.pool, run.spool, *stream))?;
             }
             let printed = &mut self.printed[*stream as usize];
-            *printed = copy_growing(queue, run, *stream, *printed)?;
+            *printed = copy_growing(queue, run, *stream, *printed, out)?;
         }
         self.watched = true;
         Ok(())

@@ -1,15 +1,16 @@
 //! `show`.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde_json::Value;
 
 use super::super::args;
+use super::super::bytes::to_json;
 use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
 use super::list::{activities, activity_of};
-use crate::model::{Attempt, Job, JobId, Millis, Seq};
+use crate::model::{Attempt, EnvChange, Environment, Job, JobId, Millis, Seq};
 use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::worker::Activity;
@@ -18,8 +19,12 @@ pub(crate) fn show(context: &Context, args: &args::Show) -> Result<Exit, Failure
     let queue = context.open_read_only()?;
     let seq = find(&queue, &args.id)?;
     let activities = activities(&queue)?;
-    let (job, attempts) = queue.read(|snapshot| Ok((snapshot.job(seq)?, snapshot.attempts(seq)?)))?;
-    let job = job.ok_or_else(|| Failure::from(StoreError::NoSuchJob(args.id.clone())))?;
+    let (job, attempts, variables) =
+        queue.read(|snapshot| Ok((snapshot.job(seq)?, snapshot.attempts(seq)?, snapshot.environment(seq)?)))?;
+    let (Some(job), Some((env, change))) = (job, variables) else {
+        return Err(Failure::from(StoreError::NoSuchJob(args.id.clone())));
+    };
+    let variables = Variables::of(env, change);
     let activity = activity_of(&job, &activities);
     let mut out = stdout();
     if args.json {
@@ -27,14 +32,67 @@ pub(crate) fn show(context: &Context, args: &args::Show) -> Result<Exit, Failure
         let mut history: Vec<Value> = attempts.iter().map(json::attempt).collect();
         history.extend(activity.map(running));
         object.insert("history".to_owned(), history.into());
+        object.insert("env_names".to_owned(), variables.all.keys().map(|name| to_json(name)).collect());
+        if args.env {
+            object.insert("env".to_owned(), variables.json());
+        }
         writeln!(out, "{}", Value::from(object))?;
     } else {
         write_job(&mut out, &job, activity, queue.clock().now())?;
+        writeln!(out, "{:<10}{}", "Variables", variables.in_short(args.env))?;
         write_attempts(&mut out, &attempts, activity, queue.clock().now())?;
+        if args.env {
+            variables.write(&mut out)?;
+        }
     }
     out.flush()?;
     queue.leave();
     Ok(Exit::Done)
+}
+
+/// What a job finds in its environment, besides what its pool adds.
+struct Variables {
+    all: Environment,
+    /// What its own text set or unset: `NAME` or `NAME unset`.
+    changes: Vec<String>,
+}
+
+impl Variables {
+    fn of(mut all: Environment, change: EnvChange) -> Self {
+        let mut changes = Vec::new();
+        for (name, value) in change {
+            let unset = if value.is_none() { " unset" } else { "" };
+            changes.push(format!("{}{unset}", text(&name)));
+            match value {
+                Some(value) => all.insert(name, value),
+                None => all.remove(&name),
+            };
+        }
+        Self { all, changes }
+    }
+
+    fn json(&self) -> Value {
+        let pair = |(name, value): (&Vec<u8>, &Vec<u8>)| (String::from_utf8_lossy(name).into_owned(), to_json(value));
+        Value::Object(self.all.iter().map(pair).collect())
+    }
+
+    /// Without a value: it may be a secret.
+    fn in_short(&self, are_shown: bool) -> String {
+        let mut short = self.all.len().to_string();
+        if !self.changes.is_empty() {
+            short = format!("{short}; of its own: {}", self.changes.join(", "));
+        }
+        if are_shown { short } else { short + "   (--env shows them)" }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out)?;
+        self.all.iter().try_for_each(|(name, value)| writeln!(out, "{}={}", text(name), text(value)))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    human::plain(&String::from_utf8_lossy(bytes))
 }
 
 /// The seq of a job, or that there is none.

@@ -90,7 +90,7 @@ pub(crate) fn status(context: &Context, args: &args::Json) -> Result<Exit, Failu
 
 fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     let bold = anstyle::Style::new().bold();
-    writeln!(out, "{bold}Queue Status{bold:#}   {}", queue.folder().display())?;
+    writeln!(out, "{bold}Queue Status{bold:#}   {}", human::path(queue.folder()))?;
     for kind in StateKind::ALL {
         let style = human::style(kind);
         let count = status.counts.get(&kind).copied().unwrap_or_default();
@@ -149,7 +149,7 @@ fn show_dead_pool(queue: &Queue, pool: &PoolStatus, out: &mut impl Write) -> Res
     let fate = if obstacles.is_empty() { "will run again when a pool starts" } else { "cannot run again yet" };
     writeln!(out, "\nPool {id} (process {pid}) died; its {jobs} {fate}")?;
     for obstacle in obstacles {
-        writeln!(out, "  {obstacle}")?;
+        writeln!(out, "  {}", human::plain(&obstacle))?;
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
             writeln!(out, "\nRun {}: {left} of {} to go", run.number, human::count(total, "job"))?;
         } else {
             writeln!(out, "\nRun {} was cut off: {left} of {} to go", run.number, human::count(total, "job"))?;
-            writeln!(out, "  to continue it with its input as it was, type: {}", continue_line(run))?;
+            writeln!(out, "  to continue it with its input as it was, type: {}", human::plain(&continue_line(run)))?;
         }
     }
     Ok(())
@@ -253,7 +253,7 @@ pub(crate) fn worker_list(context: &Context, args: &args::Json) -> Result<Exit, 
                 pool.running.len().to_string(),
                 queues(&info.serves),
                 human::ago(info.started, status.now),
-                info.log.clone().unwrap_or_default(),
+                info.log.as_deref().map(human::plain).unwrap_or_default(),
             ]));
         }
         writeln!(out, "{table}")?;

@@ -50,7 +50,7 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
                 format!("pool ended: what is left is not for this pool ({jobs}; see queuectl status)")
             }
         }),
-        Err(error) => journal.note(&format!("pool ended: {error}")),
+        Err(error) => journal.note(&format!("pool ended: {}", human::plain(&error.to_string()))),
     }
     journal.close();
     end?;

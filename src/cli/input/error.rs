@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::super::bytes;
+use super::super::render::human::plain;
 use crate::model::{BadName, BadSpec, Command, JobId, LINE_BYTES_MAX};
 
 /// Most characters of an input that a message repeats: more would bury what it says.
@@ -125,13 +126,13 @@ pub(crate) enum Problem {
         hint: String,
     },
     /// A value that its field does not take.
-    #[error("`{field}` takes {takes}, not `{given}`")]
+    #[error("`{field}` takes {takes}, not {given}")]
     Field {
         /// The field.
         field: String,
         /// What it takes.
         takes: String,
-        /// What it was given, as JSON.
+        /// What it was given, as JSON in backticks, or in words.
         given: String,
     },
     /// Nothing to execute is named.
@@ -141,7 +142,7 @@ pub(crate) enum Problem {
     #[error("a job takes `command` or `argv`, not both")]
     TwoCommands,
     /// An id or queue name that is none.
-    #[error("{}", escaped(&.0.to_string()))]
+    #[error("{}", plain(&.0.to_string()))]
     Name(#[from] BadName),
     /// What `execve` or the model does not take.
     #[error("{0}")]
@@ -170,8 +171,22 @@ impl Problem {
 
     /// `field` takes something else.
     pub(super) fn field(field: &str, takes: impl fmt::Display, given: &serde_json::Value) -> Self {
-        let given = shown(given.to_string().as_bytes());
+        let given = format!("`{}`", shown(given.to_string().as_bytes()));
         Self::Field { field: shown(field.as_bytes()), takes: takes.to_string(), given }
+    }
+
+    /// The same of a field whose values may be secrets: the message does not repeat them.
+    pub(super) fn secret_field(field: &str, takes: impl fmt::Display, given: &serde_json::Value) -> Self {
+        use serde_json::Value;
+        let given = match given {
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a text",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "such an object",
+        };
+        Self::Field { field: shown(field.as_bytes()), takes: takes.to_string(), given: given.to_owned() }
     }
 
     /// `field` takes text.
@@ -204,13 +219,7 @@ pub(super) fn shown(text: &[u8]) -> String {
     let mut chars = start.chars();
     let head: String = chars.by_ref().take(SHOWN_CHARS_MAX).collect();
     let more = if chars.next().is_some() { "…" } else { "" };
-    escaped(&head) + more
-}
-
-/// The text with its control characters as escapes.
-fn escaped(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
+    plain(&head) + more
 }
 
 #[cfg(test)]

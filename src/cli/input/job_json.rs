@@ -138,13 +138,17 @@ fn argv(value: &Value) -> Result<Vec<Vec<u8>>, Problem> {
 
 fn env(value: &Value) -> Result<EnvChange, Problem> {
     let Some(variables) = value.as_object() else {
-        return Err(Problem::field("env", r#"an object such as {"NAME":"value","OTHER":null}"#, value));
+        return Err(Problem::secret_field("env", r#"an object such as {"NAME":"value","OTHER":null}"#, value));
     };
     let change = |(name, value): (&String, &Value)| {
-        let new = if value.is_null() { None } else { Some(text_of(&format!("env.{name}"), value)?) };
+        let new = if value.is_null() { None } else { Some(variable(name, value)?) };
         Ok((name.clone().into_bytes(), new))
     };
     variables.iter().map(change).collect()
+}
+
+fn variable(name: &str, value: &Value) -> Result<Vec<u8>, Problem> {
+    bytes::from_json(value).map_err(|_| Problem::secret_field(&format!("env.{name}"), bytes::TAKES, value))
 }
 
 fn retries(value: &Value) -> Option<u32> {

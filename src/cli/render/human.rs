@@ -1,12 +1,14 @@
 //! Text for people: relative times, short commands, colours by state.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::presets;
 use comfy_table::{ContentArrangement, Row, Table};
 
+use super::super::terminal::acts;
 use crate::model::{Job, Millis, Progress, State, StateKind};
 
 /// Width of a table when it does not go to a terminal, in columns.
@@ -31,17 +33,22 @@ pub(crate) fn state(kind: StateKind) -> String {
     format!("{style}{}{style:#}", kind.name())
 }
 
-/// Text that changes nothing on a terminal: control characters are escaped, so that it stays on its line.
+/// Text that changes nothing on a terminal and stays on its line: what acts there is escaped.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() {
+        if acts(c) {
             let _ = write!(plain, "{}", c.escape_default());
         } else {
             plain.push(c);
         }
     }
     plain
+}
+
+/// The name of a file, harmless.
+pub(crate) fn path(path: &Path) -> String {
+    plain(&path.to_string_lossy())
 }
 
 /// A length of time, rounded so that it is short: `850ms`, `3.2s`, `4m 10s`, `2h 5m`, `3d 4h`.
@@ -145,6 +152,6 @@ mod tests {
 
     #[test]
     fn nothing_reaches_the_terminal_raw() {
-        assert_eq!(plain("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        assert_eq!(plain("a\x1b[31mb\nc\u{202e}"), "a\\u{1b}[31mb\\nc\\u{202e}");
     }
 }

@@ -121,6 +121,9 @@ struct Crew<'d> {
     disk: &'d Disk,
     blow: Blow,
     stores: Vec<Option<Store>>,
+    /// Whose handle the blow can have struck: one whose I/O failed where nobody had to be told says so at its next use.
+    suspects: [bool; PROCESSES],
+    is_over: bool,
 }
 
 impl<'d> Crew<'d> {
@@ -135,7 +138,11 @@ impl<'d> Crew<'d> {
             Blow::Kill { at } => Plan::Kill { drive: victim.id(), at },
             Blow::Fail { at, error, lasting } => Plan::Fail { at, error, lasting },
         });
-        let mut crew = Self { disk, blow, stores };
+        let suspects = match blow {
+            Blow::Kill { .. } => [true, false, false],
+            Blow::Fail { .. } => [true; PROCESSES],
+        };
+        let mut crew = Self { disk, blow, stores, suspects, is_over: false };
         match Store::on(victim) {
             Ok(store) => crew.stores[0] = Some(store),
             Err(error) if disk.was_struck() => at("when it was opened", is_honest(&error))?,
@@ -154,7 +161,7 @@ impl<'d> Crew<'d> {
 
     /// Whether it can be the blow that this process met.
     fn was_struck(&self, place: usize) -> bool {
-        self.disk.was_struck() && (place == 0 || matches!(self.blow, Blow::Fail { .. }))
+        self.suspects[place] && (self.is_over || self.disk.was_struck())
     }
 
     /// Gives up the handle of a process that failed. Who looks at the queue then: a peer that had it open all along
@@ -176,6 +183,8 @@ impl<'d> Crew<'d> {
             Blow::Fail { .. } => place,
         };
         self.disk.plan(Plan::Count);
+        self.is_over = true;
+        self.suspects[place] = false;
         if let Blow::Fail { .. } = self.blow {
             self.stores[place] = None;
         }

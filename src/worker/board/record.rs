@@ -218,7 +218,7 @@ impl Stage {
 }
 
 /// A random number from the kernel.
-pub(super) fn random_u64() -> io::Result<u64> {
+pub(in crate::worker) fn random_u64() -> io::Result<u64> {
     let mut bytes = [0; 8];
     // The kernel gives up to 256 bytes in one piece.
     rustix::io::retry_on_intr(|| getrandom(&mut bytes, GetRandomFlags::empty()))?;

@@ -208,6 +208,15 @@ impl Terminal {
         self.slave.try_clone().unwrap()
     }
 
+    /// What is shown until nobody has the terminal open any more.
+    pub fn read_until_closed(self) -> Vec<u8> {
+        drop(self.slave);
+        let (mut shown, mut master) = (Vec::new(), self.master);
+        // A terminal that everybody has left answers EIO.
+        let _ = master.read_to_end(&mut shown);
+        shown
+    }
+
     pub fn types(&self, keys: &[u8]) {
         (&self.master).write_all(keys).unwrap();
     }
