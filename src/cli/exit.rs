@@ -92,12 +92,13 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
             StoreError::NoQueue(_) | StoreError::NoSuchJob(_) => Exit::NotFound,
-            StoreError::Duplicate(_) | StoreError::Refused { .. } => Exit::Refused,
+            StoreError::Duplicate(_) | StoreError::Contradiction(_) | StoreError::Refused { .. } => Exit::Refused,
             StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)
             | StoreError::Schema { .. }
             | StoreError::ReadOnly(_)
+            | StoreError::Replaced
             | StoreError::Io(_)
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,
         };

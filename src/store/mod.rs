@@ -19,6 +19,7 @@
 //! 8. Inline outputs that records name exist; reference counts of environments are right.
 //! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
 
+mod adopt;
 mod ask;
 mod check;
 mod claim;
@@ -33,15 +34,19 @@ mod pools;
 mod query;
 mod records;
 mod remove;
+mod repair;
+mod replace;
 mod runs;
 mod tables;
 mod turnstile;
+mod whole;
 
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
 mod trials;
 
+pub use adopt::OutputFile;
 pub use ask::Cancelled;
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
@@ -56,6 +61,8 @@ pub use records::{Asked, Generations};
 #[cfg(any(test, feature = "sim"))]
 pub use redb::{BackendError, StorageBackend};
 pub use remove::Removed;
+pub use repair::{Lines, Repaired, check_pages, repair};
+pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};
 pub use turnstile::OnWait;

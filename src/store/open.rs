@@ -19,6 +19,7 @@ use redb::{
     TransactionError, WriteTransaction,
 };
 
+use super::replace::identity;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile, patiently};
 use super::{StoreError, records};
@@ -31,6 +32,8 @@ const CACHE_BYTES: usize = 24 * 1024 * 1024;
 pub struct Store {
     folder: PathBuf,
     handle: Handle,
+    /// Device and inode of the file that was opened for writing.
+    opened: Option<(u64, u64)>,
     /// Where a writer waits for its turn; none for a reader, and on a simulated disk, where nobody waits.
     turnstile: Option<Turnstile>,
     on_wait: OnWait,
@@ -56,7 +59,7 @@ pub fn panic_is_fenced() -> bool {
 }
 
 /// Runs what a damaged file can make panic.
-fn fence<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn fence<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let outer = FENCED.replace(true);
     let caught = catch_unwind(AssertUnwindSafe(work));
     FENCED.set(outer);
@@ -74,8 +77,10 @@ impl Store {
     /// Opens the queue in `folder` for reading and writing, waiting for its turn.
     pub fn open(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
         let turnstile = Turnstile::open(&folder.join("run")).map_err(|error| missing(folder, error))?;
-        let database = open_writable(folder, &turnstile, &on_wait)?;
-        Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)
+        let (database, opened) = open_writable(folder, &turnstile, &on_wait)?;
+        let mut store = Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)?;
+        store.opened = opened;
+        Ok(store)
     }
 
     /// Opens the queue in `folder` for reading. A file that its last process left without closing needs a
@@ -141,7 +146,8 @@ impl Store {
         turnstile: Option<Turnstile>,
         on_wait: OnWait,
     ) -> Result<Self, StoreError> {
-        let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait, is_damaged: AtomicBool::new(false) };
+        let is_damaged = AtomicBool::new(false);
+        let store = Self { folder: folder.to_owned(), handle, opened: None, turnstile, on_wait, is_damaged };
         match store.read(Snapshot::schema)? {
             Some(SCHEMA_VERSION) => Ok(store),
             Some(found) => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
@@ -205,6 +211,10 @@ impl Store {
             return Err(StoreError::ReadOnly(error));
         };
         let _turn = self.turnstile.as_ref().map(|turnstile| turnstile.take(&self.on_wait)).transpose()?;
+        // What was moved away as a whole is still the same queue; see `replace` for what is not.
+        if self.turnstile.is_some() && identity(&self.file())?.is_some_and(|there| Some(there) != self.opened) {
+            return Err(StoreError::Replaced);
+        }
         match database.try_begin_write() {
             Err(TransactionError::WouldBlock) => Ok(patiently(&self.on_wait, || database.begin_write())?),
             begun => Ok(begun?),
@@ -215,9 +225,18 @@ impl Store {
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         let turnstile = Turnstile::open(&self.folder.join("run"))?;
         self.handle = Handle::Broken;
-        self.handle = Handle::Writable(open_writable(&self.folder, &turnstile, &self.on_wait)?);
+        let (database, opened) = open_writable(&self.folder, &turnstile, &self.on_wait)?;
+        (self.handle, self.opened) = (Handle::Writable(database), opened);
         self.turnstile = Some(turnstile);
         Ok(())
+    }
+
+    /// Closes the file, for whoever wants to know whether that went well.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        match std::mem::replace(&mut self.handle, Handle::Broken) {
+            Handle::Writable(database) => fence(|| database.close().map_err(|error| open_error(&self.folder, error))),
+            Handle::ReadOnly(_) | Handle::Broken => Ok(()),
+        }
     }
 
     /// Gives the file up without redb's closing commit: for a process that exits now. Every commit of the
@@ -242,17 +261,23 @@ impl Drop for Store {
     }
 }
 
-fn file_of(folder: &Path) -> PathBuf {
+pub(super) fn file_of(folder: &Path) -> PathBuf {
     folder.join("queue.redb")
 }
 
-fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Result<Database, StoreError> {
+/// Opens the file, and tells which one that is: nobody puts another in its place meanwhile.
+fn open_writable(
+    folder: &Path,
+    turnstile: &Turnstile,
+    on_wait: &OnWait,
+) -> Result<(Database, Option<(u64, u64)>), StoreError> {
     check_shape(folder)?;
     let path = file_of(folder);
     let turn = turnstile.take(on_wait)?;
     let opened = fence(|| Ok(patiently(on_wait, || builder().open(&path))))?;
+    let which = identity(&path)?;
     drop(turn);
-    opened.map_err(|error| open_error(folder, error))
+    Ok((opened.map_err(|error| open_error(folder, error))?, which))
 }
 
 /// What can be told of the file before redb reads it, which may write to it even where it then refuses.
@@ -310,14 +335,14 @@ fn length_in(header: &[u8; HEADER_BYTES]) -> u64 {
     page.saturating_mul(pages)
 }
 
-fn missing(folder: &Path, error: io::Error) -> StoreError {
+pub(super) fn missing(folder: &Path, error: io::Error) -> StoreError {
     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
         return StoreError::NoQueue(folder.to_owned());
     }
     access_error(error)
 }
 
-fn access_error(error: io::Error) -> StoreError {
+pub(super) fn access_error(error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(error),
         _ => StoreError::Io(error),
