@@ -108,7 +108,8 @@ fn refused(error: StoreError) -> Refused {
         | StoreError::ReadOnly(_)
         | StoreError::Io(_)
         | StoreError::CommitFailed(_)
-        | StoreError::TooLarge(_)) => Refused::Unforeseen(other.to_string()),
+        | StoreError::TooLarge(_)
+        | StoreError::Contradiction(_)) => Refused::Unforeseen(other.to_string()),
     }
 }
 

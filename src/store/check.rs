@@ -14,13 +14,14 @@ use super::codec::decode;
 use super::finish::{STDERR, STDOUT};
 use super::placement::Placement;
 use super::records::{
-    AttemptRecord, DeadReasonRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord,
-    StateRecord, state_code,
+    AttemptRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord, StateRecord,
+    state_code,
 };
 use super::tables::{
     ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
     READY, RUNS, Record, SCHEDULE, SPECS, Snapshot,
 };
+use super::whole::is_justified;
 use crate::model::{JobId, Seq, StateKind};
 
 /// Most violations that are put into words: a damaged file has one for every job.
@@ -196,23 +197,12 @@ impl Check<'_> {
     }
 
     fn allowance(&mut self, seq: u64, record: &JobRecord) {
-        let (failures, losses) = (record.failures, record.losses);
-        let justified = match record.state {
-            StateRecord::Failed { allowed, .. } => (1..=allowed).contains(&failures),
-            StateRecord::Dead { reason: DeadReasonRecord::Lost, allowed, .. } => allowed > 0 && losses >= allowed,
-            StateRecord::Dead { allowed, .. } => failures > allowed,
-            StateRecord::Scheduled { .. } | StateRecord::Blocked => failures == 0 && losses == 0,
-            StateRecord::Pending
-            | StateRecord::Processing { .. }
-            | StateRecord::Completed { .. }
-            | StateRecord::Cancelled { .. } => true,
-        };
-        if !justified {
+        if !is_justified(record) {
             let state = record.kind().name();
-            self.report.wrong(6, || format!("job {seq} is {state} after {failures} failures and {losses} losses"));
-        }
-        if u64::from(failures) + u64::from(losses) > u64::from(record.attempts) {
-            self.report.wrong(6, || format!("job {seq} has more failures and losses than attempts"));
+            let JobRecord { failures, losses, attempts, .. } = record;
+            self.report.wrong(6, || {
+                format!("job {seq} is {state} after {failures} failures and {losses} losses in {attempts} attempts")
+            });
         }
     }
 

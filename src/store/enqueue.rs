@@ -164,14 +164,14 @@ fn rank(priority: i8) -> u8 {
 
 /// The environments of one transaction: each is hashed once, and its references are counted in memory.
 #[derive(Default)]
-struct Environments {
+pub(super) struct Environments {
     last: Option<(Arc<Environment>, u128)>,
     references: BTreeMap<u128, u64>,
 }
 
 impl Environments {
     /// The key in ENVS of `env`, one reference more.
-    fn share(&mut self, tx: &mut Tx<'_>, env: &Arc<Environment>) -> Result<u128, StoreError> {
+    pub(super) fn share(&mut self, tx: &mut Tx<'_>, env: &Arc<Environment>) -> Result<u128, StoreError> {
         let key = match &self.last {
             Some((last, key)) if Arc::ptr_eq(last, env) => *key,
             Some(_) | None => write_environment(tx, env)?,
@@ -181,7 +181,8 @@ impl Environments {
         Ok(key)
     }
 
-    fn write_references(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    /// Adds the references to those that are there.
+    pub(super) fn write_references(self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
         for (key, more) in self.references {
             let before: u64 = tx.tables.env_refs.get(key)?.unwrap_or_default();
             tx.tables.env_refs.put(key, &(before + more))?;

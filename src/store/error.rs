@@ -41,6 +41,9 @@ pub enum StoreError {
     /// An id that is taken.
     #[error("there is already a job {0}")]
     Duplicate(JobId),
+    /// What was to be taken over contradicts itself, or what is there.
+    #[error("it does not fit: {0}")]
+    Contradiction(String),
     /// No job of that id.
     #[error("there is no job {0}")]
     NoSuchJob(JobId),

@@ -19,6 +19,7 @@
 //! 8. Inline outputs that records name exist; reference counts of environments are right.
 //! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
 
+mod adopt;
 mod ask;
 mod check;
 mod claim;
@@ -35,6 +36,7 @@ mod records;
 mod runs;
 mod tables;
 mod turnstile;
+mod whole;
 
 #[cfg(test)]
 pub(crate) mod tests;

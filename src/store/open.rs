@@ -55,7 +55,7 @@ pub fn panic_is_fenced() -> bool {
 }
 
 /// Runs what a damaged file can make panic.
-fn fence<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn fence<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let outer = FENCED.replace(true);
     let caught = catch_unwind(AssertUnwindSafe(work));
     FENCED.set(outer);

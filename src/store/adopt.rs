@@ -1,0 +1,216 @@
+//! Adopting: taking whole jobs, lanes, settings and counters into a queue under their own numbers, with every
+//! index row made anew.
+//!
+//! Precondition: what comes does not contradict what is there: a number, an id or a key that is taken is refused
+//! before the first write of its batch. A job that was claimed comes in without its claim: pending, or cancelled
+//! if that was asked. Pools do not come in at all.
+//!
+//! A kill between two batches leaves a sound queue that holds the first of them; whoever must not show that makes
+//! the queue under another name.
+
+use std::collections::HashSet;
+
+use serde_bytes::Bytes;
+
+use super::StoreError;
+use super::enqueue::Environments;
+use super::finish::{STDERR, STDOUT};
+use super::open::Store;
+use super::records::{CancelReasonRecord, Head, JobRecord, LaneKind, LaneRecord, StateRecord, queue_name};
+use super::tables::{Snapshot, Tx};
+use super::whole::{OnLoss, Part, WholeJob, contradiction};
+use crate::model::{JobId, Millis, Seq};
+
+/// Most jobs that are adopted in one transaction.
+const JOBS_AT_ONCE: usize = 5_000;
+/// Most bytes of commands and outputs in one transaction, about.
+const BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
+
+impl Tx<'_> {
+    /// Takes a setting as it was written.
+    pub(super) fn adopt_setting(&mut self, queue: &str, key: &str, text: &str) -> Result<(), StoreError> {
+        self.tables.config.put((queue, key), &text)?;
+        self.settings.clear();
+        self.touch();
+        Ok(())
+    }
+
+    /// Takes a lane, whose number must be free.
+    pub(super) fn adopt_lane(&mut self, lane: u64, record: &LaneRecord) -> Result<(), StoreError> {
+        queue_name(&record.queue)?;
+        if self.tables.lanes.get::<LaneRecord>(lane)?.is_some() {
+            return Err(StoreError::Contradiction(format!("there is already a lane {lane}")));
+        }
+        self.tables.lanes.put(lane, record)?;
+        match &record.kind {
+            LaneKind::Queue => self.tables.queues.add((record.queue.as_str(), lane))?,
+            LaneKind::Run(run) => {
+                self.tables.runs.add((run.identity, lane))?;
+                self.head.next_run = self.head.next_run.max(run.number.saturating_add(1));
+            }
+        }
+        self.head.next_lane = self.head.next_lane.max(lane.saturating_add(1));
+        self.touch();
+        Ok(())
+    }
+
+    /// Takes these jobs, all or none. Their lanes must be there, their numbers and ids free.
+    pub(super) fn adopt_jobs(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
+        self.refuse_contradictions(jobs)?;
+        let mut environments = Environments::default();
+        for job in jobs {
+            let seq = Seq(job.seq);
+            let mut spec = job.spec.clone();
+            spec.env = environments.share(self, &job.env)?;
+            if let Some(id) = &spec.id {
+                self.tables.ids.put(id.as_str(), &seq.0)?;
+            }
+            for (tag, value) in &spec.tags {
+                self.tables.tags.add((tag.as_str(), value.as_str(), seq.0))?;
+            }
+            self.tables.specs.put(seq.0, &spec)?;
+            self.adopt_attempts(job)?;
+            for (needed, settled) in &job.needs {
+                self.tables.needs.put((seq.0, *needed), settled)?;
+                self.tables.needed_by.add((*needed, seq.0))?;
+            }
+            self.place_job(seq, &unclaimed(&job.record))?;
+            self.head.next_seq = self.head.next_seq.max(seq.0.saturating_add(1));
+        }
+        self.head.enqueued += jobs.len() as u64;
+        environments.write_references(self)
+    }
+
+    fn refuse_contradictions(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
+        let mut seqs = HashSet::with_capacity(jobs.len());
+        let mut ids: HashSet<JobId> = HashSet::with_capacity(jobs.len());
+        for job in jobs {
+            let refused = |what: String| Err(StoreError::Contradiction(what));
+            if let Some(what) = contradiction(job) {
+                return refused(what);
+            }
+            let seq = job.seq;
+            if !seqs.insert(seq) || self.tables.jobs.get::<JobRecord>(seq)?.is_some() {
+                return refused(format!("there is already a job number {seq}"));
+            }
+            if self.tables.lanes.get::<LaneRecord>(job.record.lane)?.is_none() {
+                return refused(format!("job {seq} is in lane {}, which does not exist", job.record.lane));
+            }
+            let given = job.spec.id()?;
+            let name = given.clone().unwrap_or_else(|| JobId::from(Seq(seq)));
+            if self.find(&name)?.is_some() || (given.is_none() && self.tables.ids.get::<u64>(name.as_str())?.is_some())
+            {
+                return Err(StoreError::Duplicate(name));
+            }
+            ids.insert(name.clone()).then_some(()).ok_or(StoreError::Duplicate(name))?;
+        }
+        Ok(())
+    }
+
+    fn adopt_attempts(&mut self, job: &WholeJob) -> Result<(), StoreError> {
+        for (number, attempt) in (1..).zip(&job.attempts) {
+            self.tables.attempts.put((job.seq, number), &attempt.record)?;
+            for (stream, bytes) in [(STDOUT, &attempt.stdout), (STDERR, &attempt.stderr)] {
+                if let Some(bytes) = bytes {
+                    self.tables.output.put((job.seq, number, stream), &Bytes::new(bytes))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a key that a job was enqueued under; one that is taken is refused.
+    pub(super) fn adopt_key(&mut self, scope: u128, key: u128, seq: u64) -> Result<(), StoreError> {
+        if self.tables.keys.get::<u64>((scope, key))?.is_some_and(|taken| taken != seq) {
+            return Err(StoreError::Contradiction(format!("the key of job {seq} is taken")));
+        }
+        self.tables.keys.put((scope, key), &seq)?;
+        self.touch();
+        Ok(())
+    }
+
+    /// Raises the counters to those of another queue, and takes its removed jobs into account.
+    pub(super) fn adopt_head(&mut self, head: &Head) {
+        let own = &mut self.head;
+        own.newest = own.newest.max(head.newest);
+        own.next_seq = own.next_seq.max(head.next_seq);
+        own.next_lease = own.next_lease.max(head.next_lease);
+        own.next_lane = own.next_lane.max(head.next_lane);
+        own.next_run = own.next_run.max(head.next_run);
+        own.enqueued += head.removed;
+        own.removed += head.removed;
+        self.touch();
+    }
+}
+
+/// The record without a claim.
+fn unclaimed(record: &JobRecord) -> JobRecord {
+    let state = match &record.state {
+        StateRecord::Processing { cancel_asked: true, at, .. } => {
+            StateRecord::Cancelled { at: record.updated.max(*at), reason: CancelReasonRecord::Asked }
+        }
+        StateRecord::Processing { .. } => StateRecord::Pending,
+        other => other.clone(),
+    };
+    JobRecord { state, ..*record }
+}
+
+impl Snapshot {
+    /// Copies the queue into `fresh`, which is empty and nobody else's, in transactions of bounded size. What cannot
+    /// be read goes to `lost`.
+    pub(super) fn copy_to(&self, fresh: &Store, lost: OnLoss<'_>) -> Result<(), StoreError> {
+        let mut batch = Batch { fresh, parts: Vec::new(), bytes: 0 };
+        self.parts(lost, &mut |part| batch.add(part))?;
+        batch.write()
+    }
+}
+
+/// Parts on their way into a fresh queue.
+struct Batch<'s> {
+    fresh: &'s Store,
+    parts: Vec<Part>,
+    bytes: usize,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, part: Part) -> Result<(), StoreError> {
+        self.bytes += size_of_part(&part);
+        self.parts.push(part);
+        if self.parts.len() >= JOBS_AT_ONCE || self.bytes >= BYTES_AT_ONCE {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        self.bytes = 0;
+        let parts = std::mem::take(&mut self.parts);
+        // The time of the copy is that of its counters, the last part.
+        self.fresh.write(Millis(0), |tx| {
+            let mut jobs = Vec::new();
+            for part in parts {
+                match part {
+                    Part::Setting { queue, key, text } => tx.adopt_setting(&queue, &key, &text)?,
+                    Part::Lane { lane, record } => tx.adopt_lane(lane, &record)?,
+                    Part::Job(job) => jobs.push(*job),
+                    Part::Key { scope, key, seq } => tx.adopt_key(scope, key, seq)?,
+                    Part::Head(head) => tx.adopt_head(&head),
+                }
+            }
+            tx.adopt_jobs(&jobs)
+        })
+    }
+}
+
+fn size_of_part(part: &Part) -> usize {
+    let Part::Job(job) = part else { return 100 };
+    let outputs = job.attempts.iter().flat_map(|attempt| [&attempt.stdout, &attempt.stderr]).flatten();
+    let command = match &job.spec.command {
+        super::records::CommandRecord::Shell(text) => text.len(),
+        super::records::CommandRecord::Argv(words) => words.iter().map(|word| word.len()).sum(),
+    };
+    command + outputs.map(Vec::len).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests;
