@@ -4,6 +4,8 @@ pub(super) mod ask;
 pub(super) mod check;
 pub(super) mod config;
 pub(super) mod enqueue;
+pub(super) mod export;
+pub(super) mod import;
 pub(super) mod list;
 pub(super) mod logs;
 pub(super) mod run;

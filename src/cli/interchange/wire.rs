@@ -17,7 +17,7 @@ use crate::model::{
     Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Outcome, Progress, Seq, State, StateKind,
     Stream, WorkerId,
 };
-use crate::store::{WholeAttempt, WholeJob, WholeRun};
+use crate::store::{PortableAttempt, PortableJob, PortableRun};
 
 /// A line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,7 +37,9 @@ pub(crate) enum Line {
     Attempt(Box<Ran>),
     /// A part of a large output of the attempt before.
     Output(Chunk),
-    /// The last: what there was.
+    /// What a job was enqueued under.
+    Key(Key),
+    /// The last: what there was, and where numbers go on.
     End(Totals),
 }
 
@@ -52,6 +54,7 @@ impl Line {
             Self::Job(_) => "job",
             Self::Attempt(_) => "attempt",
             Self::Output(_) => "output",
+            Self::Key(_) => "key",
             Self::End(_) => "end",
         }
     }
@@ -63,13 +66,8 @@ impl Line {
 pub(crate) struct Header {
     /// Of this format.
     pub version: u32,
+    /// The queue's time, which it never goes behind.
     pub exported_at: At,
-    /// Newest time in the queue, which its time never goes behind.
-    pub newest_at: At,
-    pub next_seq: u64,
-    pub next_lease: u64,
-    pub next_run: u64,
-    pub removed: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +134,11 @@ pub(crate) struct Job {
     pub run: Option<u64>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i8,
-    /// Jobs that it was to wait for, and whether it still does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<(String, String)>,
+    /// Jobs that it was to wait for, and whether that is settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<(u64, bool)>,
     pub state: String,
@@ -207,6 +209,17 @@ pub(crate) struct Chunk {
     pub attempt: u32,
     pub stream: StreamName,
     pub bytes: Text,
+    /// The rest could not be read: nothing of this output is taken.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unreadable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Key {
+    pub scope: Hex,
+    pub key: Hex,
+    pub seq: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +240,12 @@ pub(crate) struct Totals {
     pub attempts: u64,
     /// Of large outputs.
     pub output_bytes: u64,
+    pub keys: u64,
+    pub next_seq: u64,
+    pub next_lease: u64,
+    pub next_run: u64,
+    /// Jobs that were enqueued and are not here.
+    pub removed: u64,
     /// What could not be read in the queue, and is not here.
     #[serde(default, skip_serializing_if = "is_default")]
     pub lost: u64,
@@ -287,8 +306,8 @@ fn all_names<V>(named: Named<V>, others: Vec<(Text, V)>) -> Result<BTreeMap<Vec<
 }
 
 impl Variables {
-    pub(super) fn of(key: u128, variables: Environment) -> Self {
-        let texts = variables.into_iter().map(|(name, value)| (name, Text(value)));
+    pub(super) fn of(key: u128, variables: &Environment) -> Self {
+        let texts = variables.iter().map(|(name, value)| (name.clone(), Text(value.clone())));
         let (variables, other_variables) = by_name(texts);
         Self { environment: Hex(key), variables, other_variables }
     }
@@ -300,8 +319,8 @@ impl Variables {
     }
 }
 
-impl From<WholeRun> for Run {
-    fn from(run: WholeRun) -> Self {
+impl From<PortableRun> for Run {
+    fn from(run: PortableRun) -> Self {
         Self {
             run: run.number,
             identity: Hex(run.identity),
@@ -315,8 +334,8 @@ impl From<WholeRun> for Run {
 }
 
 impl Run {
-    pub(super) fn into_whole(self) -> Result<WholeRun, String> {
-        Ok(WholeRun {
+    pub(super) fn into_portable(self) -> Result<PortableRun, String> {
+        Ok(PortableRun {
             number: self.run,
             identity: self.identity.0,
             line: self.line,
@@ -333,8 +352,8 @@ fn display(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-impl From<WholeJob> for Job {
-    fn from(job: WholeJob) -> Self {
+impl From<PortableJob> for Job {
+    fn from(job: PortableJob) -> Self {
         let (spec, progress) = (job.spec, job.progress);
         let (command, argv) = match spec.command {
             Command::Shell(text) => (Some(Text(text)), None),
@@ -367,7 +386,9 @@ impl From<WholeJob> for Job {
             queue: spec.queue.as_str().to_owned(),
             run: job.run,
             priority: spec.priority,
-            needs: job.needs.into_iter().map(|(seq, waits)| (seq.0, waits)).collect(),
+            name: job.name,
+            tags: job.tags,
+            needs: job.needs.into_iter().map(|(seq, settled)| (seq.0, settled)).collect(),
             state: progress.state.kind().name().to_owned(),
             reason: progress.state.reason().map(str::to_owned),
             allowed,
@@ -383,7 +404,7 @@ impl From<WholeJob> for Job {
 }
 
 impl Job {
-    pub(super) fn into_whole(self) -> Result<WholeJob, String> {
+    pub(super) fn into_portable(self) -> Result<PortableJob, String> {
         let command = match (self.command, self.argv) {
             (Some(text), None) => Command::Shell(text.0),
             (None, Some(words)) => Command::Argv(words.into_iter().map(|word| word.0).collect()),
@@ -398,10 +419,10 @@ impl Job {
         };
         let state = state.state(&self.state)?;
         let env_change = all_names(self.env, self.other_env)?;
-        Ok(WholeJob {
+        Ok(PortableJob {
             seq: Seq(self.seq),
             spec: JobSpec {
-                id: self.id.map(|id| id.parse()).transpose().map_err(display::<crate::model::BadName>)?,
+                id: self.id.map(|id| id.parse()).transpose().map_err(display)?,
                 command,
                 cwd: path_of(self.cwd),
                 env: Arc::default(),
@@ -410,7 +431,7 @@ impl Job {
                 backoff_base: self.backoff_base,
                 timeout: self.timeout.map(|limit| limit.0),
                 shell: self.shell,
-                queue: self.queue.parse().map_err(display::<crate::model::BadName>)?,
+                queue: self.queue.parse().map_err(display)?,
                 priority: self.priority,
                 start_at: None,
             },
@@ -419,7 +440,9 @@ impl Job {
             progress: Progress { state, failures: self.failures, losses: self.losses, attempts: self.attempts },
             created: self.created_at.0,
             updated: self.updated_at.0,
-            needs: self.needs.into_iter().map(|(seq, waits)| (Seq(seq), waits)).collect(),
+            needs: self.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
+            name: self.name,
+            tags: self.tags,
         })
     }
 }
@@ -490,8 +513,8 @@ fn one_of<T: Copy>(all: &[T], name: Option<&str>, name_of: impl Fn(T) -> &'stati
 
 impl Ran {
     /// `has_file` says of a large output whether its file is there.
-    pub(super) fn of(seq: Seq, whole: WholeAttempt, has_file: impl Fn(Stream) -> bool) -> Self {
-        let attempt = whole.attempt;
+    pub(super) fn of(seq: Seq, portable: PortableAttempt, has_file: impl Fn(Stream) -> bool) -> Self {
+        let attempt = portable.attempt;
         let split = |kept, stream| match kept {
             Kept::Empty => (None, None),
             Kept::Inline(bytes) => (Some(Text(bytes)), None),
@@ -499,8 +522,8 @@ impl Ran {
                 (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) }))
             }
         };
-        let (stdout, stdout_file) = split(whole.stdout, Stream::Stdout);
-        let (stderr, stderr_file) = split(whole.stderr, Stream::Stderr);
+        let (stdout, stdout_file) = split(portable.stdout, Stream::Stdout);
+        let (stderr, stderr_file) = split(portable.stderr, Stream::Stderr);
         Self {
             seq: seq.0,
             attempt: attempt.number,
@@ -526,7 +549,7 @@ impl Ran {
         files.into_iter().filter_map(|(stream, file)| Some((stream, file?)))
     }
 
-    pub(super) fn into_whole(self) -> Result<WholeAttempt, String> {
+    pub(super) fn into_portable(self) -> Result<PortableAttempt, String> {
         let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == self.outcome);
         let outcome = outcome.ok_or_else(|| {
             let names: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
@@ -541,7 +564,7 @@ impl Ran {
             (None, Some(file)) => Ok(Kept::File { bytes: file.bytes, left_out: file.left_out }),
             (Some(_), Some(_)) => Err(format!("an attempt takes `{name}` or `{name}_file`, not both")),
         };
-        Ok(WholeAttempt {
+        Ok(PortableAttempt {
             attempt: Attempt {
                 number: self.attempt,
                 worker: worker(&self.worker)?,
