@@ -97,6 +97,7 @@ impl From<StoreError> for Failure {
             | StoreError::NotAQueue(_)
             | StoreError::Schema { .. }
             | StoreError::ReadOnly(_)
+            | StoreError::Replaced
             | StoreError::Io(_)
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,
         };

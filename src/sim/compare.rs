@@ -62,60 +62,61 @@ impl Tally {
 
 /// Applies `ops` to `store`, whose queue is empty and nobody else's, and compares it with the reference.
 pub fn run(store: &Store, ops: &[Op]) -> Result<Tally, Box<Mismatch>> {
-    let mut runner = Runner {
-        store,
-        world: World::default(),
-        caches: (0..POOLS).map(|_| ClaimCache::default()).collect(),
-        tally: Tally::default(),
-        fingerprint: 0,
-    };
+    let mut comparison = Comparison::default();
     for (step, op) in ops.iter().enumerate() {
-        if let Err(Differs(what)) = runner.step(step, op) {
-            let tail = ops[(step + 1).saturating_sub(TAIL)..=step].to_vec();
-            return Err(Box::new(Mismatch { step, what, tail }));
-        }
+        comparison.step(store, step, op).map_err(|parted| Mismatch::at(step, ops, parted))?;
     }
-    Ok(runner.tally)
+    Ok(comparison.tally)
 }
 
-/// In words.
-struct Differs(String);
+impl Mismatch {
+    pub(super) fn at(step: usize, ops: &[Op], parted: Parted) -> Box<Self> {
+        let what = match parted {
+            Parted::Differs(what) => what,
+            Parted::Failed(error) => format!("the store failed: {error}"),
+        };
+        Box::new(Self { step, what, tail: ops[(step + 1).saturating_sub(TAIL)..=step].to_vec() })
+    }
+}
 
-impl From<StoreError> for Differs {
+/// Why an operation could not be compared to its end.
+#[derive(Debug)]
+pub(super) enum Parted {
+    /// The store and the reference differ; in words.
+    Differs(String),
+    /// The store could not do its work.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Parted {
     fn from(error: StoreError) -> Self {
-        Self(format!("the store failed: {error}"))
+        Self::Failed(error)
     }
 }
 
-fn same<T: PartialEq + Debug>(what: &str, store: &T, reference: &T) -> Result<(), Differs> {
+fn same<T: PartialEq + Debug>(what: &str, store: &T, reference: &T) -> Result<(), Parted> {
     if store == reference {
         return Ok(());
     }
-    Err(Differs(format!("{what}\n  store:     {store:?}\n  reference: {reference:?}")))
+    Err(Parted::Differs(format!("{what}\n  store:     {store:?}\n  reference: {reference:?}")))
 }
 
-fn refused(error: StoreError) -> Refused {
-    match error {
-        StoreError::Duplicate(id) => Refused::Duplicate(id),
-        StoreError::NoSuchJob(id) => Refused::NoSuchJob(id),
-        StoreError::Refused { id, refusal } => Refused::State(id, refusal.state),
-        StoreError::BadValue(bad) => Refused::Value(bad.key),
-        StoreError::Damaged(why) if why.starts_with("pool ") => Refused::Pool,
-        other @ (StoreError::Damaged(_)
-        | StoreError::NoQueue(_)
-        | StoreError::NotAQueue(_)
-        | StoreError::Schema { .. }
-        | StoreError::ReadOnly(_)
-        | StoreError::Io(_)
-        | StoreError::CommitFailed(_)
-        | StoreError::TooLarge(_)
-        | StoreError::Contradiction(_)) => Refused::Unforeseen(other.to_string()),
+/// What the store answered: a value, or a refusal that the reference has to know.
+fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> {
+    match done {
+        Ok(value) => Ok(Ok(value)),
+        Err(StoreError::Duplicate(id)) => Ok(Err(Refused::Duplicate(id))),
+        Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
+        Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
+        Err(StoreError::BadValue(bad)) => Ok(Err(Refused::Value(bad.key))),
+        Err(StoreError::Damaged(why)) if why.starts_with("pool ") => Ok(Err(Refused::Pool)),
+        Err(error) => Err(Parted::Failed(error)),
     }
 }
 
 /// What a transaction changes, if it is kept.
 #[derive(Clone, Default)]
-struct World {
+pub(super) struct World {
     queue: Reference,
     /// All claims ever handed out.
     issued: Vec<(Seq, Lease)>,
@@ -123,19 +124,44 @@ struct World {
     births: [u32; POOLS as usize],
 }
 
-struct Runner<'s> {
-    store: &'s Store,
+/// A store and the reference, side by side.
+#[derive(Default)]
+pub(super) struct Comparison {
     world: World,
-    caches: Vec<ClaimCache>,
-    tally: Tally,
+    /// What the reference came to in an operation whose commit failed: it may have happened all the same.
+    doubtful: Option<World>,
+    caches: [ClaimCache; POOLS as usize],
+    pub(super) tally: Tally,
     /// Of the store, after the last step.
-    fingerprint: u64,
+    fingerprint: Option<u64>,
 }
 
-impl Runner<'_> {
-    fn step(&mut self, step: usize, op: &Op) -> Result<(), Differs> {
-        let generations = self.store.read(Snapshot::generations)?;
-        let mut spare: Vec<ClaimCache> = (0..POOLS).map(|_| ClaimCache::default()).collect();
+impl Comparison {
+    /// Applies one operation to both, and compares.
+    pub(super) fn step(&mut self, store: &Store, step: usize, op: &Op) -> Result<(), Parted> {
+        self.doubtful = None;
+        let generations = store.read(Snapshot::generations)?;
+        let changed = self.apply(store, op)?;
+        let fingerprint = store.read(Snapshot::fingerprint)?;
+        if changed || self.fingerprint.is_none() {
+            let rung = if changed { self.world.queue.rung() } else { Rung::default() };
+            store.read(|snapshot| {
+                Ok(self.compare_bells(snapshot, generations, rung).and_then(|()| self.compare(snapshot, step)))
+            })??;
+        } else {
+            // Then all that can be seen is as it was, too.
+            same("bytes of what changes nothing", &Some(fingerprint), &self.fingerprint)?;
+        }
+        self.fingerprint = Some(fingerprint);
+        for (kind, count) in self.world.queue.counts() {
+            *self.tally.states.entry(kind).or_default() += usize::from(count > 0);
+        }
+        Ok(())
+    }
+
+    /// Applies one operation to both, and compares the answers. Says whether it changed anything.
+    pub(super) fn apply(&mut self, store: &Store, op: &Op) -> Result<bool, Parted> {
+        let mut spare = Default::default();
         let mut world = self.world.clone();
         if !op.kept {
             world.queue.forget_turns();
@@ -143,41 +169,43 @@ impl Runner<'_> {
         let caches = if op.kept { &mut self.caches } else { &mut spare };
         let mut act = Act { world: &mut world, caches, tally: &mut self.tally, at: op.at };
         act.world.queue.begin(op.at);
-        let written = self.store.write(op.at, |tx| {
-            let acted = act.all(tx, &op.verbs);
-            if op.kept || acted.is_err() { Ok(acted) } else { Err(StoreError::TooLarge("given up".to_owned())) }
+        let mut parted = None;
+        let written = store.write(op.at, |tx| {
+            parted = act.all(tx, &op.verbs).err();
+            if op.kept && parted.is_none() { Ok(()) } else { Err(StoreError::TooLarge("given up".to_owned())) }
         });
-        match written {
-            Ok(acted) => acted?,
-            Err(StoreError::TooLarge(_)) if !op.kept => {}
-            Err(error) => return Err(error.into()),
+        if let Some(parted) = parted {
+            return Err(parted);
         }
         let changed = op.kept && world.queue.changed();
-        let rung = if changed { world.queue.rung() } else { Rung::default() };
         if changed {
             world.queue.commit();
         }
-        if op.kept {
-            self.world = world;
+        match written {
+            Ok(()) => {}
+            Err(StoreError::TooLarge(_)) if !op.kept => {}
+            Err(error) => {
+                self.doubtful = changed.then_some(world);
+                return Err(error.into());
+            }
         }
         self.tally.note("kept", changed);
         self.tally.note("changes nothing", !changed);
-        let fingerprint = self.store.read(Snapshot::fingerprint)?;
-        if changed || step == 0 {
-            self.store.read(|snapshot| Ok(self.compare(snapshot, step, generations, rung)))??;
-        } else {
-            // Then all that can be seen is as it was, too.
-            same("bytes of what changes nothing", &fingerprint, &self.fingerprint)?;
+        if op.kept {
+            self.world = world;
         }
-        self.fingerprint = fingerprint;
-        for (kind, count) in self.world.queue.counts() {
-            *self.tally.states.entry(kind).or_default() += usize::from(count > 0);
-        }
-        Ok(())
+        Ok(changed)
     }
 
-    /// All that can be seen in a snapshot.
-    fn compare(&self, snapshot: &Snapshot, step: usize, before: Generations, rung: Rung) -> Result<(), Differs> {
+    fn compare_bells(&self, snapshot: &Snapshot, before: Generations, rung: Rung) -> Result<(), Parted> {
+        let now = snapshot.generations()?;
+        let moved = (now.work > before.work, now.control > before.control);
+        same("which bells rang", &moved, &(rung.work, rung.control))?;
+        same("generations went back", &(now.work < before.work || now.control < before.control), &false)
+    }
+
+    /// Everything that can be seen in a snapshot; what is looked at in turn goes by `step`.
+    pub(super) fn compare(&self, snapshot: &Snapshot, step: usize) -> Result<(), Parted> {
         let queue = &self.world.queue;
         same("check()", &snapshot.check()?.violations, &Vec::new())?;
         same("newest time", &snapshot.newest()?, &queue.newest())?;
@@ -190,10 +218,6 @@ impl Runner<'_> {
         same("pools", &snapshot.pools()?, &queue.pools())?;
         same("settings", &snapshot.settings()?, &queue.settings())?;
         same("settings set", &snapshot.settings_set()?, &queue.settings_set())?;
-        let now = snapshot.generations()?;
-        let moved = (now.work > before.work, now.control > before.control);
-        same("which bells rang", &moved, &(rung.work, rung.control))?;
-        same("generations went back", &(now.work < before.work || now.control < before.control), &false)?;
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
@@ -203,7 +227,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn compare_runs(&self, snapshot: &Snapshot) -> Result<(), Differs> {
+    fn compare_runs(&self, snapshot: &Snapshot) -> Result<(), Parted> {
         let queue = &self.world.queue;
         for run in queue.runs() {
             same("run", &snapshot.run(run.lane)?, &Some(run.clone()))?;
@@ -223,7 +247,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn compare_pools(&self, snapshot: &Snapshot) -> Result<(), Differs> {
+    fn compare_pools(&self, snapshot: &Snapshot) -> Result<(), Parted> {
         let queue = &self.world.queue;
         for pool in queue.pools() {
             let held: Vec<Seq> = queue.leases(&pool.id).into_iter().map(|(seq, ..)| seq).collect();
@@ -235,7 +259,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn compare_pages(&self, snapshot: &Snapshot, kind: StateKind) -> Result<(), Differs> {
+    fn compare_pages(&self, snapshot: &Snapshot, kind: StateKind) -> Result<(), Parted> {
         let (mut seqs, mut cursor) = (Vec::new(), Some(Cursor::default()));
         while let Some(at) = cursor {
             let page = snapshot.page(Some(kind), &at, 5)?;
@@ -245,7 +269,7 @@ impl Runner<'_> {
         same(kind.name(), &seqs, &self.world.queue.listed(kind))
     }
 
-    fn compare_history(&self, snapshot: &Snapshot, seq: Seq) -> Result<(), Differs> {
+    fn compare_history(&self, snapshot: &Snapshot, seq: Seq) -> Result<(), Parted> {
         let queue = &self.world.queue;
         same("attempts", &snapshot.attempts(seq)?, &queue.attempts(seq))?;
         for (number, run) in (1..).zip(queue.runs_of(seq)) {
@@ -285,13 +309,13 @@ fn specs(wishes: &[Wish]) -> Vec<JobSpec> {
 /// The verbs of one transaction, each done to the store and to the reference.
 struct Act<'a> {
     world: &'a mut World,
-    caches: &'a mut Vec<ClaimCache>,
+    caches: &'a mut [ClaimCache; POOLS as usize],
     tally: &'a mut Tally,
     at: Millis,
 }
 
 impl Act<'_> {
-    fn all(&mut self, tx: &mut Tx<'_>, verbs: &[Verb]) -> Result<(), Differs> {
+    fn all(&mut self, tx: &mut Tx<'_>, verbs: &[Verb]) -> Result<(), Parted> {
         for verb in verbs {
             self.one(tx, verb)?;
         }
@@ -308,7 +332,7 @@ impl Act<'_> {
         Ok(())
     }
 
-    fn one(&mut self, tx: &mut Tx<'_>, verb: &Verb) -> Result<(), Differs> {
+    fn one(&mut self, tx: &mut Tx<'_>, verb: &Verb) -> Result<(), Parted> {
         match verb {
             Verb::Enqueue(wishes) => self.enqueue(tx, &specs(wishes)),
             Verb::Claim { pool, serves, limit } => self.claim(tx, *pool, *serves, usize::from(*limit)),
@@ -335,7 +359,7 @@ impl Act<'_> {
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
             Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
             Verb::Set(key, value) => {
-                let set = tx.set(*key, value).map_err(refused);
+                let set = answer(tx.set(*key, value))?;
                 self.tally.note("set refused", set.is_err());
                 same("set", &set, &self.world.queue.set(*key, value))
             }
@@ -343,15 +367,15 @@ impl Act<'_> {
         }
     }
 
-    fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Differs> {
-        let done = tx.enqueue(specs).map_err(refused);
+    fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Parted> {
+        let done = answer(tx.enqueue(specs))?;
         let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
         self.tally.note("enqueued", done.is_ok());
         self.tally.note("enqueue refused", done.is_err());
         same("enqueued", &done, &self.world.queue.enqueue(specs))
     }
 
-    fn claim(&mut self, tx: &mut Tx<'_>, pool: u8, serving: Serving, limit: usize) -> Result<(), Differs> {
+    fn claim(&mut self, tx: &mut Tx<'_>, pool: u8, serving: Serving, limit: usize) -> Result<(), Parted> {
         let runs = self.world.queue.runs();
         let serves = match serving {
             Serving::All => Serves::AllQueues,
@@ -363,7 +387,7 @@ impl Act<'_> {
             }
         };
         let (id, cache) = (self.pool(pool), &mut self.caches[usize::from(pool)]);
-        let claims = tx.claim(&id, &serves, limit, cache).map_err(refused);
+        let claims = answer(tx.claim(&id, &serves, limit, cache))?;
         let handed = claims.map(|claims| claims.into_iter().map(handed).collect::<Vec<_>>());
         let claimed = handed.as_ref().map_or(0, Vec::len);
         self.tally.note("claimed several", claimed > 1);
@@ -381,13 +405,7 @@ impl Act<'_> {
         }
     }
 
-    fn finish(
-        &mut self,
-        tx: &mut Tx<'_>,
-        seq: Seq,
-        lease: Lease,
-        ending: &crate::model::Ending,
-    ) -> Result<(), Differs> {
+    fn finish(&mut self, tx: &mut Tx<'_>, seq: Seq, lease: Lease, ending: &crate::model::Ending) -> Result<(), Parted> {
         let done = tx.finish(&Token { seq, lease }, ending)?;
         let done = done.map(|done| (done.seq, done.id, done.progress));
         self.tally.note("finished", done.is_some());
@@ -405,16 +423,16 @@ impl Act<'_> {
         who.iter().filter_map(name).collect()
     }
 
-    fn cancel(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Differs> {
-        let done = tx.cancel(ids).map_err(refused);
+    fn cancel(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.cancel(ids))?;
         let done = done.map(|done| done.into_iter().map(|(id, how)| (id, how == Cancelled::Asked)).collect::<Vec<_>>());
         self.tally.note("cancel asked", done.as_ref().is_ok_and(|done| done.iter().any(|(_, asked)| *asked)));
         self.tally.note("cancel refused", done.is_err());
         same("cancelled", &done, &self.world.queue.cancel(ids))
     }
 
-    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Differs> {
-        let done = tx.retry(ids).map_err(refused);
+    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.retry(ids))?;
         self.tally.note("retried", done.as_ref().is_ok_and(|done| !done.is_empty()));
         self.tally.note("retry refused", done.is_err());
         same("retried", &done, &self.world.queue.retry(ids))
@@ -425,7 +443,7 @@ impl Act<'_> {
         pool_name(pool, self.world.births[usize::from(pool)])
     }
 
-    fn register(&mut self, tx: &mut Tx<'_>, pool: u8, again: bool) -> Result<(), Differs> {
+    fn register(&mut self, tx: &mut Tx<'_>, pool: u8, again: bool) -> Result<(), Parted> {
         let lives = self.world.queue.pool(&self.pool(pool)).is_none_or(|pool| pool.ended.is_none());
         if !lives && !again {
             self.world.births[usize::from(pool)] += 1;
@@ -438,14 +456,14 @@ impl Act<'_> {
         same("registered", &done, &self.world.queue.register(&info))
     }
 
-    fn retire(&mut self, tx: &mut Tx<'_>, pool: &PoolId, why: &str) -> Result<(), Differs> {
-        let done = tx.retire(pool, why).map_err(refused);
+    fn retire(&mut self, tx: &mut Tx<'_>, pool: &PoolId, why: &str) -> Result<(), Parted> {
+        let done = answer(tx.retire(pool, why))?;
         self.tally.note("retired", done == Ok(true));
         self.tally.note("retire refused", done.is_err());
         same("retired", &done, &self.world.queue.retire(pool, why))
     }
 
-    fn recover(&mut self, tx: &mut Tx<'_>, pool: u8, ends: &[super::workload::End]) -> Result<(), Differs> {
+    fn recover(&mut self, tx: &mut Tx<'_>, pool: u8, ends: &[super::workload::End]) -> Result<(), Parted> {
         let pool = self.pool(pool);
         let held: Vec<_> =
             tx.leases(&pool)?.iter().map(|held| (held.token.seq(), held.token.lease(), held.attempt)).collect();
@@ -459,14 +477,14 @@ impl Act<'_> {
         self.retire(tx, &pool, "lost")
     }
 
-    fn start_run(&mut self, tx: &mut Tx<'_>, identity: u8, specs: &[JobSpec], fresh: bool) -> Result<(), Differs> {
+    fn start_run(&mut self, tx: &mut Tx<'_>, identity: u8, specs: &[JobSpec], fresh: bool) -> Result<(), Parted> {
         let run = NewRun {
             identity: u128::from(identity) << 100,
             line: format!("queuectl run {identity}"),
             folder: "/".into(),
             flags: "-j 2".to_owned(),
         };
-        let done = tx.start_run(&run, specs, fresh).map_err(refused);
+        let done = answer(tx.start_run(&run, specs, fresh))?;
         let done = done.map(|start| (matches!(start, RunStart::Continued(_)), start.info().clone()));
         self.tally.note("run began", matches!(done, Ok((false, _))));
         self.tally.note("run went on", matches!(done, Ok((true, _))));

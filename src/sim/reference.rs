@@ -23,8 +23,6 @@ pub enum Refused {
     Value(SettingKey),
     /// The pool has ended, was never there, or still holds jobs.
     Pool,
-    /// Nothing that the rules know.
-    Unforeseen(String),
 }
 
 /// A job handed out by a claim.
@@ -238,7 +236,7 @@ impl Reference {
         for spec in specs {
             self.add(spec, lane, &wanted);
         }
-        let info = self.run(lane).ok_or_else(|| Refused::Unforeseen("the new run is missing".to_owned()))?;
+        let info = self.run(lane).unwrap_or_else(|| unreachable!("the run was just begun"));
         Ok((false, info))
     }
 

@@ -18,7 +18,7 @@ use super::finish::{STDERR, STDOUT};
 use super::open::Store;
 use super::records::{CancelReasonRecord, Head, JobRecord, LaneKind, LaneRecord, StateRecord, queue_name};
 use super::tables::{Snapshot, Tx};
-use super::whole::{OnLoss, Part, WholeJob, contradiction};
+use super::whole::{OnLoss, Part, WholeJob, contradiction, strictly};
 use crate::model::{JobId, Millis, Seq};
 
 /// Most jobs that are adopted in one transaction.
@@ -162,11 +162,24 @@ pub(super) fn unclaimed(record: &JobRecord) -> JobRecord {
 }
 
 impl Snapshot {
-    /// Copies the queue into `fresh`, which is empty and nobody else's, in transactions of bounded size. What cannot
-    /// be read goes to `lost`.
-    pub(super) fn copy_to(&self, fresh: &Store, lost: OnLoss<'_>) -> Result<(), StoreError> {
+    /// Copies the queue into `fresh`, which is empty and nobody else's, without claims and pools, in transactions of
+    /// bounded size. Refuses a queue of which something cannot be read.
+    pub fn copy_whole(&self, fresh: &Store) -> Result<(), StoreError> {
+        self.copy_to(fresh, &mut strictly, &mut |_| {})
+    }
+
+    /// The same; what cannot be read goes to `lost`, and every part through `change`.
+    pub(super) fn copy_to(
+        &self,
+        fresh: &Store,
+        lost: OnLoss<'_>,
+        change: &mut dyn FnMut(&mut Part),
+    ) -> Result<(), StoreError> {
         let mut batch = Batch { fresh, parts: Vec::new(), bytes: 0 };
-        self.parts(lost, &mut |part| batch.add(part))?;
+        self.parts(lost, &mut |mut part| {
+            change(&mut part);
+            batch.add(part)
+        })?;
         batch.write()
     }
 }

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The system refused to read or write.
     #[error("cannot read or write the queue: {0}")]
     Io(#[from] io::Error),
+    /// Another file took the place of the one that was opened.
+    #[error("the queue was replaced meanwhile, by a repair or a restore: nothing was done; type it again")]
+    Replaced,
     /// The commit failed half-way: it may have happened, or not.
     #[error("the queue could not be written to the end: {0}")]
     CommitFailed(String),

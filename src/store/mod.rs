@@ -34,6 +34,8 @@ mod pools;
 mod portable;
 mod query;
 mod records;
+mod repair;
+mod replace;
 mod runs;
 mod tables;
 mod turnstile;
@@ -55,6 +57,11 @@ pub use pools::{Control, Held, PoolInfo};
 pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableRun, fault};
 pub use query::{Cursor, Page};
 pub use records::{Asked, Generations};
+/// What a queue may lie upon instead of a file.
+#[cfg(any(test, feature = "sim"))]
+pub use redb::{BackendError, StorageBackend};
+pub use repair::{Lines, Repaired, repair};
+pub use replace::{Seized, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};
 pub use turnstile::OnWait;

@@ -19,6 +19,7 @@ use redb::{
     TransactionError, WriteTransaction,
 };
 
+use super::replace::identity;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile, patiently};
 use super::{StoreError, records};
@@ -31,6 +32,9 @@ const CACHE_BYTES: usize = 24 * 1024 * 1024;
 pub struct Store {
     folder: PathBuf,
     handle: Handle,
+    /// Device and inode of the file that was opened for writing.
+    opened: Option<(u64, u64)>,
+    /// Where a writer waits for its turn; none for a reader, and on a simulated disk, where nobody waits.
     turnstile: Option<Turnstile>,
     on_wait: OnWait,
     /// Damage was met: redb must not be asked to close the file.
@@ -73,8 +77,10 @@ impl Store {
     /// Opens the queue in `folder` for reading and writing, waiting for its turn.
     pub fn open(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
         let turnstile = Turnstile::open(&folder.join("run")).map_err(|error| missing(folder, error))?;
-        let database = open_writable(folder, &turnstile, &on_wait)?;
-        Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)
+        let (database, opened) = open_writable(folder, &turnstile, &on_wait)?;
+        let mut store = Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)?;
+        store.opened = opened;
+        Ok(store)
     }
 
     /// Opens the queue in `folder` for reading. A file that its last process left without closing needs a
@@ -101,13 +107,37 @@ impl Store {
         Ok((Self::open(folder, on_wait)?, made))
     }
 
+    /// Opens the queue that lies on `backend` instead of in a file, and makes it there if that is empty.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        let nowhere = Path::new("");
+        let length = backend.len()?;
+        if length > 0 {
+            let mut header = [0; HEADER_BYTES];
+            let read = HEADER_BYTES.min(usize::try_from(length).unwrap_or(usize::MAX));
+            backend.read(0, &mut header[..read])?;
+            if !is_whole(&header[..read], || Ok(length))? {
+                return Err(StoreError::Damaged("it is cut short".to_owned()));
+            }
+        }
+        let database = fence(|| {
+            let database = builder().create_with_backend(backend).map_err(|error| open_error(nowhere, error))?;
+            if length == 0 {
+                write_schema(&database)?;
+            }
+            Ok(database)
+        })?;
+        Self::checked(nowhere, Handle::Writable(database), None, Box::new(|| {}))
+    }
+
     fn checked(
         folder: &Path,
         handle: Handle,
         turnstile: Option<Turnstile>,
         on_wait: OnWait,
     ) -> Result<Self, StoreError> {
-        let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait, is_damaged: AtomicBool::new(false) };
+        let is_damaged = AtomicBool::new(false);
+        let store = Self { folder: folder.to_owned(), handle, opened: None, turnstile, on_wait, is_damaged };
         match store.read(Snapshot::schema)? {
             Some(SCHEMA_VERSION) => Ok(store),
             Some(found) => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
@@ -166,11 +196,15 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let (Handle::Writable(database), Some(turnstile)) = (&self.handle, &self.turnstile) else {
+        let Handle::Writable(database) = &self.handle else {
             let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
             return Err(StoreError::ReadOnly(error));
         };
-        let _turn = turnstile.take(&self.on_wait)?;
+        let _turn = self.turnstile.as_ref().map(|turnstile| turnstile.take(&self.on_wait)).transpose()?;
+        // What was moved away as a whole is still the same queue; see `replace` for what is not.
+        if self.turnstile.is_some() && identity(&self.file())?.is_some_and(|there| Some(there) != self.opened) {
+            return Err(StoreError::Replaced);
+        }
         match database.try_begin_write() {
             Err(TransactionError::WouldBlock) => Ok(patiently(&self.on_wait, || database.begin_write())?),
             begun => Ok(begun?),
@@ -181,9 +215,18 @@ impl Store {
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         let turnstile = Turnstile::open(&self.folder.join("run"))?;
         self.handle = Handle::Broken;
-        self.handle = Handle::Writable(open_writable(&self.folder, &turnstile, &self.on_wait)?);
+        let (database, opened) = open_writable(&self.folder, &turnstile, &self.on_wait)?;
+        (self.handle, self.opened) = (Handle::Writable(database), opened);
         self.turnstile = Some(turnstile);
         Ok(())
+    }
+
+    /// Closes the file, for whoever wants to know whether that went well.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        match std::mem::replace(&mut self.handle, Handle::Broken) {
+            Handle::Writable(database) => fence(|| database.close().map_err(|error| open_error(&self.folder, error))),
+            Handle::ReadOnly(_) | Handle::Broken => Ok(()),
+        }
     }
 
     /// Gives the file up without redb's closing commit: for a process that exits now. Every commit of the
@@ -208,17 +251,23 @@ impl Drop for Store {
     }
 }
 
-fn file_of(folder: &Path) -> PathBuf {
+pub(super) fn file_of(folder: &Path) -> PathBuf {
     folder.join("queue.redb")
 }
 
-fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Result<Database, StoreError> {
+/// Opens the file, and tells which one that is: nobody puts another in its place meanwhile.
+fn open_writable(
+    folder: &Path,
+    turnstile: &Turnstile,
+    on_wait: &OnWait,
+) -> Result<(Database, Option<(u64, u64)>), StoreError> {
     check_shape(folder)?;
     let path = file_of(folder);
     let turn = turnstile.take(on_wait)?;
     let opened = fence(|| Ok(patiently(on_wait, || builder().open(&path))))?;
+    let which = identity(&path)?;
     drop(turn);
-    opened.map_err(|error| open_error(folder, error))
+    Ok((opened.map_err(|error| open_error(folder, error))?, which))
 }
 
 /// What can be told of the file before redb reads it, which may write to it even where it then refuses.
@@ -235,16 +284,24 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     for _ in 0..LENGTH_LOOKS {
         let mut header = [0; HEADER_BYTES];
         let read = file.read_at(&mut header, 0)?;
-        let magic = read.min(MAGIC.len());
-        if header[..magic] != MAGIC[..magic] {
-            return Err(StoreError::NotAQueue("it is not a redb file".to_owned()));
-        }
         // Writers make the file longer before the header says so, and shorter after.
-        if read == HEADER_BYTES && file.metadata()?.size() >= length_in(&header) {
+        if is_whole(&header[..read], || file.metadata().map(|metadata| metadata.size()))? {
             return Ok(());
         }
     }
     Err(StoreError::Damaged("it is cut short".to_owned()))
+}
+
+/// Whether a file that begins with `header` is as long as that says. `length` is asked after the header was read.
+fn is_whole(header: &[u8], length: impl FnOnce() -> io::Result<u64>) -> Result<bool, StoreError> {
+    let magic = header.len().min(MAGIC.len());
+    if header[..magic] != MAGIC[..magic] {
+        return Err(StoreError::NotAQueue("it is not a redb file".to_owned()));
+    }
+    match header.first_chunk() {
+        Some(header) => Ok(length()? >= length_in(header)),
+        None => Ok(false),
+    }
 }
 
 /// redb's header, as its design document describes it: what the file begins with, and where its layout stands.
@@ -275,7 +332,7 @@ fn missing(folder: &Path, error: io::Error) -> StoreError {
     access_error(error)
 }
 
-fn access_error(error: io::Error) -> StoreError {
+pub(super) fn access_error(error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(error),
         _ => StoreError::Io(error),

@@ -5,13 +5,17 @@
 //! soon as it is the writer: the writer before it is then the only one that it waited for.
 
 use std::fs::File;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+
+use super::StoreError;
+use super::replace::identity;
 
 /// How long a wait for the file may take before the user is told.
 const WORTH_SAYING: Duration = Duration::from_secs(2);
@@ -21,6 +25,7 @@ pub type OnWait = Box<dyn Fn() + Send + Sync>;
 
 pub(super) struct Turnstile {
     file: File,
+    path: PathBuf,
 }
 
 /// A place at the turnstile; let go by dropping it.
@@ -35,13 +40,29 @@ impl Turnstile {
             Err(Errno::NOENT) => rustix::fs::open(&path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR)?,
             opened => opened?,
         };
-        Ok(Self { file: file.into() })
+        Ok(Self { file: file.into(), path })
     }
 
-    /// Waits for its turn.
-    pub(super) fn take(&self, on_wait: &OnWait) -> io::Result<Turn<'_>> {
+    /// Waits for its turn. Refused if another turnstile took this one's place: then the whole queue was replaced.
+    pub(super) fn take(&self, on_wait: &OnWait) -> Result<Turn<'_>, StoreError> {
+        self.lock(on_wait)?;
+        let turn = Turn(&self.file);
+        let metadata = self.file.metadata()?;
+        if identity(&self.path)?.is_some_and(|there| there != (metadata.dev(), metadata.ino())) {
+            return Err(StoreError::Replaced);
+        }
+        Ok(turn)
+    }
+
+    /// Waits for its turn, and keeps it until the file is closed.
+    pub(super) fn keep(self, on_wait: &OnWait) -> Result<File, StoreError> {
+        std::mem::forget(self.take(on_wait)?);
+        Ok(self.file)
+    }
+
+    fn lock(&self, on_wait: &OnWait) -> io::Result<()> {
         match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Turn(&self.file)),
+            Ok(()) => return Ok(()),
             Err(Errno::WOULDBLOCK) => {}
             Err(error) => return Err(error.into()),
         }
@@ -49,11 +70,10 @@ impl Turnstile {
             loop {
                 match rustix::fs::flock(&self.file, FlockOperation::LockExclusive) {
                     Err(Errno::INTR) => {}
-                    done => return done,
+                    done => return Ok(done?),
                 }
             }
-        })?;
-        Ok(Turn(&self.file))
+        })
     }
 }
 

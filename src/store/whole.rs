@@ -170,6 +170,8 @@ struct Reader<'a> {
     head: Option<Head>,
     /// The lanes handed out.
     lanes: BTreeSet<u64>,
+    /// Those of them that are runs made up from RUNS.
+    guessed_lanes: BTreeSet<u64>,
     /// Where jobs go whose lane is unknown, once there are some.
     stray_lane: Option<u64>,
     environments: HashMap<u128, Option<Arc<Environment>>>,
@@ -199,6 +201,7 @@ impl<'a> Reader<'a> {
             lost,
             head,
             lanes: BTreeSet::new(),
+            guessed_lanes: BTreeSet::new(),
             stray_lane: None,
             environments: HashMap::new(),
             indexed: None,
@@ -231,27 +234,14 @@ impl<'a> Reader<'a> {
     }
 
     fn lanes(&mut self, take: &mut dyn FnMut(Part) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let (queues, runs) = self.mirrors();
-        let table = fence(|| self.snapshot.open(LANES));
+        let table = fence(|| self.snapshot.open(LANES))?;
         let end = self.head.as_ref().map_or(u64::MAX, |head| head.next_lane);
-        let mut named: BTreeSet<u64> = queues.keys().chain(runs.keys()).copied().collect();
-        if let Ok(table) = &table {
-            named.extend(self.numbers("lanes", table, end)?);
-        }
-        for lane in named {
-            let record = fence(|| {
-                let record: Option<LaneRecord> = super::tables::get(table.as_ref().map_err(repeat)?, lane)?;
-                record.ok_or_else(missing)
-            })
-            .and_then(|record| queue_name(&record.queue).map(|_| record));
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    (self.lost)(format!("the record of lane {lane} cannot be read: {error}"))?;
-                    self.lane_by_mirror(lane, queues.get(&lane), runs.get(&lane))
-                }
-            };
-            self.give_lane(lane, record, take)?;
+        for lane in self.numbers("lanes", &table, end)? {
+            let record = fence(|| super::tables::get::<_, LaneRecord>(&table, lane)?.ok_or_else(missing));
+            match record.and_then(|record| queue_name(&record.queue).map(|_| record)) {
+                Ok(record) => self.give_lane(lane, record, take)?,
+                Err(error) => (self.lost)(format!("the record of lane {lane} cannot be read: {error}"))?,
+            }
         }
         Ok(())
     }
@@ -270,43 +260,75 @@ impl<'a> Reader<'a> {
         take(Part::Lane { lane, record })
     }
 
-    /// Which lanes QUEUES and RUNS name.
-    fn mirrors(&self) -> (BTreeMap<u64, String>, BTreeMap<u64, u128>) {
-        let (mut queues, mut runs) = (BTreeMap::new(), BTreeMap::new());
-        // What cannot be read of them is an index: it is made anew from the lanes.
-        let _ = fence(|| {
-            for row in self.snapshot.open(QUEUES)?.range::<(&str, u64)>(..)? {
-                let key = row?.0;
-                queues.insert(key.value().1, key.value().0.to_owned());
+    /// Sees to it that the lane of a job is among those handed out; says whether all that matters of it is known.
+    fn know_lane(
+        &mut self,
+        job: &mut WholeJob,
+        take: &mut dyn FnMut(Part) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        let lane = job.record.lane;
+        if lane > 0 && self.lanes.contains(&lane) {
+            return Ok(!self.guessed_lanes.contains(&lane));
+        }
+        let next = self.head.as_ref().map_or(u64::MAX, |head| head.next_lane);
+        let named = (lane > 0 && lane < next).then(|| self.lane_by_mirror(lane)).flatten();
+        let is_known = named.as_ref().is_some_and(|record| matches!(record.kind, LaneKind::Queue));
+        if !is_known {
+            (self.lost)(format!("the queue or run of job {} is unknown", job.seq))?;
+        }
+        match named {
+            Some(record) => {
+                if !is_known {
+                    self.guessed_lanes.insert(lane);
+                }
+                self.give_lane(lane, record, take)?;
             }
-            Ok(())
-        });
-        let _ = fence(|| {
-            for row in self.snapshot.open(RUNS)?.range::<(u128, u64)>(..)? {
-                let (identity, lane) = row?.0.value();
-                runs.insert(lane, identity);
+            None => {
+                job.record.lane = self.stray_lane();
+                if !self.lanes.contains(&job.record.lane) {
+                    let queue = QueueName::default_queue().as_str().to_owned();
+                    let record = LaneRecord { queue, published: true, kind: LaneKind::Queue };
+                    self.give_lane(job.record.lane, record, take)?;
+                }
             }
-            Ok(())
-        });
-        (queues, runs)
+        }
+        Ok(is_known)
     }
 
-    /// A lane whose own record is lost. A run's line is gone, so nobody can type it again; its jobs can be looked at.
-    fn lane_by_mirror(&self, lane: u64, queue: Option<&String>, run: Option<&u128>) -> LaneRecord {
-        let default = || QueueName::default_queue().as_str().to_owned();
-        let queue = queue.filter(|name| queue_name(name).is_ok()).cloned();
-        let kind = match (&queue, run) {
-            (None, Some(identity)) => LaneKind::Run(RunRecord {
-                number: self.max_run + lane + 1,
-                identity: *identity,
-                line: String::new(),
-                folder: b"/".to_vec(),
-                created: 0,
-                flags: String::new(),
-            }),
-            (Some(_), _) | (None, None) => LaneKind::Queue,
+    /// A lane whose own record is lost, as QUEUES or RUNS name it. A run's line is gone, so nobody can type it again;
+    /// its jobs can be looked at.
+    fn lane_by_mirror(&self, lane: u64) -> Option<LaneRecord> {
+        let queue = fence(|| {
+            for row in self.snapshot.open(QUEUES)?.range::<(&str, u64)>(..)? {
+                let key = row?.0;
+                if key.value().1 == lane {
+                    return Ok(Some(queue_name(key.value().0)?.as_str().to_owned()));
+                }
+            }
+            Ok(None)
+        });
+        if let Ok(Some(queue)) = queue {
+            return Some(LaneRecord { queue, published: true, kind: LaneKind::Queue });
+        }
+        let identity = fence(|| {
+            for row in self.snapshot.open(RUNS)?.range::<(u128, u64)>(..)? {
+                let (identity, of) = row?.0.value();
+                if of == lane {
+                    return Ok(Some(identity));
+                }
+            }
+            Ok(None)
+        });
+        let run = RunRecord {
+            number: self.max_run + 1,
+            identity: identity.ok().flatten()?,
+            line: String::new(),
+            folder: b"/".to_vec(),
+            created: 0,
+            flags: String::new(),
         };
-        LaneRecord { queue: queue.unwrap_or_else(default), published: true, kind }
+        let queue = QueueName::default_queue().as_str().to_owned();
+        Some(LaneRecord { queue, published: true, kind: LaneKind::Run(run) })
     }
 
     /// Hands out the jobs; answers how many.
@@ -320,11 +342,7 @@ impl<'a> Reader<'a> {
             let record = records.next_if_eq(&seq).map(|_| tables.record(&tables.jobs, seq));
             let spec = specs.next_if_eq(&seq).map(|_| tables.record(&tables.specs, seq));
             let (record, spec) = (record.unwrap_or_else(|| Err(missing())), spec.unwrap_or_else(|| Err(missing())));
-            let Some(job) = self.job(&tables, seq, record, spec)? else { continue };
-            if !self.lanes.contains(&job.record.lane) {
-                let record = self.lane_by_mirror(job.record.lane, None, None);
-                self.give_lane(job.record.lane, record, take)?;
-            }
+            let Some(job) = self.job(&tables, seq, record, spec, take)? else { continue };
             self.kept.insert(seq);
             jobs += 1;
             take(Part::Job(Box::new(job)))?;
@@ -379,6 +397,7 @@ impl<'a> Reader<'a> {
         seq: u64,
         record: Result<JobRecord, StoreError>,
         spec: Result<SpecRecord, StoreError>,
+        take: &mut dyn FnMut(Part) -> Result<(), StoreError>,
     ) -> Result<Option<WholeJob>, StoreError> {
         let spec = match spec.and_then(|spec| spec.id().map(|_| spec)) {
             Ok(spec) => spec,
@@ -415,11 +434,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        if !self.lanes.contains(&job.record.lane) {
-            (self.lost)(format!("the lane {} of job {seq} is unknown", job.record.lane))?;
-            job.record.lane = self.stray_lane();
-            doubt = true;
-        }
+        doubt |= !self.know_lane(&mut job, take)?;
         match self.environment(job.spec.env) {
             Some(env) => job.env = env,
             None => {
@@ -456,13 +471,6 @@ impl<'a> Reader<'a> {
             Indexed::Ready { lane, rank } => (record.lane, record.rank) = (lane, rank),
             Indexed::Completed { at } => (record.updated, record.state) = (at, StateRecord::Completed { at }),
             Indexed::Elsewhere => {}
-        }
-        if record.lane == 0 {
-            record.lane = self.stray_lane();
-            if !matches!(record.state, StateRecord::Completed { .. }) {
-                record.state = StateRecord::Cancelled { at: record.updated, reason: CancelReasonRecord::Asked };
-                (self.lost)(format!("job {seq} is cancelled, since its state is unknown: `queuectl retry` runs it"))?;
-            }
         }
         Ok(true)
     }
@@ -643,10 +651,6 @@ const KEYS_AT_ONCE: usize = 10_000;
 
 fn missing() -> StoreError {
     StoreError::Damaged("it is missing".to_owned())
-}
-
-fn repeat(error: &StoreError) -> StoreError {
-    StoreError::Damaged(error.to_string())
 }
 
 fn lost_attempt() -> AttemptRecord {

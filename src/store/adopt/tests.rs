@@ -32,7 +32,7 @@ fn without_claims(mut parts: Vec<Part>) -> Vec<Part> {
 
 fn copy(store: &Store) -> (tempfile::TempDir, Store) {
     let (dir, fresh) = temp_queue();
-    store.read(|snapshot| snapshot.copy_to(&fresh, &mut strictly)).unwrap();
+    store.read(|snapshot| snapshot.copy_whole(&fresh)).unwrap();
     let report = fresh.read(Snapshot::check).unwrap();
     assert_eq!(report.violations, [""; 0]);
     (dir, fresh)
