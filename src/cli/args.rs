@@ -34,6 +34,7 @@ Act:
   cancel    Cancel jobs; what runs is ended
   retry     Give ended jobs a fresh set of attempts
   dlq       The dead letter queue: jobs that failed for good
+  remove    Remove ended jobs, with what they wrote
 
 Keep:
   config    Read and change settings
@@ -98,6 +99,7 @@ Examples:
     Retry(Retry),
     #[command(subcommand)]
     Dlq(Dlq),
+    Remove(Remove),
     #[command(subcommand)]
     Config(Config),
     /// Verify the queue file
@@ -430,6 +432,17 @@ pub(super) struct DlqRetry {
     /// Every dead job
     #[arg(long)]
     pub all: bool,
+}
+
+/// Remove ended jobs, with their history and what they wrote
+///
+/// What has not ended is refused: cancel it first.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl remove job1 job2")]
+pub(super) struct Remove {
+    /// The jobs; all are removed or none
+    #[arg(required = true)]
+    pub ids: Vec<JobId>,
 }
 
 /// Read and change settings

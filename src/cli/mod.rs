@@ -57,6 +57,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Wait(args) => wait::wait(&context, &args),
         Command::Cancel(args) => ask::cancel(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
+        Command::Remove(args) => ask::remove(&context, &args),
         Command::Dlq(Dlq::List(args)) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
         Command::Dlq(Dlq::Retry(args)) => ask::retry(&context, &args.ids, args.all),
         Command::Config(args) => config::config(&context, args),

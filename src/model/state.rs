@@ -7,6 +7,7 @@
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
+//!  what has ended ──remove──► gone
 //! ```
 //!
 //! A state carries its data, and every move is one function of [`Progress`]. A move that is not legal is a
@@ -363,6 +364,11 @@ impl Progress {
                 self.refuse("retried")
             }
         }
+    }
+
+    /// A person wants it gone, with its history.
+    pub fn remove(&self) -> Result<(), Refusal> {
+        if self.state.kind().has_ended() { Ok(()) } else { self.refuse("removed") }
     }
 }
 

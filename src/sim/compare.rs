@@ -1,16 +1,21 @@
 //! Applies a workload to a store and to the reference, and compares everything that can be seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug};
+use std::time::Duration;
 
 use super::reference::{Handed, Reference, Refused, Rung};
 use super::workload::{Op, POOLS, QUEUES, Serving, Verb, Which, Who, Wish};
-use crate::model::{JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, StateKind, Stream};
+use crate::model::{
+    Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
+};
 use crate::store::{
     Asked, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo, RunStart, Serves, Snapshot,
     Store, StoreError, Token, Tx,
 };
 
+/// A clock that is set by more than this is far off.
+const DAY: Duration = Duration::from_secs(86_400);
 /// How many operations before the mismatch are shown.
 const TAIL: usize = 12;
 
@@ -41,12 +46,12 @@ pub struct Tally {
     /// In how many steps there was a job in each state.
     pub states: BTreeMap<StateKind, usize>,
     /// How often each thing happened, by name.
-    pub events: BTreeMap<&'static str, usize>,
+    pub events: BTreeMap<String, usize>,
 }
 
 impl Tally {
-    fn note(&mut self, event: &'static str, happened: bool) {
-        *self.events.entry(event).or_default() += usize::from(happened);
+    fn note(&mut self, event: impl Into<String>, happened: bool) {
+        *self.events.entry(event.into()).or_default() += usize::from(happened);
     }
 
     /// Adds another tally.
@@ -55,7 +60,7 @@ impl Tally {
             *self.states.entry(*kind).or_default() += count;
         }
         for (event, count) in &other.events {
-            *self.events.entry(event).or_default() += count;
+            *self.events.entry(event.clone()).or_default() += count;
         }
     }
 }
@@ -141,6 +146,9 @@ impl Comparison {
     pub(super) fn step(&mut self, store: &Store, step: usize, op: &Op) -> Result<(), Parted> {
         self.doubtful = None;
         let generations = store.read(Snapshot::generations)?;
+        let newest = self.world.queue.newest();
+        self.tally.note("clock set back by a day", newest.since(op.at) > DAY);
+        self.tally.note("clock set forward by a day", step > 0 && op.at.since(newest) > DAY);
         let changed = self.apply(store, op)?;
         let fingerprint = store.read(Snapshot::fingerprint)?;
         if changed || self.fingerprint.is_none() {
@@ -197,6 +205,48 @@ impl Comparison {
         Ok(changed)
     }
 
+    /// After an operation that failed, by its process or by the disk: finds whether it happened all the same. It
+    /// happened whole or not at all, and only if all that failed was its commit.
+    pub(super) fn settle(&mut self, store: &Store) -> Result<bool, Parted> {
+        let doubtful = self.doubtful.take();
+        self.forget_processes();
+        // The next writer decides: until it looks, readers may not see what a killed process had almost committed.
+        store.write(Millis(0), |_| Ok(()))?;
+        let compared = store.read(|snapshot| Ok(self.compare(snapshot, 0)))?;
+        match (compared, doubtful) {
+            (Err(Parted::Differs(before)), Some(after)) => {
+                self.world = after;
+                self.forget_processes();
+                let compared = store.read(|snapshot| Ok(self.compare(snapshot, 0)))?;
+                compared.map(|()| true).map_err(|parted| match parted {
+                    Parted::Differs(after) => {
+                        Parted::Differs(format!("neither happened nor not\n without it: {before}\n with it: {after}"))
+                    }
+                    failed @ Parted::Failed(_) => failed,
+                })
+            }
+            (compared, _) => compared.map(|()| false),
+        }
+    }
+
+    /// What processes knew by heart is gone with them.
+    fn forget_processes(&mut self) {
+        self.caches = Default::default();
+        self.world.queue.forget_turns();
+    }
+
+    /// The state of the reference, to go on from there.
+    pub(super) fn world(&self) -> World {
+        self.world.clone()
+    }
+
+    /// Goes on from a state, with processes that know nothing yet.
+    pub(super) fn from(world: World) -> Self {
+        let mut comparison = Self { world, ..Self::default() };
+        comparison.forget_processes();
+        comparison
+    }
+
     fn compare_bells(&self, snapshot: &Snapshot, before: Generations, rung: Rung) -> Result<(), Parted> {
         let now = snapshot.generations()?;
         let moved = (now.work > before.work, now.control > before.control);
@@ -229,8 +279,13 @@ impl Comparison {
 
     fn compare_runs(&self, snapshot: &Snapshot) -> Result<(), Parted> {
         let queue = &self.world.queue;
+        for lane in queue.lanes_ever() {
+            same("run of a lane", &snapshot.run(lane)?, &queue.run(lane))?;
+        }
         for run in queue.runs() {
-            same("run", &snapshot.run(run.lane)?, &Some(run.clone()))?;
+            let identity = queue.identity(run.lane);
+            let before = snapshot.run_before(identity, run.lane)?;
+            same("run before", &before, &queue.run_before(identity, run.lane))?;
             same("counts of a lane", &snapshot.lane_counts(run.lane)?, &run.counts)?;
             let serves = Serves::Run(run.lane);
             same("unfinished of a run", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
@@ -342,8 +397,11 @@ impl Act<'_> {
             }
             Verb::Promote(limit) => {
                 let limit = usize::from(*limit);
+                for kind in self.world.queue.kinds_due().into_iter().take(limit) {
+                    self.tally.note(format!("{} promoted", kind.name()), true);
+                }
                 let promoted = tx.promote_due(limit)?;
-                self.tally.note("promoted", promoted > 0);
+                self.tally.note("nothing promoted", promoted == 0);
                 same("promoted", &promoted, &self.world.queue.promote_due(limit))
             }
             Verb::Cancel(who) => self.cancel(tx, &self.names(who)),
@@ -352,26 +410,41 @@ impl Act<'_> {
             Verb::Ask { pool, asked } => {
                 let pool = self.pool(*pool);
                 let news = tx.ask(&pool, *asked)?;
-                self.tally.note("asked", news);
+                self.tally.note(format!("asked: {asked:?}, {}", if news { "news" } else { "in vain" }), true);
                 same("asked", &news, &self.world.queue.ask(&pool, *asked))
             }
+            Verb::Remove(who) => self.remove(tx, &self.names(who)),
             Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
             Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
             Verb::Set(key, value) => {
                 let set = answer(tx.set(*key, value))?;
-                self.tally.note("set refused", set.is_err());
+                self.tally.note(if set.is_ok() { "set" } else { "set refused" }, true);
                 same("set", &set, &self.world.queue.set(*key, value))
             }
-            Verb::Unset(key) => same("unset", &tx.unset(*key)?, &self.world.queue.unset(*key)),
+            Verb::Unset(key) => {
+                let unset = tx.unset(*key)?;
+                self.tally.note(if unset { "unset" } else { "unset in vain" }, true);
+                same("unset", &unset, &self.world.queue.unset(*key))
+            }
         }
     }
 
     fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Parted> {
         let done = answer(tx.enqueue(specs))?;
         let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
-        self.tally.note("enqueued", done.is_ok());
-        self.tally.note("enqueue refused", done.is_err());
+        let ids: Vec<&JobId> = specs.iter().filter_map(|spec| spec.id.as_ref()).collect();
+        let is_twice = ids.iter().collect::<BTreeSet<_>>().len() < ids.len();
+        self.tally.note(
+            match (&done, is_twice) {
+                (Ok(jobs), _) if jobs.is_empty() => "enqueued none",
+                (Ok(jobs), _) if jobs.len() == 1 => "enqueued one",
+                (Ok(_), _) => "enqueued many",
+                (Err(_), true) => "enqueue refused: an id twice in it",
+                (Err(_), false) => "enqueue refused: an id that is taken",
+            },
+            true,
+        );
         same("enqueued", &done, &self.world.queue.enqueue(specs))
     }
 
@@ -405,11 +478,23 @@ impl Act<'_> {
         }
     }
 
-    fn finish(&mut self, tx: &mut Tx<'_>, seq: Seq, lease: Lease, ending: &crate::model::Ending) -> Result<(), Parted> {
+    fn finish(&mut self, tx: &mut Tx<'_>, seq: Seq, lease: Lease, ending: &Ending) -> Result<(), Parted> {
+        let asked = self.world.queue.state(seq).map(|state| matches!(state, State::Processing(c) if c.cancel_asked));
         let done = tx.finish(&Token { seq, lease }, ending)?;
         let done = done.map(|done| (done.seq, done.id, done.progress));
-        self.tally.note("finished", done.is_some());
-        self.tally.note("late news", done.is_none());
+        let how = match ending {
+            Ending::NotStarted => "given back",
+            Ending::Ran(run) => run.outcome.name(),
+        };
+        let asked_too = if asked == Some(true) { ", cancel asked" } else { "" };
+        self.tally.note(
+            match (&done, asked) {
+                (Some((.., progress)), _) => format!("{how}{asked_too}: {}", progress.state.kind().name()),
+                (None, Some(_)) => "late news".to_owned(),
+                (None, None) => "late news of what was removed".to_owned(),
+            },
+            true,
+        );
         same("finished", &done, &self.world.queue.finish(seq, lease, ending))
     }
 
@@ -419,23 +504,52 @@ impl Act<'_> {
         let name = |who: &Who| match *who {
             Who::Named(name) => name.parse().ok(),
             Who::Nth(n) => queue.name(nth(&queue.seqs(), usize::from(n))?).cloned(),
+            Who::Held(n) => queue.name(nth(&queue.held(), usize::from(n))?.0).cloned(),
+            Who::Ended(n) => {
+                let ended = StateKind::ALL.into_iter().filter(|kind| kind.has_ended());
+                let ended: Vec<Seq> = ended.flat_map(|kind| queue.listed(kind)).collect();
+                queue.name(nth(&ended, usize::from(n))?).cloned()
+            }
         };
         who.iter().filter_map(name).collect()
+    }
+
+    /// Of each job that a person names: what was asked, in which state, and whether it was refused.
+    fn note_asked(&mut self, verb: &str, ids: &[JobId], refused: Option<&Refused>) {
+        let queue = &self.world.queue;
+        let kinds = ids.iter().filter_map(|id| queue.state(queue.find(id)?)).map(State::kind);
+        let events: Vec<String> = match refused {
+            None => kinds.map(|kind| format!("{verb}: {}", kind.name())).collect(),
+            Some(Refused::State(_, kind)) => vec![format!("{verb} refused: {}", kind.name())],
+            Some(_) => vec![format!("{verb} refused: no such job")],
+        };
+        for event in events {
+            self.tally.note(event, true);
+        }
+        self.tally.note(format!("{verb}: several"), refused.is_none() && ids.len() > 1);
     }
 
     fn cancel(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
         let done = answer(tx.cancel(ids))?;
         let done = done.map(|done| done.into_iter().map(|(id, how)| (id, how == Cancelled::Asked)).collect::<Vec<_>>());
-        self.tally.note("cancel asked", done.as_ref().is_ok_and(|done| done.iter().any(|(_, asked)| *asked)));
-        self.tally.note("cancel refused", done.is_err());
+        self.note_asked("cancel", ids, done.as_ref().err());
         same("cancelled", &done, &self.world.queue.cancel(ids))
     }
 
     fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
         let done = answer(tx.retry(ids))?;
-        self.tally.note("retried", done.as_ref().is_ok_and(|done| !done.is_empty()));
-        self.tally.note("retry refused", done.is_err());
+        self.note_asked("retry", ids, done.as_ref().err());
         same("retried", &done, &self.world.queue.retry(ids))
+    }
+
+    fn remove(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.remove(ids))?;
+        self.note_asked("remove", ids, done.as_ref().err());
+        self.tally.note("removed with files", done.iter().flatten().any(|job| !job.files.is_empty()));
+        let runs = self.world.queue.runs().len();
+        same("removed", &done, &self.world.queue.remove(ids))?;
+        self.tally.note("removed with its run", self.world.queue.runs().len() < runs);
+        Ok(())
     }
 
     /// The name that a pool has now.

@@ -7,7 +7,10 @@
 //!
 //! A failure is replayed from its seed: `run(&store, &workload::seeded(seed, steps))`.
 
+mod choices;
 mod compare;
+pub mod crash;
+pub mod disk;
 mod reference;
 pub mod workload;
 

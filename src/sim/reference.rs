@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, LaneId, Lease, Millis,
-    Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, State, StateKind, WorkerId,
+    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LaneId, Lease,
+    Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, State, StateKind, Stream, WorkerId,
 };
-use crate::store::{Asked, NewRun, PoolInfo, RunInfo, Serves, Work};
+use crate::store::{Asked, NewRun, PoolInfo, Removed, RunInfo, Serves, Work};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,8 @@ pub struct Reference {
     rung: Rung,
     last_seq: u64,
     last_lease: u64,
+    last_lane: u64,
+    last_run: u64,
     lanes: BTreeMap<LaneId, Lane>,
     jobs: BTreeMap<Seq, RefJob>,
     pools: BTreeMap<PoolId, PoolInfo>,
@@ -207,7 +209,8 @@ impl Reference {
     }
 
     fn add_lane(&mut self, lane: Lane) -> LaneId {
-        let id = LaneId(self.lanes.len() as u64 + 1);
+        self.last_lane += 1;
+        let id = LaneId(self.last_lane);
         self.lanes.insert(id, lane);
         self.changed = true;
         id
@@ -231,7 +234,8 @@ impl Reference {
         for id in given(specs) {
             self.take_name(id, &wanted);
         }
-        let number = 1 + self.runs().len() as u64;
+        self.last_run += 1;
+        let number = self.last_run;
         let lane = self.add_lane(Lane::Run { number, run: run.clone(), created: self.now });
         for spec in specs {
             self.add(spec, lane, &wanted);
@@ -412,6 +416,12 @@ impl Reference {
         waiting
     }
 
+    /// Where those are whose time has come, the earliest first.
+    pub fn kinds_due(&self) -> Vec<StateKind> {
+        let due = self.waiting().into_iter().filter(|(due, _)| *due <= self.now);
+        due.filter_map(|(_, seq)| self.state(seq).map(State::kind)).collect()
+    }
+
     /// When the next job becomes ready by itself.
     pub fn next_due(&self) -> Option<Millis> {
         self.waiting().first().map(|(due, _)| *due)
@@ -449,6 +459,31 @@ impl Reference {
             }
         }
         Ok(done)
+    }
+
+    /// Removes all, which must have ended, or none. Says of each which of its outputs are in files.
+    pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, Refused> {
+        let seqs = self.find_all(ids)?;
+        self.refuse(&seqs, |kind| !kind.has_ended())?;
+        let mut gone = Vec::new();
+        for seq in seqs {
+            let Some(job) = self.jobs.remove(&seq) else { continue };
+            let outputs = (1..).zip(&job.history).flat_map(|(number, (_, run))| {
+                [(number, Stream::Stdout, &run.stdout), (number, Stream::Stderr, &run.stderr)]
+            });
+            let files = outputs.filter(|(.., kept)| matches!(kept, Kept::File { .. }));
+            gone.push(Removed {
+                id: job.name,
+                seq,
+                files: files.map(|(number, stream, _)| (number, stream)).collect(),
+            });
+            let is_run = matches!(self.lanes.get(&job.lane), Some(Lane::Run { .. }));
+            if is_run && !self.jobs.values().any(|other| other.lane == job.lane) {
+                self.lanes.remove(&job.lane);
+            }
+            self.changed = true;
+        }
+        Ok(gone)
     }
 
     fn refuse(&self, seqs: &[Seq], wrong: impl Fn(StateKind) -> bool) -> Result<(), Refused> {
@@ -578,6 +613,11 @@ impl Reference {
         self.jobs.keys().copied().collect()
     }
 
+    /// Where a job is.
+    pub fn state(&self, seq: Seq) -> Option<&State> {
+        self.jobs.get(&seq).map(|job| &job.state)
+    }
+
     /// What a job is called.
     pub fn name(&self, seq: Seq) -> Option<&JobId> {
         self.jobs.get(&seq).map(|job| &job.name)
@@ -676,6 +716,26 @@ impl Reference {
             created: *created,
             counts,
         })
+    }
+
+    /// All lanes that ever were.
+    pub fn lanes_ever(&self) -> impl Iterator<Item = LaneId> + use<> {
+        (1..=self.last_lane).map(LaneId)
+    }
+
+    /// What makes a run the same when it is typed again; 0 for what is no run.
+    pub fn identity(&self, lane: LaneId) -> u128 {
+        match self.lanes.get(&lane) {
+            Some(Lane::Run { run, .. }) => run.identity,
+            Some(Lane::Queue(_)) | None => 0,
+        }
+    }
+
+    /// The run of this identity before the one in `lane`.
+    pub fn run_before(&self, identity: u128, lane: LaneId) -> Option<RunInfo> {
+        let same = |lane: &Lane| matches!(lane, Lane::Run { run, .. } if run.identity == identity);
+        let before = self.lanes.range(..lane).rev().find(|(_, lane)| same(lane));
+        before.and_then(|(lane, _)| self.run(*lane))
     }
 
     /// All runs.

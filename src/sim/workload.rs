@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::choices::Choices;
 use crate::model::{Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, TimeLimit};
 use crate::store::Asked;
 
@@ -46,6 +47,8 @@ pub enum Verb {
     Cancel(Vec<Who>),
     /// A person retries these.
     Retry(Vec<Who>),
+    /// A person removes these.
+    Remove(Vec<Who>),
     /// A pool is registered; under a name that was used before if `again`.
     Register {
         /// Which pool.
@@ -132,6 +135,10 @@ pub enum Who {
     Named(&'static str),
     /// One of those that exist.
     Nth(u16),
+    /// One of those that have ended, if there is one.
+    Ended(u16),
+    /// One of those that a pool holds, if there is one.
+    Held(u16),
 }
 
 /// How a claim ended.
@@ -153,6 +160,8 @@ pub const QUEUES: [&str; 3] = ["default", "a", "z"];
 pub const POOLS: u8 = 4;
 /// How many different runs it has.
 const RUNS: u8 = 3;
+/// A day, in milliseconds.
+const DAY_MS: u64 = 86_400_000;
 /// Names for jobs: few, so that they collide; some are the numbers of early jobs, some never can be.
 const NAMES: [&str; 14] =
     ["a", "b", "c", "d", "1", "2", "3", "7", "12", "20", "31", "007", "+5", "18446744073709551615"];
@@ -214,82 +223,25 @@ impl End {
             max_rss_bytes: u64::from(self.took_ms),
             error: (outcome == Outcome::Lost).then(|| "its pool died".to_owned()),
             stdout: if wrote == 0 { Kept::Empty } else { Kept::Inline(vec![b'o'; wrote]) },
-            stderr: if wrote < 200 { Kept::Empty } else { Kept::File { bytes: 5_000, left_out: 1 } },
+            stderr: if wrote < 80 { Kept::Empty } else { Kept::File { bytes: 5_000, left_out: 1 } },
         })
     }
 }
 
 /// The operations of a seed.
 pub fn seeded(seed: u64, steps: usize) -> Vec<Op> {
-    let mut maker = Maker::new(Choices { source: Source::Seed(seed) });
+    let mut maker = Maker::new(Choices::seeded(seed));
     (0..steps).map(|_| maker.op()).collect()
 }
 
 /// The operations that these bytes stand for.
 pub fn from_bytes(bytes: &[u8]) -> Vec<Op> {
-    let mut maker = Maker::new(Choices { source: Source::Bytes(bytes) });
+    let mut maker = Maker::new(Choices::of_bytes(bytes));
     let mut ops = Vec::new();
     while !maker.choices.are_over() {
         ops.push(maker.op());
     }
     ops
-}
-
-/// Where decisions come from.
-struct Choices<'b> {
-    source: Source<'b>,
-}
-
-enum Source<'b> {
-    /// The state of a splitmix64 generator.
-    Seed(u64),
-    /// What is left of a fuzzer's bytes; when nothing is, every choice is the first.
-    Bytes(&'b [u8]),
-}
-
-impl Choices<'_> {
-    fn are_over(&self) -> bool {
-        matches!(self.source, Source::Bytes([]))
-    }
-
-    fn next(&mut self) -> u16 {
-        match &mut self.source {
-            Source::Seed(state) => {
-                *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-                let mut mixed = *state;
-                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-                (mixed >> 48) as u16
-            }
-            Source::Bytes(bytes) => {
-                let taken = bytes.split_off(..bytes.len().min(2)).unwrap_or_default();
-                taken.iter().fold(0, |sum, byte| sum << 8 | u16::from(*byte))
-            }
-        }
-    }
-
-    /// A number below `limit`, which is at most 2^16.
-    fn below(&mut self, limit: u16) -> u16 {
-        self.next() % limit.max(1)
-    }
-
-    fn byte(&mut self, limit: u8) -> u8 {
-        u8::try_from(self.below(u16::from(limit))).unwrap_or_default()
-    }
-
-    /// True so many times of a hundred.
-    fn percent(&mut self, chance: u16) -> bool {
-        self.below(100) < chance
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
-        let index = self.below(u16::try_from(of.len()).unwrap_or(u16::MAX));
-        of.get(usize::from(index)).copied()
-    }
-
-    fn some<T>(&mut self, most: u8, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
-        (0..=self.byte(most)).map(|_| make(self)).collect()
-    }
 }
 
 /// What a workload has more of than others, to reach what takes many steps of one kind.
@@ -300,6 +252,8 @@ enum Mood {
     Restless,
     /// Pools die, and what that means for their jobs is set anew.
     Lossy,
+    /// What has ended is removed soon.
+    Tidy,
 }
 
 /// Makes operations, one after the other.
@@ -314,7 +268,8 @@ impl<'b> Maker<'b> {
         let mood = match choices.below(10) {
             0..7 => Mood::Even,
             7 => Mood::Restless,
-            _ => Mood::Lossy,
+            8 => Mood::Lossy,
+            _ => Mood::Tidy,
         };
         Self { choices, clock: 1_000_000_000, mood }
     }
@@ -328,15 +283,17 @@ impl<'b> Maker<'b> {
     }
 
     /// Mostly a moment later, often by half seconds, so that due times are met exactly; now and then the clock is
-    /// set.
+    /// set, by up to days.
     fn tick(&mut self) {
         let (by, back) = match self.choices.below(100) {
             0..55 => (u64::from(self.choices.below(6)) * 500, false),
             55..65 => (u64::from(self.choices.below(3_000)), false),
             65..80 => (0, false),
             80..93 => (u64::from(self.choices.below(40)) * 500, false),
-            93..96 => (7_200_000, false),
-            _ => (u64::from(self.choices.below(600)) * 10_000, true),
+            93..95 => (7_200_000, false),
+            95..98 => (u64::from(self.choices.below(600)) * 10_000, true),
+            98 => (DAY_MS + u64::from(self.choices.below(100)) * 1_000_000, false),
+            _ => (DAY_MS + u64::from(self.choices.below(100)) * 1_000_000, true),
         };
         self.clock = if back { self.clock.saturating_sub(by) } else { self.clock + by };
     }
@@ -347,7 +304,8 @@ impl<'b> Maker<'b> {
             Mood::Lossy if self.choices.percent(15) => {
                 Verb::Set(SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
             }
-            Mood::Even | Mood::Restless | Mood::Lossy => self.any_verb(),
+            Mood::Tidy if self.choices.percent(15) => Verb::Remove(self.choices.some(3, ended)),
+            Mood::Even | Mood::Restless | Mood::Lossy | Mood::Tidy => self.any_verb(),
         }
     }
 
@@ -358,8 +316,9 @@ impl<'b> Maker<'b> {
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
             70..80 => Verb::Promote(choices.byte(6)),
-            80..87 => Verb::Cancel(choices.some(3, who)),
-            87..94 => Verb::Retry(choices.some(3, who)),
+            80..86 => Verb::Cancel(choices.some(3, unended)),
+            86..91 => Verb::Retry(choices.some(3, retryable)),
+            91..94 => Verb::Remove(choices.some(2, ended)),
             94..108 => self.pool_verb(),
             108..114 => {
                 Verb::StartRun { identity: choices.byte(RUNS), fresh: choices.percent(20), wishes: self.wishes() }
@@ -391,12 +350,12 @@ impl<'b> Maker<'b> {
         let choices = &mut self.choices;
         let outcome = match choices.below(100) {
             _ if lossy => Some(Outcome::Lost),
-            0..28 => Some(Outcome::Completed),
-            28..62 => Some(Outcome::Failed),
-            62..72 => Some(Outcome::TimedOut),
-            72..76 => Some(Outcome::Cancelled),
+            0..27 => Some(Outcome::Completed),
+            27..58 => Some(Outcome::Failed),
+            58..68 => Some(Outcome::TimedOut),
+            68..76 => Some(Outcome::Cancelled),
             76..83 => Some(Outcome::Interrupted),
-            83..95 => Some(Outcome::Lost),
+            83..92 => Some(Outcome::Lost),
             _ => None,
         };
         End { outcome, ..end_of_the_dead(choices) }
@@ -422,7 +381,7 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
             .flatten(),
         timeout: choices.one(&[None, None, Some(TimeLimit::Unlimited)]).flatten(),
         start_at: choices
-            .percent(20)
+            .percent(30)
             .then(|| Millis((clock + u64::from(choices.below(18)) * 500).saturating_sub(2_000))),
         environment: choices.byte(3),
     }
@@ -445,6 +404,21 @@ fn who(choices: &mut Choices<'_>) -> Who {
         Some(name) if choices.percent(25) => Who::Named(name),
         Some(_) | None => Who::Nth(choices.next()),
     }
+}
+
+/// Not seldom one that runs.
+fn unended(choices: &mut Choices<'_>) -> Who {
+    if choices.percent(40) { Who::Held(choices.next()) } else { who(choices) }
+}
+
+/// Often one that may be retried.
+fn retryable(choices: &mut Choices<'_>) -> Who {
+    if choices.percent(30) { Who::Ended(choices.next()) } else { who(choices) }
+}
+
+/// Most likely one that may be removed.
+fn ended(choices: &mut Choices<'_>) -> Who {
+    if choices.percent(65) { Who::Ended(choices.next()) } else { who(choices) }
 }
 
 /// How a claim of a dead pool ends: lost, if it had started, unless its board tells more.

@@ -55,17 +55,17 @@ impl Tx<'_> {
         seqs.into_iter().map(|seq| self.id_of(seq)).collect()
     }
 
-    /// Where each of `ids` would move to; an error if one of them cannot.
-    fn plan(
+    /// What `step` makes of each of `ids`; an error if it refuses one of them.
+    pub(super) fn plan<T>(
         &mut self,
         ids: &[JobId],
-        step: impl Fn(&Progress) -> Result<Progress, Refusal>,
-    ) -> Result<Vec<(Seq, Progress)>, StoreError> {
+        step: impl Fn(&Progress) -> Result<T, Refusal>,
+    ) -> Result<Vec<(Seq, T)>, StoreError> {
         let mut plan = Vec::with_capacity(ids.len());
         for seq in self.find_all(ids)? {
             let progress = self.job(seq)?.progress()?;
             match step(&progress) {
-                Ok(progress) => plan.push((seq, progress)),
+                Ok(planned) => plan.push((seq, planned)),
                 Err(refusal) => return Err(StoreError::Refused { id: self.id_of(seq)?, refusal }),
             }
         }

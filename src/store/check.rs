@@ -19,7 +19,7 @@ use super::records::{
 };
 use super::tables::{
     ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
-    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot,
+    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS,
 };
 use super::whole::is_justified;
 use crate::model::{JobId, Seq, StateKind};
@@ -66,6 +66,7 @@ impl Snapshot {
         check.attempts()?;
         check.outputs()?;
         check.needs()?;
+        check.tags()?;
         check.counters()?;
         Ok(check.report)
     }
@@ -360,6 +361,16 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn tags(&mut self) -> Result<(), StoreError> {
+        for row in redb::ReadableTable::iter(&self.snapshot.open(TAGS)?)? {
+            let seq = row?.0.value().2;
+            if !self.seen.attempts.contains_key(&seq) {
+                self.report.wrong(1, || format!("TAGS has {seq}, which is no job"));
+            }
+        }
+        Ok(())
+    }
+
     fn needs(&mut self) -> Result<(), StoreError> {
         let mut mirror = BTreeSet::new();
         for row in redb::ReadableTable::iter(&self.snapshot.open(NEEDED_BY)?)? {
@@ -368,6 +379,11 @@ impl Check<'_> {
         }
         let mut unresolved = std::mem::take(&mut self.seen.needs);
         self.records(NEEDS, |check, (seq, needed), settled: bool| {
+            for end in [seq, needed] {
+                if !check.seen.attempts.contains_key(&end) {
+                    check.report.wrong(1, || format!("NEEDS has {end}, which is no job"));
+                }
+            }
             if !mirror.remove(&(seq, needed)) {
                 check.report.wrong(9, || format!("job {seq} needs {needed}, which does not know it"));
             }

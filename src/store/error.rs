@@ -75,6 +75,8 @@ impl From<redb::StorageError> for StoreError {
         match error {
             redb::StorageError::Io(error) => Self::Io(error),
             redb::StorageError::Corrupted(what) => Self::Damaged(what),
+            // A handle that met an error refuses everything after it: that is no damage, it helps to open the file anew.
+            previous @ redb::StorageError::PreviousIo => Self::Io(io::Error::other(previous)),
             other => Self::Damaged(other.to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `runs`, `pools`,
+//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -34,6 +34,7 @@ mod pools;
 mod portable;
 mod query;
 mod records;
+mod remove;
 mod repair;
 mod replace;
 mod runs;
@@ -62,6 +63,7 @@ pub use records::{Asked, Generations};
 pub use redb::{BackendError, StorageBackend};
 pub use repair::{Lines, Repaired, repair};
 pub use replace::{Seized, parent_of, put_in_place, sync};
+pub use remove::Removed;
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use tables::{Snapshot, Tx};
 pub use turnstile::OnWait;

@@ -130,6 +130,16 @@ impl Store {
         Self::checked(nowhere, Handle::Writable(database), None, Box::new(|| {}))
     }
 
+    /// Whether redb finds every page of the queue on `backend` as its checksums say.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn is_sound_on(backend: impl redb::StorageBackend) -> Result<bool, StoreError> {
+        fence(|| {
+            let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+            let mut database = opened.map_err(|error| open_error(Path::new(""), error))?;
+            database.check_integrity().map_err(|error| open_error(Path::new(""), error))
+        })
+    }
+
     fn checked(
         folder: &Path,
         handle: Handle,

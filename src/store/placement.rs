@@ -68,6 +68,15 @@ impl Tx<'_> {
         Ok(moved)
     }
 
+    /// Takes a job away from where it is.
+    pub(super) fn displace_job(&mut self, seq: Seq, record: &JobRecord) -> Result<(), StoreError> {
+        self.take_row(seq, record)?;
+        self.count(record.lane, state_code(record.kind()), -1);
+        self.tables.jobs.delete(seq.0)?;
+        self.touch();
+        Ok(())
+    }
+
     fn put_row(&mut self, seq: Seq, record: &JobRecord) -> Result<(), StoreError> {
         match Placement::of(record) {
             Placement::Ready { lane, rank } => {

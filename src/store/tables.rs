@@ -42,6 +42,17 @@ macro_rules! tables {
             }
         }
 
+        #[cfg(test)]
+        impl Snapshot {
+            /// How many rows each table has, those of none left out.
+            pub(super) fn row_counts(&self) -> Result<BTreeMap<&'static str, usize>, StoreError> {
+                let mut counts = BTreeMap::new();
+                $(counts.insert(stringify!($field), self.open($constant)?.iter()?.count());)*
+                counts.retain(|_, count| *count > 0);
+                Ok(counts)
+            }
+        }
+
         #[cfg(any(test, feature = "sim"))]
         impl Snapshot {
             /// A hash of every byte of every table: whether anything changed.

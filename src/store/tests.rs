@@ -64,6 +64,13 @@ pub(crate) fn ran(outcome: Outcome, at: u64) -> Ending {
     })
 }
 
+/// With outputs that are in files.
+fn large(outcome: Outcome, at: u64) -> Ending {
+    let Ending::Ran(run) = ran(outcome, at) else { unreachable!() };
+    let file = Kept::File { bytes: 5_000, left_out: 0 };
+    Ending::Ran(Run { stdout: file.clone(), stderr: file, ..run })
+}
+
 struct Bench {
     _dir: TempDir,
     store: Store,
@@ -229,6 +236,68 @@ fn cancel_and_retry_are_all_or_nothing() {
     assert_eq!(bench.state("a"), StateKind::Cancelled);
     bench.at(8, |tx| tx.retry(&[id("a"), id("b")])).unwrap();
     assert_eq!(names(&bench.claim(9, 9)), ["a", "b", "c"], "a retry keeps its place");
+}
+
+#[test]
+fn what_is_removed_leaves_nothing() {
+    let mut bench = Bench::new();
+    let empty = bench.store.read(Snapshot::row_counts).unwrap();
+    let other = JobSpec { env: Arc::new([(b"A".to_vec(), b"1".to_vec())].into()), ..named("a") };
+    for round in 0..3 {
+        bench.at(1, |tx| tx.enqueue(&[other.clone(), job("true"), named("b")])).unwrap();
+        let run = bench.at(1, |tx| tx.start_run(&new_run(7), &[named("r"), job("true")], false)).unwrap();
+        let claims = bench.claim(2, 9);
+        let ids: Vec<String> = names(&claims).into_iter().map(str::to_owned).collect();
+        bench.finish(&claims[0], &ran(Outcome::Completed, 3), 3);
+        bench.finish(&claims[1], &large(Outcome::Failed, 3), 3);
+        bench.finish(&claims[2], &Ending::NotStarted, 3);
+        bench.at(4, |tx| tx.cancel(&[id(&ids[1]), id("b")])).unwrap();
+        let lane = run.info().lane;
+        let of_run: Vec<JobId> = bench
+            .store
+            .read(|s| s.page(None, &Cursor::default(), 2))
+            .unwrap()
+            .jobs
+            .into_iter()
+            .map(|job| job.id)
+            .collect();
+        bench.at(5, |tx| tx.cancel(&of_run)).unwrap();
+
+        let removed = bench.at(6, |tx| tx.remove(&[id("a"), id(&ids[1]), id("a"), id("b")])).unwrap();
+        let files: Vec<_> = removed.iter().map(|job| (job.id.as_str(), job.files.as_slice())).collect();
+        assert_eq!(files, [("a", &[][..]), (&ids[1], &[(1, Stream::Stdout), (1, Stream::Stderr)]), ("b", &[])]);
+        bench.at(7, |tx| tx.remove(&of_run[..1])).unwrap();
+        assert!(bench.store.read(|s| s.run(lane)).unwrap().is_some(), "a run is there as long as one of its jobs");
+        bench.at(8, |tx| tx.remove(&of_run[1..])).unwrap();
+        assert_eq!(bench.store.read(|s| s.run(lane)).unwrap(), None);
+        assert_eq!(run.info().number, round + 1, "no number is given twice");
+        assert!(bench.store.read(|s| s.is_gone(Seq(5 * round + 1))).unwrap());
+        assert!(!bench.store.read(|s| s.is_gone(Seq(5 * round + 6))).unwrap(), "that one is to come");
+    }
+    let mut left = bench.store.read(Snapshot::row_counts).unwrap();
+    assert_eq!((left.remove("lanes"), left.remove("queues")), (Some(1), Some(1)), "of the queue, for those to come");
+    assert_eq!(left, empty);
+}
+
+#[test]
+fn what_has_not_ended_is_not_removed_nor_what_it_was_typed_with() {
+    let mut bench = Bench::new();
+    bench.at(1, |tx| tx.enqueue(&[named("done"), named("held"), named("waits")])).unwrap();
+    let claims = bench.claim(2, 2);
+    bench.finish(&claims[0], &ran(Outcome::Completed, 3), 3);
+    let before = bench.store.read(Snapshot::fingerprint).unwrap();
+    for (other, state) in [("held", StateKind::Processing), ("waits", StateKind::Pending)] {
+        let refused = bench.at(4, |tx| tx.remove(&[id("done"), id(other)])).unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::Refused { id, refusal } if id.as_str() == other && refusal.state == state)
+        );
+    }
+    assert!(matches!(bench.at(4, |tx| tx.remove(&[id("done"), id("nope")])), Err(StoreError::NoSuchJob(_))));
+    assert!(bench.at(4, |tx| tx.remove(&[])).unwrap().is_empty());
+    assert_eq!(bench.store.read(Snapshot::fingerprint).unwrap(), before);
+    bench.at(5, |tx| tx.remove(&[id("done")])).unwrap();
+    assert_eq!(bench.finish(&claims[0], &ran(Outcome::Failed, 6), 6), None, "news of what was removed is late");
+    assert_eq!(bench.at(7, |tx| tx.enqueue(&[named("done")])).unwrap()[0].seq, Seq(4), "its name is free");
 }
 
 #[test]

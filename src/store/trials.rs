@@ -1,4 +1,4 @@
-//! Trials of what the schema has room for but no command yet: dependencies, limits of running jobs, removal. They
+//! Trials of what the schema has room for but no command yet: dependencies and tags, limits of running jobs. They
 //! move jobs through the same door as everything else, and `check` has to hold after every step. The operations
 //! themselves come with their commands.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::claim::{ClaimCache, Serves};
 use super::placement::Placement;
-use super::records::{JobRecord, KeptRecord, SpecRecord, StateRecord, state_code};
+use super::records::{JobRecord, SpecRecord, StateRecord, state_code};
 use super::tables::{Snapshot, Tx};
 use super::tests::{pool, ran, temp_queue};
 use super::{PoolInfo, Store, StoreError};
@@ -84,38 +84,6 @@ impl Tx<'_> {
         self.count(record.lane, state_code(record.kind()), -1);
         Ok(())
     }
-
-    /// Removes an ended job with all that belongs to it; its environment goes with the last job that shares it.
-    fn remove(&mut self, seq: Seq) -> Result<(), StoreError> {
-        let record = self.job(seq)?;
-        assert!(record.kind().has_ended());
-        self.unplace(seq, &record)?;
-        let spec: SpecRecord = self.spec(seq)?;
-        if let Some(id) = &spec.id {
-            self.tables.ids.delete(id.as_str())?;
-        }
-        for attempt in 1..=record.attempts {
-            let kept: super::records::AttemptRecord = self.tables.attempts.get((seq.0, attempt))?.unwrap();
-            for (stream, kept) in [(super::finish::STDOUT, kept.stdout), (super::finish::STDERR, kept.stderr)] {
-                if matches!(kept, KeptRecord::Inline(_)) {
-                    self.tables.output.delete((seq.0, attempt, stream))?;
-                }
-            }
-            self.tables.attempts.delete((seq.0, attempt))?;
-        }
-        let left = self.tables.env_refs.get::<u64>(spec.env)?.unwrap() - 1;
-        if left == 0 {
-            self.tables.env_refs.delete(spec.env)?;
-            self.tables.envs.delete(spec.env)?;
-        } else {
-            self.tables.env_refs.put(spec.env, &left)?;
-        }
-        self.tables.specs.delete(seq.0)?;
-        self.tables.jobs.delete(seq.0)?;
-        self.head.removed += 1;
-        self.touch();
-        Ok(())
-    }
 }
 
 fn end_all(store: &Store, pool: &PoolInfo, ms: u64, outcome: Outcome) -> Vec<Seq> {
@@ -181,23 +149,25 @@ fn a_limit_can_be_told_from_the_counts() {
 }
 
 #[test]
-fn what_is_removed_leaves_nothing() {
+fn what_is_removed_needs_nobody_and_has_no_tags() {
     let (_dir, store) = temp_queue();
     let pool = pool("p1");
     step(&store, 1, |tx| tx.register(&pool));
-    let named = JobSpec { id: Some("a".parse().unwrap()), ..job(0) };
-    let other = JobSpec { env: std::sync::Arc::new([(b"A".to_vec(), b"1".to_vec())].into()), ..job(0) };
-    for round in 0..3 {
-        let enqueued = step(&store, 10 * round + 2, |tx| tx.enqueue(&[named.clone(), job(0), other.clone()]));
-        end_all(&store, &pool, 10 * round + 3, Outcome::Completed);
-        for (n, job) in (4..).zip(&enqueued) {
-            step(&store, 10 * round + n, |tx| tx.remove(job.seq));
-        }
-        assert!(states(&store).is_empty());
-    }
-    let environments = store.read(|snapshot| {
-        let table = snapshot.open(super::tables::ENVS)?;
-        Ok(redb::ReadableTable::iter(&table)?.count())
+    step(&store, 2, |tx| tx.enqueue(&[job(0), job(0), job(0)]));
+    step(&store, 3, |tx| {
+        tx.block(Seq(2), &[Seq(1)])?;
+        tx.block(Seq(3), &[Seq(2)])?;
+        tx.tables.tags.add(("colour", "red", 2))?;
+        let spec = tx.spec(Seq(2))?;
+        tx.tables.specs.put(2, &SpecRecord { tags: vec![("colour".to_owned(), "red".to_owned())], ..spec })
     });
-    assert_eq!(environments.unwrap(), 0, "nor do environments that nobody shares any more");
+    for (ms, seq) in [(4, 1), (6, 2)] {
+        assert_eq!(end_all(&store, &pool, ms, Outcome::Completed), [Seq(seq)]);
+        step(&store, ms + 1, |tx| tx.settle(Seq(seq + 1), Seq(seq)));
+    }
+    assert_eq!(store.read(Snapshot::row_counts).unwrap()["needs"], 2);
+    step(&store, 8, |tx| tx.remove(&["2".parse().unwrap()]));
+    let rows = store.read(Snapshot::row_counts).unwrap();
+    assert_eq!(["needs", "needed_by", "tags"].map(|table| rows.get(table)), [None; 3]);
+    assert_eq!(states(&store), [(1, StateKind::Completed), (3, StateKind::Pending)].into());
 }

@@ -27,7 +27,7 @@ pub use bell::{Bell, Ring};
 pub use detached::spawn_detached;
 pub use incoming::Incoming;
 pub use news::{JobNews, News, Observer};
-pub use output::{output_path, resume_at, spool_path};
+pub use output::{left_over, output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
 pub use recovery::{dead_pools, obstacles, recover};
 pub use signals::spawn_shielded;

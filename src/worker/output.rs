@@ -52,6 +52,43 @@ pub fn spool_path(queue: &Path, pool: &PoolId, spool: u32, stream: Stream) -> Pa
     spool_folder(queue, pool).join(format!("{spool}.{}", suffix(stream)))
 }
 
+/// The files of large outputs whose jobs `is_gone` says are no more: what a removal has left that was killed before it
+/// had deleted them.
+pub fn left_over<E: From<io::Error>>(
+    queue: &Path,
+    mut is_gone: impl FnMut(Seq) -> Result<bool, E>,
+) -> Result<Vec<PathBuf>, E> {
+    let mut left = Vec::new();
+    for folder in entries(&queue.join("output"))? {
+        // The others are folders of spool files, and have the names of pools.
+        if number_in_front(&folder).is_none() {
+            continue;
+        }
+        for file in entries(&folder)? {
+            if let Some(seq) = number_in_front(&file)
+                && is_gone(Seq(seq))?
+            {
+                left.push(file);
+            }
+        }
+    }
+    left.sort();
+    Ok(left)
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The number that a name begins with, up to its first dot.
+fn number_in_front(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.split('.').next()?.parse().ok()
+}
+
 fn suffix(stream: Stream) -> &'static str {
     match stream {
         Stream::Stdout => "out",

@@ -1,7 +1,8 @@
-//! `cancel`, `retry` and `dlq retry`.
+//! `cancel`, `retry`, `dlq retry` and `remove`.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
@@ -12,7 +13,7 @@ use super::wait::ring;
 use crate::model::{JobId, LaneId, State, StateKind};
 use crate::queue::Queue;
 use crate::store::{Cancelled, StoreError};
-use crate::worker::{self, Bell, News, Observer};
+use crate::worker::{self, Bell, News, Observer, output_path};
 
 /// Most jobs of one transaction of a command that takes all.
 const BATCH: usize = 1_000;
@@ -24,10 +25,16 @@ pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Fai
     let mut out = stdout();
     for (id, cancelled) in done {
         if cancelled == Cancelled::Asked {
-            let ended = await_end(&queue, &mut bell, &id)?;
-            if ended == StateKind::Completed {
-                writeln!(out, "Job {id} completed before it could be cancelled")?;
-                continue;
+            match await_end(&queue, &mut bell, &id)? {
+                Some(StateKind::Completed) => {
+                    writeln!(out, "Job {id} completed before it could be cancelled")?;
+                    continue;
+                }
+                None => {
+                    writeln!(out, "Job {id} ended and was removed")?;
+                    continue;
+                }
+                Some(_) => {}
             }
         }
         writeln!(out, "✓ Job {id} cancelled")?;
@@ -37,8 +44,8 @@ pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// Waits until the pool of a job has ended it; if that pool is dead, recovers it.
-fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<StateKind, Failure> {
+/// Waits until the pool of a job has ended it; if that pool is dead, recovers it. `None` if it was removed meanwhile.
+fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<Option<StateKind>, Failure> {
     loop {
         let state = queue.read(|snapshot| match snapshot.find(id)? {
             Some(seq) => snapshot.state(seq),
@@ -46,8 +53,7 @@ fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<StateKind, Fa
         })?;
         match state {
             Some(StateKind::Processing) => {}
-            Some(state) => return Ok(state),
-            None => return Ok(StateKind::Cancelled),
+            ended => return Ok(ended),
         }
         if !worker::dead_pools(queue)?.is_empty() {
             if worker::recover(queue, None, &BTreeSet::new(), &Quiet)? {
@@ -104,6 +110,34 @@ pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<
     tell_runs(&queue, &lanes)?;
     queue.leave();
     Ok(Exit::Done)
+}
+
+pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let removed = queue.write(|tx| tx.remove(&args.ids)).map_err(|error| match &error {
+        StoreError::Refused { id, .. } => {
+            let next = format!("queuectl cancel {id}    then the same line again");
+            refused(error, &next)
+        }
+        _ => refused(error, "queuectl list"),
+    })?;
+    let (mut out, mut exit) = (stdout(), Exit::Done);
+    for job in removed {
+        for (attempt, stream) in job.files {
+            let path = output_path(queue.folder(), job.seq, attempt, stream);
+            // It may be missing after a power cut.
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, path.display()));
+                exit = Exit::Other;
+            }
+        }
+        writeln!(out, "✓ Job {} removed", job.id)?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(exit)
 }
 
 /// In transactions of bounded size, oldest death first; as many as were dead at the start, so that one which dies

@@ -71,12 +71,20 @@ pub(crate) fn print(queue: &Queue, seq: Seq, attempt: u32, stream: Stream, from:
         Some(Output::File { bytes, left_out }) => {
             let path = output_path(queue.folder(), seq, attempt, stream);
             if copy_file(open(&path)?, stream, resume_at(from, bytes, left_out), bytes)?.is_none() {
+                if queue.read(|snapshot| snapshot.state(seq))?.is_none() {
+                    return Err(removed_meanwhile());
+                }
                 let missing = format!("the output is missing: there is no {}", path.display());
                 return Err(Failure::new(Exit::QueueUnusable, missing));
             }
         }
     }
     Ok(true)
+}
+
+/// Somebody removed the job while it was looked at.
+fn removed_meanwhile() -> Failure {
+    Failure::new(Exit::NotFound, "the job was removed meanwhile").next("queuectl list")
 }
 
 fn open(path: &Path) -> Result<Option<File>, Failure> {
@@ -132,7 +140,7 @@ fn follow(queue: &Queue, seq: Seq, streams: &[Stream]) -> Result<Exit, Failure> 
     loop {
         let running = running(queue, seq)?;
         let progress = queue.read(|snapshot| Ok(snapshot.job(seq)?.map(|job| job.progress)))?;
-        let Some(progress) = progress else { return Err(StoreError::Damaged("the job is gone".to_owned()).into()) };
+        let Some(progress) = progress else { return Err(removed_meanwhile()) };
         followed.catch_up(queue, seq, streams, progress.attempts, running.as_ref(), &mut bell)?;
         if progress.state.kind().has_ended() {
             return Ok(Exit::Done);

@@ -3,6 +3,7 @@
 //! Crash points: before the transaction that stores the batch nothing has happened; after it, whatever ends this
 //! process, the same line finds the run by its identity and goes on.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -196,6 +197,8 @@ fn counts(run: &RunInfo) -> String {
 /// What a run came to.
 struct Summary {
     run: RunInfo,
+    /// How many of its jobs were removed while it was at work: nobody can tell how those ended.
+    removed: u64,
     dead: Vec<Job>,
     took: Duration,
 }
@@ -205,10 +208,12 @@ impl Summary {
         let lane = start.info().lane;
         let (run, mut dead) =
             queue.read(|snapshot| Ok((snapshot.run(lane)?, snapshot.dead_of_lane(lane, DEAD_NAMED_MAX)?)))?;
-        let run = run.unwrap_or_else(|| start.info().clone());
+        // It goes with the last of its jobs.
+        let run = run.unwrap_or_else(|| RunInfo { counts: BTreeMap::new(), ..start.info().clone() });
+        let removed = start.info().total().saturating_sub(run.total());
         // As they stand in the input.
         dead.sort_by_key(|job| job.seq);
-        Ok(Self { run, dead, took })
+        Ok(Self { run, removed, dead, took })
     }
 
     fn count(&self, kind: StateKind) -> u64 {
@@ -216,9 +221,11 @@ impl Summary {
     }
 
     fn tell(&self, args: &args::Run, end: PoolEnd) -> Result<Exit, Failure> {
-        let failed = self.count(StateKind::Dead) + self.count(StateKind::Cancelled);
+        let failed = self.count(StateKind::Dead) + self.count(StateKind::Cancelled) + self.removed;
         if !args.quiet || failed > 0 || end == PoolEnd::Stopped {
-            say(format_args!("run {}: {} in {}", self.run.number, counts(&self.run), human::about(self.took)));
+            let removed = if self.removed > 0 { format!("{} removed", self.removed) } else { String::new() };
+            let parts: Vec<String> = [counts(&self.run), removed].into_iter().filter(|part| !part.is_empty()).collect();
+            say(format_args!("run {}: {} in {}", self.run.number, parts.join(", "), human::about(self.took)));
         }
         if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
             return Err(Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again")
@@ -228,6 +235,7 @@ impl Summary {
         let exit = self.exit(args, failed);
         match self.dead.first() {
             None if failed == 0 => Ok(exit),
+            None if self.count(StateKind::Cancelled) == 0 => Err(Failure::silent(exit).next("queuectl list")),
             None => Err(Failure::silent(exit).next("queuectl list --state cancelled")),
             Some(dead) => {
                 say(format_args!("to see what it wrote: queuectl logs {}", dead.id));

@@ -88,6 +88,8 @@ struct Waited {
     open: BTreeSet<Seq>,
     /// Those that ended without completing.
     failed: u64,
+    /// Those that were removed before it was seen how they ended.
+    removed: u64,
 }
 
 impl Waited {
@@ -95,7 +97,8 @@ impl Waited {
         queue.read(|snapshot| {
             for seq in std::mem::take(&mut self.open) {
                 match snapshot.state(seq)? {
-                    Some(StateKind::Completed) | None => {}
+                    Some(StateKind::Completed) => {}
+                    None => self.removed += 1,
                     Some(state) if state.has_ended() => self.failed += 1,
                     Some(_) => {
                         self.open.insert(seq);
@@ -107,6 +110,11 @@ impl Waited {
     }
 
     fn verdict(&self) -> Result<Exit, Failure> {
+        if self.removed > 0 {
+            let jobs = human::count(self.removed, "job");
+            let message = format!("{jobs} went away before it was seen whether they completed");
+            return Err(Failure::new(Exit::NotFound, message).next("queuectl list"));
+        }
         if self.failed == 0 {
             return Ok(Exit::Done);
         }

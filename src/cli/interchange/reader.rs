@@ -210,7 +210,8 @@ impl<R: BufRead> Reader<R> {
         let section = match &line {
             Line::QueuectlExport(_) => Section::Start,
             Line::Setting(_) => Section::Settings,
-            Line::Run(_) => Section::Runs,
+            // One that a damaged queue only half knows comes with its first job.
+            Line::Run(_) => self.section.clamp(Section::Runs, Section::Jobs),
             Line::Environment(_) | Line::Job(_) | Line::Attempt(_) | Line::Output(_) => Section::Jobs,
             Line::Key(_) => Section::Keys,
             Line::End(_) => Section::End,

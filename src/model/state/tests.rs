@@ -70,6 +70,7 @@ fn moved(state: &State, event: &str) -> String {
         "cancelled" => finish(LEASE, &run(Outcome::Cancelled)),
         "interrupted" => finish(LEASE, &run(Outcome::Interrupted)),
         "lost" => finish(LEASE, &run(Outcome::Lost)),
+        "remove" => return before.remove().map_or("-", |()| "gone").to_owned(),
         "late news" => finish(Lease(6), &run(Outcome::Completed)),
         other => panic!("no event {other}"),
     };
@@ -85,6 +86,7 @@ fn every_state_against_every_event() {
         "claim",
         "cancel",
         "retry",
+        "remove",
         "give back",
         "completed",
         "failed",
@@ -128,9 +130,9 @@ fn every_state_against_every_event() {
         ),
         ("failed, due", &[("due", "pending"), ("cancel", "cancelled")]),
         ("failed, not due", &[("cancel", "cancelled")]),
-        ("completed", &[("retry", "pending")]),
-        ("dead", &[("retry", "pending")]),
-        ("cancelled", &[("retry", "pending")]),
+        ("completed", &[("retry", "pending"), ("remove", "gone")]),
+        ("dead", &[("retry", "pending"), ("remove", "gone")]),
+        ("cancelled", &[("retry", "pending"), ("remove", "gone")]),
     ];
     for (name, state) in states() {
         let (_, moves) = legal.iter().find(|(state, _)| *state == name).unwrap();

@@ -1,0 +1,141 @@
+//! Removal: jobs that have ended go, with everything of theirs. Several at once are one transaction: all or none.
+//!
+//! Precondition: each id is a job's, and that job has ended; else nothing is written. Afterwards no table has a row
+//! of it: its id is free, its number is not, for numbers are never given again. Its environment goes with the last
+//! job that shares it, the lane of a run with the run's last job; the lane of a queue stays, as it is found by name.
+//! What it needed, or was needed by, is settled, since it has ended: those rows go too. (KEYS has no rows yet: whoever
+//! writes them says whether a key outlives its job.)
+//!
+//! # Crash points
+//!
+//! Large outputs are files, which no transaction covers. The store names them, and whoever asked deletes them after
+//! the commit:
+//!
+//! | the process was killed | then |
+//! |---|---|
+//! | before the commit | the jobs are there with all their outputs |
+//! | after it, before the last file was deleted | files are left that nothing names: they take room and nothing else, since no other job ever has that number. `check` names them |
+//!
+//! The other order would leave jobs whose outputs are missing. What is late with news of a removed job (a board that
+//! was not freed, a recovery) finds no such job, and changes nothing.
+
+use std::collections::BTreeSet;
+
+use redb::ReadableTable;
+
+use super::StoreError;
+use super::finish::{STDERR, STDOUT};
+use super::records::{AttemptRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord};
+use super::tables::{JOBS, Snapshot, Tx};
+use crate::model::{JobId, Progress, Seq, Stream};
+
+/// A job that was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// What it was called.
+    pub id: JobId,
+    /// Its number, which no other job will have.
+    pub seq: Seq,
+    /// Which of its attempts' streams are in files, to be deleted now.
+    pub files: Vec<(u32, Stream)>,
+}
+
+impl Tx<'_> {
+    /// Removes all of `ids`, which must have ended, or none.
+    pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, StoreError> {
+        let mut removed = Vec::with_capacity(ids.len());
+        let mut lanes = BTreeSet::new();
+        for (seq, ()) in self.plan(ids, Progress::remove)? {
+            let record = self.job(seq)?;
+            let spec = self.spec(seq)?;
+            let id = self.id_of(seq)?;
+            self.displace_job(seq, &record)?;
+            self.remove_spec(seq, &spec)?;
+            self.remove_needs(seq)?;
+            removed.push(Removed { id, seq, files: self.remove_attempts(seq)? });
+            lanes.insert(record.lane);
+        }
+        self.head.removed += removed.len() as u64;
+        for lane in lanes {
+            self.remove_empty_run(lane)?;
+        }
+        Ok(removed)
+    }
+
+    fn remove_spec(&mut self, seq: Seq, spec: &SpecRecord) -> Result<(), StoreError> {
+        if let Some(id) = &spec.id {
+            self.tables.ids.delete(id.as_str())?;
+        }
+        for (tag, value) in &spec.tags {
+            self.tables.tags.take((tag.as_str(), value.as_str(), seq.0))?;
+        }
+        match self.tables.env_refs.get::<u64>(spec.env)? {
+            Some(0) | None => return Err(StoreError::Damaged("nobody counts who shares an environment".to_owned())),
+            Some(1) => {
+                self.tables.env_refs.delete(spec.env)?;
+                self.tables.envs.delete(spec.env)?;
+            }
+            Some(sharers) => self.tables.env_refs.put(spec.env, &(sharers - 1))?,
+        }
+        self.tables.specs.delete(seq.0)
+    }
+
+    /// Returns what of its outputs is in files.
+    fn remove_attempts(&mut self, seq: Seq) -> Result<Vec<(u32, Stream)>, StoreError> {
+        let mut attempts = Vec::new();
+        for row in self.tables.attempts.open()?.range((seq.0, 0)..=(seq.0, u32::MAX))? {
+            let (key, record) = row?;
+            attempts.push((key.value().1, super::codec::decode::<AttemptRecord>("ATTEMPTS", record.value())?));
+        }
+        let mut files = Vec::new();
+        for (number, attempt) in attempts {
+            for (code, stream, kept) in
+                [(STDOUT, Stream::Stdout, attempt.stdout), (STDERR, Stream::Stderr, attempt.stderr)]
+            {
+                match kept {
+                    KeptRecord::Empty => {}
+                    KeptRecord::Inline(_) => self.tables.output.delete((seq.0, number, code))?,
+                    KeptRecord::File { .. } => files.push((number, stream)),
+                }
+            }
+            self.tables.attempts.delete((seq.0, number))?;
+        }
+        Ok(files)
+    }
+
+    fn remove_needs(&mut self, seq: Seq) -> Result<(), StoreError> {
+        let all = (seq.0, 0)..=(seq.0, u64::MAX);
+        let mut needed = Vec::new();
+        for row in self.tables.needs.open()?.range(all.clone())? {
+            needed.push(row?.0.value().1);
+        }
+        let mut needed_by = Vec::new();
+        for row in self.tables.needed_by.open()?.range(all)? {
+            needed_by.push(row?.0.value().1);
+        }
+        let pairs = needed.into_iter().map(|needed| (seq.0, needed));
+        for (waiting, needed) in pairs.chain(needed_by.into_iter().map(|waiting| (waiting, seq.0))) {
+            self.tables.needs.delete((waiting, needed))?;
+            self.tables.needed_by.take((needed, waiting))?;
+        }
+        Ok(())
+    }
+
+    /// A run without jobs is none.
+    fn remove_empty_run(&mut self, lane: u64) -> Result<(), StoreError> {
+        let record: Option<LaneRecord> = self.tables.lanes.get(lane)?;
+        let Some(LaneKind::Run(run)) = record.map(|record| record.kind) else { return Ok(()) };
+        if self.lane_counts(lane)?.is_empty() {
+            self.tables.runs.take((run.identity, lane))?;
+            self.tables.lanes.delete(lane)?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// Whether a number was given to a job that is there no more, or to none: what carries it is left over.
+    pub fn is_gone(&self, seq: Seq) -> Result<bool, StoreError> {
+        Ok(seq.0 < self.head()?.next_seq && self.open(JOBS)?.get(seq.0)?.is_none())
+    }
+}
