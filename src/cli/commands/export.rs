@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::args;
 use super::super::context::{Context, say};
@@ -16,7 +16,9 @@ use super::super::exit::{Exit, Failure};
 use super::super::interchange::{self, Note, Stop, Written};
 use super::super::render::human;
 use super::status::shell_word;
-use crate::queue::Queue;
+use crate::model::Millis;
+use crate::queue::{Clock, Queue};
+use crate::store::{Snapshot, StoreError, salvage};
 
 /// Bytes that are written at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -24,19 +26,58 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const NAMED_MAX: u64 = 100;
 
 pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Failure> {
-    let queue = context.open_read_only()?;
+    let source = match context.open_read_only_or_damaged()? {
+        Ok(queue) => Source::Queue(queue),
+        Err(why) => {
+            say(format_args!("the queue file is damaged: {why}; exporting what can be read of a copy of it"));
+            Source::Damaged(context.folder_path().to_owned())
+        }
+    };
     let mut told = Told::default();
     let written = match &args.output {
-        Some(path) if !path.exists() || path.is_file() => to_file(&queue, path, &mut told)?,
+        Some(path) if !path.exists() || path.is_file() => to_file(&source, path, &mut told)?,
         Some(path) => {
             let file = File::options().write(true).open(path).map_err(|error| unwritable(path, &error))?;
-            write(&queue, file, &mut told).map_err(|stop| stopped(stop, &path.display().to_string()))?
+            write(&source, file, &mut told).map_err(|stop| stopped(stop, &path.display().to_string()))?
         }
         // As it is: nothing in it is colour.
-        None => write(&queue, io::stdout().lock(), &mut told).map_err(|stop| stopped(stop, "standard output"))?,
+        None => write(&source, io::stdout().lock(), &mut told).map_err(|stop| stopped(stop, "standard output"))?,
     };
-    queue.leave();
-    tell(&written, &told, args)
+    let was_damaged = matches!(source, Source::Damaged(_));
+    if let Source::Queue(queue) = source {
+        queue.leave();
+    }
+    tell(&written, &told, args, was_damaged)
+}
+
+/// Where the jobs come from.
+enum Source {
+    Queue(Queue),
+    /// The folder of a queue that cannot be opened.
+    Damaged(PathBuf),
+}
+
+impl Source {
+    fn folder(&self) -> &Path {
+        match self {
+            Self::Queue(queue) => queue.folder(),
+            Self::Damaged(folder) => folder,
+        }
+    }
+
+    fn now(&self) -> Millis {
+        match self {
+            Self::Queue(queue) => queue.clock().now(),
+            Self::Damaged(_) => Clock::default().now(),
+        }
+    }
+
+    fn read(&self, look: impl FnOnce(&Snapshot) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        match self {
+            Self::Queue(queue) => queue.read(look),
+            Self::Damaged(folder) => salvage(folder, tempfile::tempdir()?.path(), look),
+        }
+    }
 }
 
 /// What was told so far.
@@ -65,11 +106,11 @@ impl Told {
     }
 }
 
-fn write(queue: &Queue, to: impl Write, told: &mut Told) -> Result<Written, Stop> {
+fn write(source: &Source, to: impl Write, told: &mut Told) -> Result<Written, Stop> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, to);
-    let (now, folder) = (queue.clock().now(), queue.folder());
+    let (now, folder) = (source.now(), source.folder());
     let mut written = None;
-    let read = queue.read(|snapshot| {
+    let read = source.read(|snapshot| {
         written = Some(interchange::write(snapshot, folder, now, &mut out, &mut |note| told.note(note)));
         Ok(())
     });
@@ -79,14 +120,14 @@ fn write(queue: &Queue, to: impl Write, told: &mut Told) -> Result<Written, Stop
     Ok(written)
 }
 
-fn to_file(queue: &Queue, path: &Path, told: &mut Told) -> Result<Written, Failure> {
+fn to_file(source: &Source, path: &Path, told: &mut Told) -> Result<Written, Failure> {
     let unwritable = |error: io::Error| unwritable(path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Readable for its owner only: it has environments.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
     let new = tempfile::Builder::new().prefix(&name).suffix(".tmp").tempfile_in(folder).map_err(unwritable)?;
-    let written = write(queue, new.as_file(), told).map_err(|stop| stopped(stop, &path.display().to_string()))?;
+    let written = write(source, new.as_file(), told).map_err(|stop| stopped(stop, &path.display().to_string()))?;
     new.as_file().sync_all().map_err(unwritable)?;
     new.persist(path).map_err(|error| unwritable(error.error))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(unwritable)?;
@@ -99,13 +140,13 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
 
 fn stopped(stop: Stop, to: &str) -> Failure {
     match stop {
-        Stop::Store(error) => Failure::from(error).next("queuectl check    tells what is wrong with the queue"),
+        Stop::Store(error) => Failure::from(error).next("queuectl check --repair    makes what it can of the queue"),
         Stop::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Failure::silent(Exit::Done),
         Stop::Output(error) => Failure::new(Exit::Other, format!("cannot write {to}: {error}")),
     }
 }
 
-fn tell(written: &Written, told: &Told, args: &args::Export) -> Result<Exit, Failure> {
+fn tell(written: &Written, told: &Told, args: &args::Export, was_damaged: bool) -> Result<Exit, Failure> {
     let totals = &written.totals;
     let jobs = human::count(totals.jobs, "job");
     let environments = match totals.environments {
@@ -123,11 +164,14 @@ fn tell(written: &Written, told: &Told, args: &args::Export) -> Result<Exit, Fai
             say(format_args!("and {} more {what}", told - NAMED_MAX));
         }
     }
-    if totals.lost == 0 {
+    if totals.lost == 0 && !was_damaged {
         return Ok(Exit::Done);
     }
     let file = args.output.as_ref().map_or("FILE".to_owned(), |path| shell_word(&path.to_string_lossy()));
-    let lost = human::count(totals.lost, "thing");
-    Err(Failure::new(Exit::QueueUnusable, format!("the queue is damaged: {lost} could not be read and is not exported as it was"))
+    let lost = match totals.lost {
+        0 => "all of it could be read all the same".to_owned(),
+        lost => format!("what could not be read is not in the export, or stands in it as told ({})", human::count(lost, "loss")),
+    };
+    Err(Failure::new(Exit::QueueUnusable, format!("the queue is damaged: {lost}"))
         .next(format_args!("queuectl --db NEWFOLDER import {file}    makes a queue of what was exported")))
 }
