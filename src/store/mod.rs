@@ -62,9 +62,9 @@ pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
 #[cfg(any(test, feature = "sim"))]
 pub use redb::{BackendError, StorageBackend};
+pub use remove::Removed;
 pub use repair::{Lines, Repaired, repair};
 pub use replace::{Seized, parent_of, put_in_place, sync};
-pub use remove::Removed;
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::salvage;
 pub use tables::{Snapshot, Tx};

@@ -23,9 +23,7 @@ use super::records::{
 };
 use super::tables::{Snapshot, Tx};
 use super::whole::{Part, WholeAttempt, WholeJob, contradiction};
-use crate::model::{
-    Attempt, Environment, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, StateKind,
-};
+use crate::model::{Attempt, Environment, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, StateKind};
 
 /// The counters that never go back, as far as they outlive a move to another file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -453,12 +451,7 @@ impl Import {
         Ok(())
     }
 
-    fn job(
-        &mut self,
-        tx: &mut Tx<'_>,
-        job: PortableJob,
-        attempts: Vec<PortableAttempt>,
-    ) -> Result<(), StoreError> {
+    fn job(&mut self, tx: &mut Tx<'_>, job: PortableJob, attempts: Vec<PortableAttempt>) -> Result<(), StoreError> {
         let lane = match job.run {
             Some(number) => self.runs.get(&number).map(|(lane, _)| *lane),
             None => Some(self.lane_of(tx, &job.spec.queue)?),

@@ -40,8 +40,7 @@ impl Incoming {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             locked => locked?,
         }
-        let incoming =
-            Self { queue: queue.to_owned(), outputs, current: None, written: Vec::new(), is_kept: false };
+        let incoming = Self { queue: queue.to_owned(), outputs, current: None, written: Vec::new(), is_kept: false };
         incoming.sweep(ranges)?;
         Ok(Some(incoming))
     }
@@ -49,7 +48,8 @@ impl Incoming {
     fn sweep(&self, ranges: &[(Seq, Seq)]) -> io::Result<()> {
         for folder in fs::read_dir(self.queue.join("output"))? {
             let folder = folder?.path();
-            let is_numbered = folder.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+            let is_numbered =
+                folder.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
             if !is_numbered || !folder.is_dir() {
                 continue;
             }

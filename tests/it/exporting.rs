@@ -14,7 +14,9 @@ fn filled() -> Bench {
     bench.ok("config set max-retries 0");
     bench.ok("config set output-limit 64KiB");
     bench.add(r#"{"id":"dead","command":"echo out; echo err >&2; exit 3","env":{"X":{"base64":"/w=="},"HOME":null}}"#);
-    bench.add(r#"{"id":"large","argv":["sh","-c","yes é | head -c 40001; printf '\\377' ; seq 5000 >&2"],"timeout":1.5}"#);
+    bench.add(
+        r#"{"id":"large","argv":["sh","-c","yes é | head -c 40001; printf '\\377' ; seq 5000 >&2"],"timeout":1.5}"#,
+    );
     bench.add(r#"{"id":"cut","command":"seq 100000","queue":"other"}"#);
     bench.cmd(["enqueue", "-"]).stdin(&b"true\nprintf '\xff\\n'\n"[..]).run().ok();
     bench.work();
@@ -52,7 +54,11 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            all.extend(files(&path).into_iter().map(|(name, bytes)| (format!("{}/{name}", path.file_name().unwrap().display()), bytes)));
+            all.extend(
+                files(&path)
+                    .into_iter()
+                    .map(|(name, bytes)| (format!("{}/{name}", path.file_name().unwrap().display()), bytes)),
+            );
         } else {
             all.insert(path.file_name().unwrap().display().to_string(), fs::read(&path).unwrap());
         }
@@ -69,7 +75,15 @@ fn a_queue_comes_back_exactly() {
     assert_eq!(done.ok(), "✓ 9 jobs imported\n");
     bench.ok("--db new check");
     assert_eq!(exported(&bench, "new"), exported(&bench, ".queuectl"));
-    for line in ["list --json", "config list --json", "show dead --json", "show large --json", "dlq list --json", "logs large", "logs cut"] {
+    for line in [
+        "list --json",
+        "config list --json",
+        "show dead --json",
+        "show large --json",
+        "dlq list --json",
+        "logs large",
+        "logs cut",
+    ] {
         let (old, new) = (bench.run(line), bench.run(&format!("--db new {line}")));
         assert_eq!((old.code, &old.stdout), (new.code, &new.stdout), "{line}");
         assert!(old.stdout.len() > 100, "{line}");
@@ -99,13 +113,20 @@ fn through_a_pipe_and_from_standard_input() {
     full.says(7, &["cannot write standard output", "No space left"]);
     bench.run("export --output /dev/full").says(7, &["cannot write /dev/full"]);
     bench.run("export --output no/such/folder").says(7, &["cannot write no/such/folder"]);
-    assert_eq!(fs::read_dir(bench.path()).unwrap().filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "tmp")).count(), 0);
+    assert_eq!(
+        fs::read_dir(bench.path())
+            .unwrap()
+            .filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "tmp"))
+            .count(),
+        0
+    );
 }
 
 #[test]
 fn a_run_goes_on_after_its_move() {
     let bench = Bench::new();
-    fs::write(bench.file("jobs"), "echo 1 >>ledger\n[ -e again ] || exit 1; echo 2 >>ledger\necho 3 >>ledger\n").unwrap();
+    fs::write(bench.file("jobs"), "echo 1 >>ledger\n[ -e again ] || exit 1; echo 2 >>ledger\necho 3 >>ledger\n")
+        .unwrap();
     bench.run("run --max-retries 0 -j 1 jobs").fails(1);
     bench.ok("retry --all-dead");
     bench.ok("export --output all.jsonl");
@@ -153,7 +174,15 @@ fn what_is_taken_is_refused_and_nothing_changes() {
     let bench = filled();
     bench.ok("export --output all.jsonl");
     let before = exported(&bench, ".queuectl");
-    bench.run("import all.jsonl").says(4, &["all.jsonl", "there is already a job number 1", "nothing was imported", "try: queuectl --db NEWFOLDER import all.jsonl"]);
+    bench.run("import all.jsonl").says(
+        4,
+        &[
+            "all.jsonl",
+            "there is already a job number 1",
+            "nothing was imported",
+            "try: queuectl --db NEWFOLDER import all.jsonl",
+        ],
+    );
     assert_eq!(exported(&bench, ".queuectl"), before);
 
     let other = |json: &str| {
@@ -178,7 +207,9 @@ fn what_is_taken_is_refused_and_nothing_changes() {
     };
     fs::write(bench.file("moved.jsonl"), text.lines().map(moved).collect::<String>()).unwrap();
     let (outputs, list) = other(r#"{"id":"cancelled","command":"true"}"#);
-    bench.run("--db other import moved.jsonl").says(4, &["moved.jsonl: line ", "there is already a job cancelled", "nothing was imported"]);
+    bench
+        .run("--db other import moved.jsonl")
+        .says(4, &["moved.jsonl: line ", "there is already a job cancelled", "nothing was imported"]);
     assert_eq!((files(&bench.file("other/output")), bench.ok("--db other list --json")), (outputs, list));
     bench.ok("--db other check");
 
@@ -221,7 +252,10 @@ fn lines_that_are_wrong_are_named_and_nothing_is_made() {
         (change(r#""seq":2"#, r#""seq":18446744073709551615"#), "`seq` takes a number from 1 to 9007199254740991"),
         (change(r#""environment":""#, r#""environment":"x"#), "32 hexadecimal digits"),
         (change(r#""outcome":"failed""#, r#""outcome":"fine""#), "`outcome` takes completed, failed, timed_out"),
-        (change(r#""bytes":40002"#, r#""bytes":40001"#), "the output has 40002 bytes by here, its attempt tells of 40001"),
+        (
+            change(r#""bytes":40002"#, r#""bytes":40001"#),
+            "the output has 40002 bytes by here, its attempt tells of 40001",
+        ),
         (change(r#""timeout":1.5"#, r#""timeout":0"#), "a number of seconds or a duration from 1ms to 365d"),
         (change(r#""queue":"other""#, r#""queue":"-x""#), "queue name `-x` starts with `-`"),
         (change(r#""jobs":9"#, r#""jobs":8"#), "the end counts 8 `jobs`, and there are 9"),
@@ -329,7 +363,10 @@ fn of_a_damaged_queue_what_can_be_read_is_exported_and_nothing_else() {
         bench.ok(&format!("--db new{page} check"));
         for (seq, job) in by_seq(&out) {
             let before = jobs.get(&seq).unwrap_or_else(|| panic!("page {page}: job {seq} was made up"));
-            assert!(*before == job || said.contains(&format!("job {seq}")) || said.contains("cannot"), "page {page}: {before} became {job}\n{said}");
+            assert!(
+                *before == job || said.contains(&format!("job {seq}")) || said.contains("cannot"),
+                "page {page}: {before} became {job}\n{said}"
+            );
             assert_eq!((&before["command"], &before["id"]), (&job["command"], &job["id"]), "page {page}");
         }
         partial += 1;

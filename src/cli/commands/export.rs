@@ -170,7 +170,10 @@ fn tell(written: &Written, told: &Told, args: &args::Export, was_damaged: bool) 
     let file = args.output.as_ref().map_or("FILE".to_owned(), |path| shell_word(&path.to_string_lossy()));
     let lost = match totals.lost {
         0 => "all of it could be read all the same".to_owned(),
-        lost => format!("what could not be read is not in the export, or stands in it as told ({})", human::count(lost, "loss")),
+        lost => format!(
+            "what could not be read is not in the export, or stands in it as told ({})",
+            human::count(lost, "loss")
+        ),
     };
     Err(Failure::new(Exit::QueueUnusable, format!("the queue is damaged: {lost}"))
         .next(format_args!("queuectl --db NEWFOLDER import {file}    makes a queue of what was exported")))

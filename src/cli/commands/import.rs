@@ -31,27 +31,31 @@ pub(crate) fn import(context: &Context, args: &args::Import) -> Result<Exit, Fai
     let input = Input::open(&args.file)?;
     let survey = Survey::of(&input)?;
     let queue = context.open_or_create()?;
-    let is_fresh = queue.read(|snapshot| Ok(snapshot.counts()?.values().all(|count| *count == 0)))?;
-    let ahead = survey.exported_at.since(queue.clock().now());
-    if !is_fresh && ahead > CLOCK_BEHIND_WORTH_SAYING {
-        let message = format!(
-            "the time of the export is {} ahead of this queue's, which would follow it",
-            human::about(ahead)
-        );
-        return Err(Failure::new(Exit::Refused, message).of(&input.name).next(input.elsewhere()));
-    }
+    let newest = newest(&queue, survey.exported_at);
     let outputs = if survey.has_outputs { take_outputs(&queue, &input, &survey)? } else { None };
-    let kept_settings = take(&queue, &input, survey.exported_at);
+    let taken = take(&queue, &input, newest);
     // Whatever became of it: a commit that failed half-way may name them.
-    let unknown = matches!(&kept_settings, Err(failure) if failure.unknown);
-    if let Some(outputs) = outputs
-        && (kept_settings.is_ok() || unknown)
-    {
+    let may_be_named = taken.as_ref().map_or_else(|given_up| given_up.is_unknown, |_| true);
+    if let Some(outputs) = outputs.filter(|_| may_be_named) {
         outputs.keep();
     }
-    let kept_settings = kept_settings.map_err(|taking| taking.failure)?;
+    let kept_settings = taken.map_err(|given_up| given_up.failure)?;
     queue.leave();
     tell(args, &survey.totals, &kept_settings)
+}
+
+/// The time that the queue goes on from. One that is far ahead of the clock is not taken: the queue would never be
+/// free of it.
+fn newest(queue: &Queue, exported_at: Millis) -> Millis {
+    let ahead = exported_at.since(queue.clock().now());
+    if ahead <= CLOCK_BEHIND_WORTH_SAYING {
+        return exported_at;
+    }
+    let ahead = human::about(ahead);
+    say(format_args!(
+        "the export is from a time {ahead} ahead of the clock, which is not taken: what waits for a time there waits"
+    ));
+    Millis(0)
 }
 
 /// The input, to be read more than once.
@@ -80,7 +84,7 @@ impl Input {
             file = kept;
         }
         let start = file.stream_position().map_err(failed)?;
-        Ok(Self { file, start, name })
+        Ok(Self { name, file, start })
     }
 
     /// From its start.
@@ -92,9 +96,8 @@ impl Input {
     fn bad(&self, error: &BadExport) -> Failure {
         let failure = |exit| Failure::new(exit, error).of(&self.name);
         match error {
-            BadExport::NotAnExport => {
-                failure(Exit::Usage).next("queuectl enqueue --file FILE    takes commands, or jobs as JSON, a line each")
-            }
+            BadExport::NotAnExport => failure(Exit::Usage)
+                .next("queuectl enqueue --file FILE    takes commands, or jobs as JSON, a line each"),
             BadExport::CutShort(_) => failure(Exit::Usage).next("queuectl export --output FILE    writes it anew"),
             BadExport::Line { .. } => failure(Exit::Usage),
             BadExport::Io(_) => failure(Exit::Other),
@@ -102,7 +105,10 @@ impl Input {
     }
 
     fn elsewhere(&self) -> String {
-        format!("queuectl --db NEWFOLDER import {}    into a queue of its own", if self.name == "standard input" { "-" } else { &self.name })
+        format!(
+            "queuectl --db NEWFOLDER import {}    into a queue of its own",
+            if self.name == "standard input" { "-" } else { &self.name }
+        )
     }
 }
 
@@ -141,10 +147,12 @@ impl Survey {
 /// Writes the large outputs.
 fn take_outputs(queue: &Queue, input: &Input, survey: &Survey) -> Result<Option<Incoming>, Failure> {
     queue.write(|tx| tx.reserve(&survey.ranges)).map_err(|error| refused(input, error, None))?;
-    let failed = |error: io::Error| Failure::new(Exit::Other, format!("cannot write into {}: {error}", queue.folder().join("output").display()));
-    let mut incoming = Incoming::begin(queue.folder(), &survey.ranges).map_err(failed)?.ok_or_else(|| {
-        Failure::new(Exit::Refused, "another import with large outputs is at work on this queue")
-    })?;
+    let failed = |error: io::Error| {
+        Failure::new(Exit::Other, format!("cannot write into {}: {error}", queue.folder().join("output").display()))
+    };
+    let mut incoming = Incoming::begin(queue.folder(), &survey.ranges)
+        .map_err(failed)?
+        .ok_or_else(|| Failure::new(Exit::Refused, "another import with large outputs is at work on this queue"))?;
     let mut reader = input.reader().map_err(|error| input.bad(&error))?;
     loop {
         match reader.next() {
@@ -167,14 +175,15 @@ fn take_part(incoming: &mut Incoming, part: &OutputPart) -> io::Result<()> {
     }
 }
 
-/// Why the transaction was given up, and whether that is certain.
-struct Taking {
+/// Why the transaction was given up.
+struct GivenUp {
     failure: Failure,
-    unknown: bool,
+    /// It may have happened all the same.
+    is_unknown: bool,
 }
 
 /// The transaction. Answers which settings the queue keeps.
-fn take(queue: &Queue, input: &Input, newest: Millis) -> Result<Vec<String>, Taking> {
+fn take(queue: &Queue, input: &Input, newest: Millis) -> Result<Vec<String>, GivenUp> {
     let mut line = None;
     let mut bad = None;
     let taken = queue.write(|tx| {
@@ -198,9 +207,9 @@ fn take(queue: &Queue, input: &Input, newest: Millis) -> Result<Vec<String>, Tak
         import.finish(tx)
     });
     taken.map_err(|error| {
-        let unknown = error.outcome_is_unknown();
+        let is_unknown = error.outcome_is_unknown();
         let failure = bad.map_or_else(|| refused(input, error, line), |bad| input.bad(&bad));
-        Taking { failure, unknown }
+        GivenUp { failure, is_unknown }
     })
 }
 
@@ -255,4 +264,3 @@ fn tell(args: &args::Import, totals: &Totals, kept_settings: &[String]) -> Resul
     }
     Ok(Exit::Done)
 }
-

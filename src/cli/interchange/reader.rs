@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
 use super::super::input::InputError;
+use super::super::render::human;
 use super::wire::{Chunk, Header, Key, Line, Ran, Setting, Totals, Variables};
 use super::{EXPORT_LINE_BYTES_MAX, VERSION};
 use crate::model::{
@@ -15,6 +16,9 @@ use crate::store::{Counters, Piece, PortableAttempt, PortableJob, PortableRun, f
 
 /// Largest number of a job, a run or a lease: what any reader of JSON keeps exactly.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
+
+/// Most characters of a message about a line: what is wrong, and a text from the input.
+const SHOWN_CHARS_MAX: usize = 400;
 
 /// Why an input is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +168,7 @@ impl<R: BufRead> Reader<R> {
                 && let Some(open) = self.open.take()
             {
                 self.pending = Some(line);
-                return self.close(open).map(Some);
+                return open.close().map(Some);
             }
             let number = self.line;
             let taken = self.take(line).map_err(|what| BadExport::Line { line: number, what: tame(&what) })?;
@@ -185,7 +189,9 @@ impl<R: BufRead> Reader<R> {
             self.line += 1;
             let at = |what| BadExport::Line { line: self.line, what };
             if self.buffer.len() > EXPORT_LINE_BYTES_MAX {
-                return Err(at(format!("it is longer than {EXPORT_LINE_BYTES_MAX} bytes, which no line of an export is")));
+                return Err(at(format!(
+                    "it is longer than {EXPORT_LINE_BYTES_MAX} bytes, which no line of an export is"
+                )));
             }
             if self.buffer.iter().all(u8::is_ascii_whitespace) {
                 continue;
@@ -295,7 +301,10 @@ impl<R: BufRead> Reader<R> {
         let (seq, spec) = (job.seq.0, &job.spec);
         number("seq", seq)?;
         if seq <= self.last_seq {
-            return Err(format!("job {seq} comes after job {}: they come in the order of their numbers", self.last_seq));
+            return Err(format!(
+                "job {seq} comes after job {}: they come in the order of their numbers",
+                self.last_seq
+            ));
         }
         self.last_seq = seq;
         let expected = self.new_environment.take().filter(|key| *key != job.environment);
@@ -323,7 +332,11 @@ impl<R: BufRead> Reader<R> {
         takes("shell", fits, "a list of texts such as [\"/bin/bash\",\"-c\"], without NUL")?;
         takes("priority", (-100..=100).contains(&spec.priority), "a number from -100 to 100")?;
         let others = job.needs.iter().all(|(needed, _)| needed.0 != seq && (1..=NUMBER_MAX).contains(&needed.0));
-        takes("needs", others && job.needs.is_sorted_by(|a, b| a.0 < b.0), "other jobs, in the order of their numbers")?;
+        takes(
+            "needs",
+            others && job.needs.is_sorted_by(|a, b| a.0 < b.0),
+            "other jobs, in the order of their numbers",
+        )?;
         takes("tags", job.tags.is_sorted_by(|a, b| a < b), "pairs of texts in their order, each once")
     }
 
@@ -331,7 +344,8 @@ impl<R: BufRead> Reader<R> {
         self.totals.attempts += 1;
         let seq = ran.seq;
         let open = self.open.as_mut().filter(|open| open.job.seq.0 == seq);
-        let open = open.ok_or_else(|| format!("an attempt of job {seq} comes right after that job, or its other attempts"))?;
+        let open =
+            open.ok_or_else(|| format!("an attempt of job {seq} comes right after that job, or its other attempts"))?;
         open.no_output_is_missing()?;
         let expected = open.attempts.len() as u64 + 1;
         if u64::from(ran.attempt) != expected {
@@ -361,10 +375,15 @@ impl<R: BufRead> Reader<R> {
         let (seq, stream) = (Seq(chunk.seq), Stream::from(chunk.stream));
         let bytes = chunk.bytes.0;
         self.totals.output_bytes += bytes.len() as u64;
-        let open = self.open.as_mut().filter(|open| open.job.seq == seq && open.attempts.len() as u64 == u64::from(chunk.attempt));
+        let open = self
+            .open
+            .as_mut()
+            .filter(|open| open.job.seq == seq && open.attempts.len() as u64 == u64::from(chunk.attempt));
         let open = open.ok_or_else(|| format!("an output of job {} comes right after its attempt", seq.0))?;
         let Some((_, len)) = open.files.front().copied().filter(|(expected, _)| *expected == stream) else {
-            return Err("no part of this stream belongs here: its attempt tells of none, or of another first".to_owned());
+            return Err(
+                "no part of this stream belongs here: its attempt tells of none, or of another first".to_owned()
+            );
         };
         let at = open.at;
         open.at += bytes.len() as u64;
@@ -386,24 +405,6 @@ impl<R: BufRead> Reader<R> {
         Ok(OutputPart { seq, attempt: chunk.attempt, stream, bytes, at, end })
     }
 
-    /// The job before, now that all of it has come.
-    fn close(&mut self, open: Open) -> Result<Item, BadExport> {
-        let Open { line, job, attempts, .. } = &open;
-        let (has, counts) = (attempts.len() as u64, u64::from(job.progress.attempts));
-        let wrong = match open.no_output_is_missing() {
-            Err(what) => Some(what),
-            Ok(()) if has != counts => Some(format!("job {} has {counts} attempts, of which {has} follow", job.seq.0)),
-            Ok(()) => fault(job, attempts),
-        };
-        match wrong {
-            Some(what) => Err(BadExport::Line { line: *line, what: tame(&what) }),
-            None => {
-                let piece = Piece::Job { job: Box::new(open.job), attempts: open.attempts, was_held: false };
-                Ok(Item::Piece(open.line, piece))
-            }
-        }
-    }
-
     fn key(&mut self, key: Key) -> Result<Piece, String> {
         self.totals.keys += 1;
         number("seq", key.seq)?;
@@ -422,12 +423,16 @@ impl<R: BufRead> Reader<R> {
             ("keys", end.keys, came.keys),
         ];
         if let Some((what, said, found)) = kinds.iter().find(|(_, said, found)| said != found) {
-            return Err(format!("the end counts {said} `{what}`, and there are {found}: lines are missing, or were added"));
+            return Err(format!(
+                "the end counts {said} `{what}`, and there are {found}: lines are missing, or were added"
+            ));
         }
         let last_run = self.runs.keys().next_back().copied().unwrap_or_default();
-        for (what, next, last) in
-            [("next_seq", end.next_seq, self.last_seq), ("next_run", end.next_run, last_run), ("next_lease", end.next_lease, 0)]
-        {
+        for (what, next, last) in [
+            ("next_seq", end.next_seq, self.last_seq),
+            ("next_run", end.next_run, last_run),
+            ("next_lease", end.next_lease, 0),
+        ] {
             number(what, next)?;
             if next <= last {
                 return Err(format!("`{what}` is {next}, but {last} is in use"));
@@ -447,6 +452,22 @@ impl<R: BufRead> Reader<R> {
 }
 
 impl Open {
+    /// The job, now that all of it has come.
+    fn close(self) -> Result<Item, BadExport> {
+        let Self { line, job, attempts, .. } = &self;
+        let (has, counts) = (attempts.len() as u64, u64::from(job.progress.attempts));
+        let wrong = match self.no_output_is_missing() {
+            Err(what) => Some(what),
+            Ok(()) if has != counts => Some(format!("job {} has {counts} attempts, of which {has} follow", job.seq.0)),
+            Ok(()) => fault(job, attempts),
+        };
+        if let Some(what) = wrong {
+            return Err(BadExport::Line { line: *line, what: tame(&what) });
+        }
+        let piece = Piece::Job { job: Box::new(self.job), attempts: self.attempts, was_held: false };
+        Ok(Item::Piece(self.line, piece))
+    }
+
     fn no_output_is_missing(&self) -> Result<(), String> {
         match self.files.front() {
             None => Ok(()),
@@ -467,9 +488,10 @@ fn number(what: &str, number: u64) -> Result<(), String> {
 
 /// Texts of the input in a message are short, and harmless to a terminal.
 fn tame(what: &str) -> String {
-    /// Room for what is wrong and a text from the input.
-    const SHOWN_CHARS_MAX: usize = 400;
     let mut chars = what.chars();
-    let start: String = chars.by_ref().take(SHOWN_CHARS_MAX).flat_map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }.chars().collect::<Vec<_>>()).collect();
-    if chars.next().is_some() { start + "…" } else { start }
+    let mut tame = human::plain(&chars.by_ref().take(SHOWN_CHARS_MAX).collect::<String>());
+    if chars.next().is_some() {
+        tame.push('…');
+    }
+    tame
 }

@@ -77,7 +77,11 @@ fn every_workload_comes_back_byte_for_byte() {
         let jobs = store.read(|s| Ok(s.counts()?.values().sum::<u64>())).unwrap();
         assert_eq!(written.totals.jobs, jobs);
         assert_eq!(written.totals.lost, 0);
-        states.extend(again.read(|s| Ok(s.counts()?.into_iter().filter(|(_, n)| *n > 0).map(|(kind, _)| kind).collect::<Vec<_>>())).unwrap());
+        states.extend(
+            again
+                .read(|s| Ok(s.counts()?.into_iter().filter(|(_, n)| *n > 0).map(|(kind, _)| kind).collect::<Vec<_>>()))
+                .unwrap(),
+        );
     }
     let all = StateKind::ALL.into_iter().filter(|kind| !matches!(kind, StateKind::Blocked | StateKind::Processing));
     assert_eq!(states.into_iter().collect::<Vec<_>>(), all.collect::<Vec<_>>());
@@ -118,7 +122,8 @@ fn wild() -> (TempDir, Store) {
     };
     let shell = JobSpec { env, ..JobSpec::new(Command::Shell(WILD.to_vec()), "/") };
     let whole = JobSpec { timeout: Some(TimeLimit::After(Duration::from_secs(90))), priority: 100, ..shell.clone() };
-    let new = NewRun { identity: u128::MAX, line: "a \u{1b}line".to_owned(), folder: "/x".into(), flags: "--f".to_owned() };
+    let new =
+        NewRun { identity: u128::MAX, line: "a \u{1b}line".to_owned(), folder: "/x".into(), flags: "--f".to_owned() };
     let info = pool("a.b.c");
     let claims = store
         .write(Millis(5), |tx| {
@@ -164,7 +169,10 @@ fn what_is_unusual_comes_back_too() {
     let longest = first.split(|byte| *byte == b'\n').map(<[u8]>::len).max().unwrap();
     assert!(longest < 2 * CHUNK_BYTES, "no line has all of a large output: {longest}");
     let (other, again) = imported(&first);
-    assert_eq!(again.read(|s| Ok(s.job(s.find(&"7".parse().unwrap())?.unwrap())?.unwrap().cwd)).unwrap().as_os_str(), "/a\u{9b}\n");
+    assert_eq!(
+        again.read(|s| Ok(s.job(s.find(&"7".parse().unwrap())?.unwrap())?.unwrap().cwd)).unwrap().as_os_str(),
+        "/a\u{9b}\n"
+    );
 
     let mut bytes = Vec::new();
     let mut reader = Reader::new(BufReader::new(first.as_slice()));
@@ -211,8 +219,28 @@ impl Dice {
 
 /// What a line may be changed to hold, in the place of one of its values.
 const VALUES: [&str; 22] = [
-    "0", "1", "2", "-1", "3", "1e400", "0.5", "18446744073709551615", "9007199254740991", "4294967295", "null", "true", "\"\"",
-    "\"x\"", "\"none\"", "\"pending\"", "\"dead\"", "[]", "{}", "[1]", "{\"base64\":\"/w==\"}", "\"9999-12-31T23:59:59.999Z\"",
+    "0",
+    "1",
+    "2",
+    "-1",
+    "3",
+    "1e400",
+    "0.5",
+    "18446744073709551615",
+    "9007199254740991",
+    "4294967295",
+    "null",
+    "true",
+    "\"\"",
+    "\"x\"",
+    "\"none\"",
+    "\"pending\"",
+    "\"dead\"",
+    "[]",
+    "{}",
+    "[1]",
+    "{\"base64\":\"/w==\"}",
+    "\"9999-12-31T23:59:59.999Z\"",
 ];
 
 /// One change of an export: a line left out, given twice, moved, or with another value somewhere.

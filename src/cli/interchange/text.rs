@@ -172,7 +172,8 @@ impl Visitor<'_> for LimitVisitor {
     fn visit_f64<E: Error>(self, seconds: f64) -> Result<Limit, E> {
         // To the millisecond, which is what the queue keeps: the nearest number is a hair less or more.
         let limit = Duration::try_from_secs_f64(seconds).ok();
-        let limit = limit.map(|limit| Duration::from_millis(u64::try_from((limit.as_micros() + 500) / 1_000).unwrap_or(u64::MAX)));
+        let limit = limit
+            .map(|limit| Duration::from_millis(u64::try_from((limit.as_micros() + 500) / 1_000).unwrap_or(u64::MAX)));
         let limit = limit.and_then(TimeLimit::from_duration);
         limit.map(Limit).ok_or_else(|| E::invalid_value(Unexpected::Float(seconds), &self))
     }

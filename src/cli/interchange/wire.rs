@@ -3,6 +3,8 @@
 //! Names are those of `show --json` and of the JSON of a job, wherever these have the thing. What is absent has the
 //! value that most jobs have.
 
+#![allow(clippy::struct_field_names, reason = "they are the names in the JSON")]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -295,8 +297,7 @@ fn by_name<V>(all: impl IntoIterator<Item = (Vec<u8>, V)>) -> (Named<V>, Vec<(Te
 }
 
 fn all_names<V>(named: Named<V>, others: Vec<(Text, V)>) -> Result<BTreeMap<Vec<u8>, V>, String> {
-    let mut all: BTreeMap<Vec<u8>, V> =
-        named.0.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
+    let mut all: BTreeMap<Vec<u8>, V> = named.0.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
     for (name, value) in others {
         if all.insert(name.0, value).is_some() {
             return Err("a variable is given twice".to_owned());
@@ -466,9 +467,7 @@ impl StateFields<'_> {
         })?;
         let needs = |field: &str| format!("a job that is {name} needs `{field}`");
         let state = match kind {
-            StateKind::Scheduled => {
-                State::Scheduled { due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0 }
-            }
+            StateKind::Scheduled => State::Scheduled { due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0 },
             StateKind::Failed => State::Failed {
                 due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0,
                 allowed: self.allowed.take().ok_or_else(|| needs("allowed"))?,
@@ -518,9 +517,7 @@ impl Ran {
         let split = |kept, stream| match kept {
             Kept::Empty => (None, None),
             Kept::Inline(bytes) => (Some(Text(bytes)), None),
-            Kept::File { bytes, left_out } => {
-                (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) }))
-            }
+            Kept::File { bytes, left_out } => (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) })),
         };
         let (stdout, stdout_file) = split(portable.stdout, Stream::Stdout);
         let (stderr, stderr_file) = split(portable.stderr, Stream::Stderr);
@@ -584,8 +581,8 @@ impl Ran {
 }
 
 fn worker(text: &str) -> Result<WorkerId, String> {
-    let worker = text.rsplit_once('.').and_then(|(pool, slot)| {
-        Some(WorkerId { pool: pool.parse().ok()?, slot: slot.parse().ok()? })
-    });
+    let worker = text
+        .rsplit_once('.')
+        .and_then(|(pool, slot)| Some(WorkerId { pool: pool.parse().ok()?, slot: slot.parse().ok()? }));
     worker.ok_or_else(|| format!("`worker` is a pool and a number, such as `n5q6.0`, not `{text}`"))
 }

@@ -46,17 +46,17 @@ pub(crate) fn write(
     out: &mut impl Write,
     tell: &mut dyn FnMut(Note),
 ) -> Result<Written, Stop> {
-    let lost = RefCell::new(Vec::new());
+    let losses = RefCell::new(Vec::new());
     let mut writer = Writer { folder, out, failure: None, written: Written::default(), notes: Vec::new() };
     let header = Line::QueuectlExport(Header { version: VERSION, exported_at: At(now) });
     let done = writer.line(&header).and_then(|()| {
         let mut lose = |what| {
-            lost.borrow_mut().push(what);
+            losses.borrow_mut().push(what);
             Ok(())
         };
         snapshot.pieces(&mut lose, &mut |piece| {
             // Before the last piece, which counts them.
-            lost.take().into_iter().for_each(|what| writer.lose(what));
+            losses.take().into_iter().for_each(|what| writer.lose(what));
             let done = writer.piece(piece);
             writer.notes.drain(..).for_each(&mut *tell);
             done
@@ -160,14 +160,7 @@ impl<W: Write> Writer<'_, W> {
         self.notes.push(Note::Lost(what));
     }
 
-    fn output(
-        &mut self,
-        seq: Seq,
-        attempt: u32,
-        stream: Stream,
-        mut file: File,
-        bytes: u64,
-    ) -> Result<(), StoreError> {
+    fn output(&mut self, seq: Seq, attempt: u32, stream: Stream, mut file: File, bytes: u64) -> Result<(), StoreError> {
         let chunk = |bytes, unreadable| {
             Line::Output(Chunk { seq: seq.0, attempt, stream: stream.into(), bytes: Text(bytes), unreadable })
         };
