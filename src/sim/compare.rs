@@ -75,12 +75,12 @@ pub fn run(store: &Store, ops: &[Op]) -> Result<Tally, Box<Mismatch>> {
 }
 
 impl Mismatch {
-    pub(super) fn at(step: usize, ops: &[Op], parted: Parted) -> Box<Self> {
+    pub(super) fn at(step: usize, ops: &[Op], parted: Parted) -> Self {
         let what = match parted {
             Parted::Differs(what) => what,
             Parted::Failed(error) => format!("the store failed: {error}"),
         };
-        Box::new(Self { step, what, tail: ops[(step + 1).saturating_sub(TAIL)..=step].to_vec() })
+        Self { step, what, tail: ops[(step + 1).saturating_sub(TAIL)..=step].to_vec() }
     }
 }
 
@@ -154,7 +154,7 @@ impl Comparison {
         if changed || self.fingerprint.is_none() {
             let rung = if changed { self.world.queue.rung() } else { Rung::default() };
             store.read(|snapshot| {
-                Ok(self.compare_bells(snapshot, generations, rung).and_then(|()| self.compare(snapshot, step)))
+                Ok(Self::compare_bells(snapshot, generations, rung).and_then(|()| self.compare(snapshot, step)))
             })??;
         } else {
             // Then all that can be seen is as it was, too.
@@ -247,7 +247,7 @@ impl Comparison {
         comparison
     }
 
-    fn compare_bells(&self, snapshot: &Snapshot, before: Generations, rung: Rung) -> Result<(), Parted> {
+    fn compare_bells(snapshot: &Snapshot, before: Generations, rung: Rung) -> Result<(), Parted> {
         let now = snapshot.generations()?;
         let moved = (now.work > before.work, now.control > before.control);
         same("which bells rang", &moved, &(rung.work, rung.control))?;

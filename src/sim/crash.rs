@@ -12,7 +12,7 @@
 use std::fmt;
 
 use super::compare::{Comparison, Parted, World};
-use super::disk::{Disk, Fault, Power};
+use super::disk::{Disk, Fate, Fault, Power};
 use super::workload;
 use crate::store::{Snapshot, Store, StoreError};
 
@@ -168,7 +168,10 @@ impl<'d> Marks<'d> {
         for moment in first..=history.len() {
             losses.advance(moment);
             if losses.is_synced() {
-                at(format_args!("at event {moment}"), survives(losses.lost(None), possible(&self.marks, moment)))?;
+                at(
+                    format_args!("at event {moment}"),
+                    survives(losses.lost(Fate::Nothing), possible(&self.marks, moment)),
+                )?;
             }
         }
         Ok(())

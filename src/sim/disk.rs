@@ -159,14 +159,38 @@ impl Losses<'_> {
         self.unsynced.is_empty()
     }
 
-    /// What the disk holds if power is lost now. Without luck nothing survives that was not synced.
-    pub(super) fn lost(&self, luck: Option<&mut Choices<'_>>) -> Vec<u8> {
+    /// What the disk holds if power is lost now.
+    pub(super) fn lost(&self, fate: Fate) -> Vec<u8> {
         let (mut bytes, mut length) = (self.bytes.clone(), self.length);
-        if let Some(luck) = luck {
-            Survival::new(luck, self.unsynced.len()).apply(&self.unsynced, &mut bytes, &mut length);
+        match fate {
+            Fate::Nothing => {}
+            Fate::Everything => self.unsynced.iter().for_each(|event| apply(event, &mut bytes, &mut length)),
+            Fate::Luck(seed) => Survival::new(seed, self.unsynced.len()).apply(&self.unsynced, &mut bytes, &mut length),
         }
         bytes.truncate(length);
         bytes
+    }
+}
+
+/// What survives of the writes that were not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing.
+    Nothing,
+    /// Everything, as when all processes are killed and the machine stays up.
+    Everything,
+    /// Of each sector what it held at some moment; which goes by this seed.
+    Luck(u64),
+}
+
+impl Fate {
+    /// The fates that are tried at a moment, in turn.
+    pub(super) fn nth(n: u64, seed: u64) -> Self {
+        match n {
+            0 => Self::Nothing,
+            1 => Self::Everything,
+            _ => Self::Luck(seed ^ n << 52),
+        }
     }
 }
 
@@ -191,26 +215,26 @@ fn apply(event: &Event, bytes: &mut Vec<u8>, length: &mut usize) {
 }
 
 /// Which of the events since the last sync reach which sector.
-struct Survival<'l, 'b> {
-    luck: &'l mut Choices<'b>,
+struct Survival {
+    luck: Choices<'static>,
     events: usize,
     style: u16,
     /// How many of the events reach each sector that was asked for.
     moments: BTreeMap<usize, usize>,
 }
 
-impl<'l, 'b> Survival<'l, 'b> {
-    fn new(luck: &'l mut Choices<'b>, events: usize) -> Self {
-        let style = luck.below(6);
+impl Survival {
+    fn new(seed: u64, events: usize) -> Self {
+        let mut luck = Choices::seeded(seed);
+        let style = luck.below(5);
         Self { luck, events, style, moments: BTreeMap::new() }
     }
 
     fn moment(&mut self, sector: usize) -> usize {
-        // Style 5 writes whole pages back, as the kernel does by preference.
-        let unit = if self.style == 5 { sector / 8 } else { sector };
-        let (luck, events, style) = (&mut *self.luck, self.events, self.style);
+        // Style 0 writes whole pages back, as the kernel does by preference.
+        let unit = if self.style == 0 { sector / 8 } else { sector };
+        let (luck, events, style) = (&mut self.luck, self.events, self.style);
         *self.moments.entry(unit).or_insert_with(|| match style {
-            0 => events,
             1 if luck.percent(90) => events,
             2 if luck.percent(90) => 0,
             3 => usize::from(luck.percent(50)) * events,
@@ -314,7 +338,7 @@ impl Disk {
         let state = self.state();
         let mut losses = state.power.losses();
         losses.advance(state.power.len());
-        losses.lost(None)
+        losses.lost(Fate::Nothing)
     }
 }
 

@@ -5,6 +5,9 @@
 //! a claim takes, where a job goes from where, when it is due, what is refused. [`run`] applies every operation
 //! to a store and to a reference, and compares the answers and, after each transaction, all that can be seen.
 //!
+//! [`disk`] is a disk in memory that loses, tears and reorders what was not synced, kills processes and fails;
+//! [`crash`] strikes a workload at every moment and at every I/O.
+//!
 //! A failure is replayed from its seed: `run(&store, &workload::seeded(seed, steps))`.
 
 mod choices;

@@ -106,6 +106,8 @@ pub struct Wish {
     pub start_at: Option<Millis>,
     /// One of a few environments.
     pub environment: u8,
+    /// How long its command is, in bytes: now and then so long that the file grows.
+    pub length: u16,
 }
 
 /// From where a pool claims.
@@ -201,7 +203,7 @@ impl Wish {
             queue: queue.parse().unwrap_or_else(|_| QueueName::default_queue()),
             priority: self.priority,
             start_at: self.start_at,
-            ..JobSpec::new(Command::Shell(b"true".to_vec()), "/")
+            ..JobSpec::new(Command::Shell(vec![b':'; usize::from(self.length)]), "/")
         }
     }
 }
@@ -384,6 +386,7 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
             .percent(30)
             .then(|| Millis((clock + u64::from(choices.below(18)) * 500).saturating_sub(2_000))),
         environment: choices.byte(3),
+        length: if choices.percent(3) { 1_000 + choices.below(60_000) } else { 1 },
     }
 }
 

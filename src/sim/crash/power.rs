@@ -1,9 +1,8 @@
 //! Power is lost, at every moment of what several processes did.
 
 use super::{Broken, Mark, Marks, PROCESSES, Survey, at, new_queue, possible, survives};
-use crate::sim::choices::Choices;
 use crate::sim::compare::Comparison;
-use crate::sim::disk::{Disk, Power};
+use crate::sim::disk::{Disk, Fate, Power};
 use crate::sim::workload::Op;
 use crate::store::Store;
 
@@ -13,8 +12,8 @@ const AFTERWARDS: usize = 3;
 /// How hard [`power`] tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effort {
-    /// How many fates of what was not synced are tried at each moment; in the first, nothing of it survives, which is
-    /// the same from one sync to the next.
+    /// How many fates of what was not synced are tried at each moment: nothing of it survives (which is the same from
+    /// one sync to the next), everything does, and what luck leaves.
     pub fates: u64,
     /// For how many of them power is lost again at every moment of the recovery.
     pub second: u64,
@@ -59,10 +58,9 @@ fn lose(
         // What nothing survives of was tried when it began.
         for fate in usize::from(!losses.is_synced()) as u64..effort.fates {
             let place = format!("power lost at event {moment} of {}, fate {fate}", history.len());
-            let mut luck = Choices::seeded(seed ^ (moment as u64) << 20 ^ fate << 52);
-            let luck = (fate > 0).then_some(&mut luck);
             let expected = possible(marks, moment);
-            let (found, left) = at(&place, survives(losses.lost(luck), expected))?;
+            let (found, left) =
+                at(&place, survives(losses.lost(Fate::nth(fate, seed ^ (moment as u64) << 20)), expected))?;
             survey.disks += 1;
             survey.happened += found;
             if fate < effort.second {
@@ -95,10 +93,9 @@ fn lose_again(recovery: &Power, found: &Mark, seed: u64, survey: &mut Survey) ->
     let mut losses = recovery.losses();
     for moment in 0..recovery.len() {
         losses.advance(moment);
-        let mut luck = Choices::seeded(seed ^ (moment as u64) << 32);
-        let luck = (moment % 2 == 1).then_some(&mut luck);
+        let fate = Fate::nth(moment as u64 % 3, seed ^ (moment as u64) << 32);
         let expected = std::slice::from_ref(found);
-        at(format_args!("and again at event {moment} of the recovery"), survives(losses.lost(luck), expected))?;
+        at(format_args!("and again at event {moment} of the recovery"), survives(losses.lost(fate), expected))?;
         survey.second += 1;
         survey.disks += 1;
         survey.points += 1;
