@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::output::output_path;
+use super::output::{left_over, output_path};
 use crate::model::{Seq, Stream};
 
 /// The files of one import.
@@ -46,26 +46,11 @@ impl Incoming {
     }
 
     fn sweep(&self, ranges: &[(Seq, Seq)]) -> io::Result<()> {
-        for folder in fs::read_dir(self.queue.join("output"))? {
-            let folder = folder?.path();
-            let is_numbered =
-                folder.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
-            if !is_numbered || !folder.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(folder)? {
-                let file = file?.path();
-                let named = file.file_name().and_then(|name| name.to_str()?.split_once('.')?.0.parse().ok());
-                let is_ours = |seq: u64| {
-                    let after = ranges.partition_point(|(first, _)| first.0 <= seq);
-                    ranges[..after].last().is_some_and(|(_, last)| seq <= last.0)
-                };
-                if named.is_some_and(is_ours) {
-                    fs::remove_file(file)?;
-                }
-            }
-        }
-        Ok(())
+        let is_ours = |seq: Seq| {
+            let after = ranges.partition_point(|(first, _)| *first <= seq);
+            Ok::<_, io::Error>(ranges[..after].last().is_some_and(|(_, last)| seq <= *last))
+        };
+        left_over(&self.queue, is_ours)?.into_iter().try_for_each(fs::remove_file)
     }
 
     /// A part of an output; `at` is how much of it came before.
