@@ -38,7 +38,9 @@ Act:
 
 Keep:
   config    Read and change settings
-  check     Verify the queue file
+  check     Verify the queue file, or repair it
+  backup    Copy the queue to a folder while it is at work
+  restore   Put a backup in the queue's place
   export    Write everything as JSON lines
   import    Take an export into a queue
 
@@ -102,11 +104,9 @@ Examples:
     Remove(Remove),
     #[command(subcommand)]
     Config(Config),
-    /// Verify the queue file
-    ///
-    /// Every rule that the queue keeps is checked; each that does not hold is a line, and the exit code is 5.
-    #[command(after_help = "Example:\n  queuectl check")]
-    Check(Json),
+    Check(Check),
+    Backup(Backup),
+    Restore(Restore),
     Export(Export),
     Import(Import),
 }
@@ -499,6 +499,56 @@ pub(super) struct ConfigGet {
 pub(super) struct ConfigUnset {
     /// Which
     pub key: String,
+}
+
+/// Verify the queue file, or repair it
+///
+/// Every rule that the queue keeps is checked; each that does not hold is a line, and the exit code is 5.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl check
+  queuectl check --deep
+  queuectl check --repair")]
+pub(super) struct Check {
+    /// Verify every page, too, on a copy of the file; who wants to write waits while that is made
+    #[arg(long)]
+    pub deep: bool,
+    /// Make every index anew from the jobs, and tell each difference; the file as it was is kept
+    #[arg(long, conflicts_with = "deep")]
+    pub repair: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Copy the queue to a folder while it is at work
+///
+/// The copy is the queue of one moment, outputs included. What runs then is pending in the copy.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl backup ~/backups/queue-monday
+  queuectl --db ~/backups/queue-monday list    looks at it")]
+pub(super) struct Backup {
+    /// Where to; nothing, or an empty folder, is there yet
+    pub folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Put a backup in the queue's place
+///
+/// The backup is checked first. The queue that was there is kept beside it. Refused while a pool works.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  queuectl restore ~/backups/queue-monday")]
+pub(super) struct Restore {
+    /// The backup
+    pub folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn workers(text: &str) -> Result<usize, String> {

@@ -89,7 +89,8 @@ impl Context {
         Queue::open_or_create(&folder, self.on_wait()).map_err(|error| self.explain(error))
     }
 
-    fn existing(&self) -> Result<Folder, Failure> {
+    /// The queue's folder, which has to exist.
+    pub(super) fn existing(&self) -> Result<Folder, Failure> {
         let folder = Folder::existing(&self.place.folder)?.ok_or_else(|| self.no_queue())?;
         self.say_where();
         Ok(folder)
@@ -116,14 +117,16 @@ impl Context {
         Failure::new(Exit::NotFound, message).next(format_args!("queuectl{db} enqueue -c 'echo hi'    makes one"))
     }
 
-    fn explain(&self, error: StoreError) -> Failure {
+    /// In words, with the file that it is about.
+    pub(super) fn explain(&self, error: StoreError) -> Failure {
         match error {
             StoreError::NoQueue(_) => self.no_queue(),
             error => Failure::from(error).of(self.place.folder.join("queue.redb").display()),
         }
     }
 
-    fn on_wait(&self) -> OnWait {
+    /// Tells who keeps the file.
+    pub(super) fn on_wait(&self) -> OnWait {
         let folder = self.place.folder.clone();
         Box::new(move || say(format_args!("{}", holder::describe(&folder))))
     }

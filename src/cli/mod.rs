@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
-use commands::{ask, check, config, enqueue, export, import, list, logs, run, show, status, wait, worker};
+use commands::{ask, backup, check, config, enqueue, export, import, list, logs, run, show, status, wait, worker};
 use context::Context;
 use exit::{Exit, Failure};
 
@@ -64,6 +64,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(args) => check::check(&context, &args),
         Command::Export(args) => export::export(&context, &args),
         Command::Import(args) => import::import(&context, &args),
+        Command::Backup(args) => backup::backup(&context, &args),
+        Command::Restore(args) => backup::restore(&context, &args),
     }
 }
 

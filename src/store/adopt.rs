@@ -16,10 +16,10 @@ use super::StoreError;
 use super::enqueue::Environments;
 use super::finish::{STDERR, STDOUT};
 use super::open::Store;
-use super::records::{CancelReasonRecord, Head, JobRecord, LaneKind, LaneRecord, StateRecord, queue_name};
+use super::records::{CancelReasonRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, StateRecord, queue_name};
 use super::tables::{Snapshot, Tx};
 use super::whole::{OnLoss, Part, WholeJob, contradiction, strictly};
-use crate::model::{JobId, Millis, Seq};
+use crate::model::{JobId, Millis, Seq, Stream};
 
 /// Most jobs that are adopted in one transaction.
 const JOBS_AT_ONCE: usize = 5_000;
@@ -163,9 +163,17 @@ pub(super) fn unclaimed(record: &JobRecord) -> JobRecord {
 
 impl Snapshot {
     /// Copies the queue into `fresh`, which is empty and nobody else's, without claims and pools, in transactions of
-    /// bounded size. Refuses a queue of which something cannot be read.
-    pub fn copy_whole(&self, fresh: &Store) -> Result<(), StoreError> {
-        self.copy_to(fresh, &mut strictly, &mut |_| {})
+    /// bounded size. Refuses a queue of which something cannot be read. Answers which outputs are in files of their
+    /// own, and how many jobs there are.
+    pub fn copy_whole(&self, fresh: &Store) -> Result<(Vec<OutputFile>, u64), StoreError> {
+        let (mut files, mut jobs) = (Vec::new(), 0);
+        self.copy_to(fresh, &mut strictly, &mut |part| {
+            if let Part::Job(job) = part {
+                jobs += 1;
+                files.extend(files_of(job));
+            }
+        })?;
+        Ok((files, jobs))
     }
 
     /// The same; what cannot be read goes to `lost`, and every part through `change`.
@@ -182,6 +190,30 @@ impl Snapshot {
         })?;
         batch.write()
     }
+}
+
+/// An output that is in a file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputFile {
+    /// The job.
+    pub seq: Seq,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// Which stream.
+    pub stream: Stream,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+fn files_of(job: &WholeJob) -> impl Iterator<Item = OutputFile> {
+    let seq = Seq(job.seq);
+    (1..).zip(&job.attempts).flat_map(move |(attempt, whole)| {
+        let streams = [(Stream::Stdout, whole.record.stdout), (Stream::Stderr, whole.record.stderr)];
+        streams.into_iter().filter_map(move |(stream, kept)| match kept {
+            KeptRecord::File { bytes, .. } => Some(OutputFile { seq, attempt, stream, bytes }),
+            KeptRecord::Empty | KeptRecord::Inline(_) => None,
+        })
+    })
 }
 
 /// Parts on their way into a fresh queue.

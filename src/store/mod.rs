@@ -48,6 +48,7 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod trials;
 
+pub use adopt::OutputFile;
 pub use ask::Cancelled;
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
@@ -63,8 +64,8 @@ pub use records::{Asked, Generations};
 #[cfg(any(test, feature = "sim"))]
 pub use redb::{BackendError, StorageBackend};
 pub use remove::Removed;
-pub use repair::{Lines, Repaired, repair};
-pub use replace::{Seized, parent_of, put_in_place, sync};
+pub use repair::{Lines, Repaired, check_pages, repair};
+pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::salvage;
 pub use tables::{Snapshot, Tx};

@@ -335,7 +335,7 @@ fn length_in(header: &[u8; HEADER_BYTES]) -> u64 {
     page.saturating_mul(pages)
 }
 
-fn missing(folder: &Path, error: io::Error) -> StoreError {
+pub(super) fn missing(folder: &Path, error: io::Error) -> StoreError {
     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
         return StoreError::NoQueue(folder.to_owned());
     }

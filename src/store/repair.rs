@@ -9,22 +9,28 @@
 //! repair removes. After it the queue is whole; `repair.tmp` may still be there.
 
 use std::cmp::Ordering;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Seek};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Builder, Database, Key, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, Value};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, Key, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, Value,
+};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::StoreError;
 use super::codec::decode;
-use super::open::{Store, fence, file_of};
+use super::open::{Store, fence, file_of, missing};
 use super::records::{Head, JobRecord, StateRecord};
 use super::replace::Seized;
 use super::tables::{
-    COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, Snapshot, TAGS,
+    COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
 };
+use super::turnstile::OnWait;
 use super::whole::{Part, WholeJob};
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Millis};
 
@@ -76,7 +82,7 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
     let old = Old::open(&copy)?;
     rebuild(&old, &new, now, &mut repaired)?;
     old.close();
-    if let Some(wrong) = integrity(&copy)? {
+    if let Some(wrong) = integrity(|| Builder::new().open(&copy))? {
         repaired.differences.add(format!("redb says: {wrong}"));
     }
     new.read(|snapshot| {
@@ -100,6 +106,11 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
 /// Fills `new` with what can be read of `old`, and compares their indexes.
 fn rebuild(old: &Old, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
     let before = old.snapshot()?;
+    match fence(|| before.schema()) {
+        Ok(Some(found)) if found != SCHEMA_VERSION => return Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
+        // What is no queue at all has no tables of jobs; a lost version is one loss among others.
+        Ok(_) | Err(_) => {}
+    }
     let newest = fence(|| before.head()).map(|head| head.newest).unwrap_or_default();
     let ahead = Millis(newest).since(now);
     repaired.set_back = (ahead > CLOCK_BEHIND_WORTH_SAYING).then_some(ahead);
@@ -187,10 +198,28 @@ impl Old {
     }
 }
 
-/// What redb's own check finds wrong with the closed file at `path`, which it may change.
-pub(super) fn integrity(path: &Path) -> Result<Option<String>, StoreError> {
+/// Runs redb's own check on a copy of the queue file, and tells what it finds wrong. Writers are kept out while the
+/// copy is made, in the queue's folder, or in `spare` if there is no room or right. The copy has no name, so nothing is
+/// left of it however this ends.
+pub fn check_pages(folder: &Path, spare: &Path, on_wait: &OnWait) -> Result<Option<String>, StoreError> {
+    let queue = Seized::new(folder, on_wait)?;
+    let mut file = File::open(queue.file()).map_err(|error| missing(folder, error))?;
+    let mut copy_in = |folder: &Path| {
+        file.rewind()?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut copy = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?);
+        io::copy(&mut file, &mut copy)?;
+        Ok::<_, io::Error>(copy)
+    };
+    let copy = copy_in(folder).or_else(|_| copy_in(spare))?;
+    drop(queue);
+    integrity(|| Builder::new().create_with_backend(FileBackend::new(copy)?))
+}
+
+/// What redb's own check finds wrong with a file that is nobody else's, which it may change.
+fn integrity(open: impl FnOnce() -> Result<Database, DatabaseError>) -> Result<Option<String>, StoreError> {
     let checked = fence(|| {
-        let mut database = match Builder::new().open(path) {
+        let mut database = match open() {
             Ok(database) => database,
             Err(error) => return Ok(Some(format!("the file cannot be opened: {error}"))),
         };
@@ -232,8 +261,10 @@ fn set_back_job(job: &mut WholeJob, newest: u64, now: u64) {
     past(created);
     past(updated);
     match state {
-        StateRecord::Completed { at } | StateRecord::Dead { at, .. } | StateRecord::Cancelled { at, .. } => past(at),
-        StateRecord::Processing { at, .. } => past(at),
+        StateRecord::Completed { at }
+        | StateRecord::Dead { at, .. }
+        | StateRecord::Cancelled { at, .. }
+        | StateRecord::Processing { at, .. } => past(at),
         // It was counted from a time that was wrong. A start time was not: somebody wrote it.
         StateRecord::Failed { due, .. } => *due = now.saturating_add(due.saturating_sub(newest)),
         StateRecord::Scheduled { .. } | StateRecord::Blocked | StateRecord::Pending => {}
@@ -291,14 +322,15 @@ fn compare<K: Key + 'static, V: Value + 'static>(
     let name = redb::TableHandle::name(&definition).to_uppercase();
     let new = new.open(definition)?;
     let mut new_rows = new.iter()?;
-    let cannot = |error: StoreError| format!("{name} cannot be read: {error}");
-    let old = match fence(|| old.open(definition)) {
-        Ok(old) => old,
-        Err(error) => return Ok(differences.add(cannot(error))),
-    };
-    let mut old_rows = match fence(|| Ok(old.iter()?)) {
+    let old = fence(|| old.open(definition));
+    let rows = old.as_ref().map_err(ToString::to_string);
+    let rows = rows.and_then(|old| fence(|| Ok(old.iter()?)).map_err(|error| error.to_string()));
+    let mut old_rows = match rows {
         Ok(rows) => rows,
-        Err(error) => return Ok(differences.add(cannot(error))),
+        Err(error) => {
+            differences.add(format!("{name} cannot be read: {error}"));
+            return Ok(());
+        }
     };
     let mut left = next_row(&mut old_rows);
     let mut right = next_row(&mut new_rows)?;

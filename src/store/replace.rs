@@ -18,6 +18,9 @@
 //! | after the old file got its second name | the old queue, under both names |
 //! | after the rename | the new queue, and the old one under its second name |
 //!
+//! Of folders: after the new one got its second name, the old queue, and a copy under that name that is too much;
+//! after the exchange, the new queue, and the old one under that name.
+//!
 //! The rename is atomic, of a file that was synced with its folder before; the folder of the name is synced after it.
 //! A power cut right then shows the one or the other.
 
@@ -87,22 +90,25 @@ impl Seized {
     /// the first free name that starts with its own and `suffix`. Returns that.
     pub fn replace_folder(self, new: &Path, suffix: &str) -> Result<PathBuf, StoreError> {
         let parent = parent_of(&self.folder);
-        renameat_with(CWD, new, CWD, &self.folder, RenameFlags::EXCHANGE).map_err(io::Error::from)?;
-        sync(&parent)?;
-        // From here on the new queue is in place; what remains is only the name of the old one.
         let mut name = self.folder.file_name().unwrap_or_default().to_owned();
         name.push(suffix);
+        // The new folder waits under the name that the old one gets, so that the old one never has a name by which
+        // it could be taken for scraps.
         let kept = free_name(&parent.join(name), |kept| {
             renameat_with(CWD, new, CWD, kept, RenameFlags::NOREPLACE).map_err(io::Error::from)
         })?;
+        if let Err(error) = renameat_with(CWD, &kept, CWD, &self.folder, RenameFlags::EXCHANGE) {
+            fs::rename(&kept, new)?;
+            return Err(io::Error::from(error).into());
+        }
         sync(&parent)?;
         Ok(kept)
     }
 }
 
-/// Gives `new` the name `path`, which must be free, for good.
+/// Gives the folder `new` the name `path` for good. There may be an empty folder of that name, and nothing else.
 pub fn put_in_place(new: &Path, path: &Path) -> Result<(), StoreError> {
-    renameat_with(CWD, new, CWD, path, RenameFlags::NOREPLACE).map_err(io::Error::from)?;
+    fs::rename(new, path)?;
     Ok(sync(&parent_of(path))?)
 }
 
@@ -164,10 +170,13 @@ fn free_name(name: &Path, mut act: impl FnMut(&Path) -> io::Result<()>) -> io::R
 const NAMES_TRIED_MAX: u32 = 10_000;
 
 /// Device and inode of what is at `path`; `None` if there is nothing.
-pub(super) fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+pub fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

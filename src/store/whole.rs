@@ -276,20 +276,17 @@ impl<'a> Reader<'a> {
         if !is_known {
             (self.lost)(format!("the queue or run of job {} is unknown", job.seq))?;
         }
-        match named {
-            Some(record) => {
-                if !is_known {
-                    self.guessed_lanes.insert(lane);
-                }
-                self.give_lane(lane, record, take)?;
+        if let Some(record) = named {
+            if !is_known {
+                self.guessed_lanes.insert(lane);
             }
-            None => {
-                job.record.lane = self.stray_lane();
-                if !self.lanes.contains(&job.record.lane) {
-                    let queue = QueueName::default_queue().as_str().to_owned();
-                    let record = LaneRecord { queue, published: true, kind: LaneKind::Queue };
-                    self.give_lane(job.record.lane, record, take)?;
-                }
+            self.give_lane(lane, record, take)?;
+        } else {
+            job.record.lane = self.stray_lane();
+            if !self.lanes.contains(&job.record.lane) {
+                let queue = QueueName::default_queue().as_str().to_owned();
+                let record = LaneRecord { queue, published: true, kind: LaneKind::Queue };
+                self.give_lane(job.record.lane, record, take)?;
             }
         }
         Ok(is_known)
@@ -339,8 +336,8 @@ impl<'a> Reader<'a> {
         let mut specs = self.numbers("commands of jobs", &tables.specs, end)?.into_iter().peekable();
         let mut jobs = 0;
         while let Some(seq) = records.peek().into_iter().chain(specs.peek()).min().copied() {
-            let record = records.next_if_eq(&seq).map(|_| tables.record(&tables.jobs, seq));
-            let spec = specs.next_if_eq(&seq).map(|_| tables.record(&tables.specs, seq));
+            let record = records.next_if_eq(&seq).map(|_| numbered(&tables.jobs, seq));
+            let spec = specs.next_if_eq(&seq).map(|_| numbered(&tables.specs, seq));
             let (record, spec) = (record.unwrap_or_else(|| Err(missing())), spec.unwrap_or_else(|| Err(missing())));
             let Some(job) = self.job(&tables, seq, record, spec, take)? else { continue };
             self.kept.insert(seq);
@@ -435,18 +432,17 @@ impl<'a> Reader<'a> {
             }
         }
         doubt |= !self.know_lane(&mut job, take)?;
-        match self.environment(job.spec.env) {
-            Some(env) => job.env = env,
-            None => {
-                (self.lost)(format!("the environment of job {seq} cannot be read: it is empty now"))?;
-                doubt = true;
-            }
+        if let Some(env) = self.environment(job.spec.env) {
+            job.env = env;
+        } else {
+            (self.lost)(format!("the environment of job {seq} cannot be read: it is empty now"))?;
+            doubt = true;
         }
         for number in 1..=job.record.attempts {
             let attempt = self.attempt(tables, seq, number)?;
             job.attempts.push(attempt);
         }
-        doubt |= !self.needs(&mut job)?;
+        doubt |= !self.needs(tables, &mut job)?;
         if doubt || !is_justified(&job.record) {
             self.settle_doubt(&mut job)?;
         }
@@ -548,19 +544,18 @@ impl<'a> Reader<'a> {
             };
             let KeptRecord::Inline(len) = *kept else { continue };
             let read = fence(|| super::tables::get::<_, ByteBuf>(&tables.output, (seq, number, code)));
-            match read.ok().flatten().filter(|bytes| bytes.len() as u64 == len) {
-                Some(found) => *bytes = Some(found.into_vec()),
-                None => {
-                    *kept = KeptRecord::Empty;
-                    (self.lost)(format!("an output of attempt {number} of job {seq} cannot be read"))?;
-                }
+            if let Some(found) = read.ok().flatten().filter(|bytes| bytes.len() as u64 == len) {
+                *bytes = Some(found.into_vec());
+            } else {
+                *kept = KeptRecord::Empty;
+                (self.lost)(format!("an output of attempt {number} of job {seq} cannot be read"))?;
             }
         }
         Ok(attempt)
     }
 
     /// Reads what a job needs; says whether all of it is known.
-    fn needs(&mut self, job: &mut WholeJob) -> Result<bool, StoreError> {
+    fn needs(&mut self, tables: &JobTables, job: &mut WholeJob) -> Result<bool, StoreError> {
         let seq = job.seq;
         let read = fence(|| {
             let mut needs = Vec::new();
@@ -570,29 +565,42 @@ impl<'a> Reader<'a> {
             }
             Ok(needs)
         });
-        let problem = match read {
-            Ok(needs) => {
-                let open = needs.iter().filter(|(_, settled)| !settled).count();
-                let absent = needs.iter().find(|(needed, settled)| !settled && !self.may_exist(*needed, seq));
-                let is_blocked = matches!(job.record.state, StateRecord::Blocked);
-                if let Some((needed, _)) = absent {
-                    format!("job {seq} needs job {needed}, which is lost")
-                } else if open == job.record.needs as usize && is_blocked == (open > 0) {
-                    job.needs = needs;
-                    return Ok(true);
-                } else {
-                    format!("job {seq} counts {} needs and has {open}", job.record.needs)
-                }
+        let mut needs = match read {
+            Ok(needs) => needs,
+            Err(error) => {
+                (self.lost)(format!("what job {seq} needs cannot be read: {error}"))?;
+                return Ok(false);
             }
-            Err(error) => format!("what job {seq} needs cannot be read: {error}"),
         };
-        (self.lost)(problem)?;
-        Ok(false)
+        let open = |needs: &[(u64, bool)]| needs.iter().filter(|(_, settled)| !settled).count();
+        let (count, is_blocked) = (job.record.needs as usize, matches!(job.record.state, StateRecord::Blocked));
+        if open(&needs) != count || is_blocked != (count > 0) {
+            (self.lost)(format!("job {seq} counts {count} needs and has {}", open(&needs)))?;
+            return Ok(false);
+        }
+        let mut gone = Vec::new();
+        needs.retain(|(needed, _)| {
+            let is_there = self.is_there(tables, *needed, seq);
+            if !is_there {
+                gone.push(*needed);
+            }
+            is_there
+        });
+        for needed in gone {
+            (self.lost)(format!("job {seq} needed job {needed}, which is lost"))?;
+        }
+        job.needs = needs;
+        // What needed nothing more than what is lost has run its course all the same.
+        Ok(open(&job.needs) == count)
     }
 
-    /// Whether a job that another needs is there, or is to come.
-    fn may_exist(&self, needed: u64, by: u64) -> bool {
-        needed > by || self.kept.contains(&needed)
+    /// Whether a job that another needs is handed out too, before it or after it.
+    fn is_there(&self, tables: &JobTables, needed: u64, by: u64) -> bool {
+        if needed < by {
+            return self.kept.contains(&needed);
+        }
+        let record = numbered::<JobRecord>(&tables.jobs, needed);
+        record.is_ok() && numbered::<SpecRecord>(&tables.specs, needed).is_ok_and(|spec| spec.id().is_ok())
     }
 
     fn keys(&mut self, take: &mut dyn FnMut(Part) -> Result<(), StoreError>) -> Result<(), StoreError> {
@@ -627,12 +635,11 @@ impl<'a> Reader<'a> {
     }
 
     fn head(&mut self, jobs: u64) -> Result<Head, StoreError> {
-        let found = match self.head.take() {
-            Some(head) => head,
-            None => {
-                (self.lost)("the counters cannot be read: they are counted anew".to_owned())?;
-                Head::default()
-            }
+        let found = if let Some(head) = self.head.take() {
+            head
+        } else {
+            (self.lost)("the counters cannot be read: they are counted anew".to_owned())?;
+            Head::default()
         };
         let last = self.kept.last().copied().unwrap_or_default();
         Ok(Head {
@@ -707,6 +714,11 @@ fn indexed(snapshot: &Snapshot) -> BTreeMap<u64, Indexed> {
     found
 }
 
+/// The record of a job in a table whose pages may be damaged.
+fn numbered<T: DeserializeOwned>(table: &Numbered, seq: u64) -> Result<T, StoreError> {
+    fence(|| super::tables::get(table, seq))?.ok_or_else(missing)
+}
+
 struct JobTables {
     jobs: Numbered,
     specs: Numbered,
@@ -724,11 +736,6 @@ impl JobTables {
                 output: snapshot.open(OUTPUT)?,
             })
         })
-    }
-
-    fn record<T: DeserializeOwned>(&self, table: &Numbered, seq: u64) -> Result<T, StoreError> {
-        let record = fence(|| super::tables::get(table, seq))?;
-        record.ok_or_else(missing)
     }
 
     /// How many attempts ATTEMPTS has of a job.

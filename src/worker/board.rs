@@ -146,10 +146,15 @@ fn random_name() -> io::Result<PoolId> {
     String::from_iter(name).parse().map_err(io::Error::other)
 }
 
+/// Something for the end of a name that no other has.
+pub(crate) fn random_suffix() -> io::Result<String> {
+    Ok(format!("{:016x}", random_u64()?))
+}
+
 /// A locked file with a header at `path`; `None` if that name is taken, or the file was swept away
 /// before it was locked.
 fn create_at(run: &Path, path: &Path, slots: usize, identity: &Identity) -> io::Result<Option<File>> {
-    let temporary = run.join(format!(".new-{:016x}", random_u64()?));
+    let temporary = run.join(format!(".new-{}", random_suffix()?));
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
     let named = prepare(&file, slots, identity).and_then(|()| rename_unless_taken(&temporary, path));
     if !matches!(named, Ok(true)) {

@@ -1,6 +1,7 @@
 //! Running jobs.
 
 mod activity;
+mod backup;
 pub(crate) mod bell;
 pub(crate) mod board;
 pub(crate) mod child;
@@ -15,6 +16,7 @@ mod output;
 mod places;
 mod pool;
 pub(crate) mod program;
+mod quiet;
 mod recovery;
 mod run;
 mod signals;
@@ -23,11 +25,13 @@ pub(crate) mod specimen;
 pub(crate) mod tree;
 
 pub use activity::{Activity, activity, await_death, await_exit, board_path, is_alive};
+pub use backup::{BackupError, Copied, backup, restore};
 pub use bell::{Bell, Ring};
 pub use detached::spawn_detached;
 pub use incoming::Incoming;
 pub use news::{JobNews, News, Observer};
 pub use output::{left_over, output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
+pub use quiet::{NotQuiet, Quiet};
 pub use recovery::{dead_pools, obstacles, recover};
 pub use signals::spawn_shielded;

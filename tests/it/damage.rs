@@ -34,7 +34,9 @@ fn file(bench: &Bench) -> PathBuf {
 fn refused_by_all(bench: &Bench, parts: &[&str]) {
     for line in COMMANDS {
         let done = bench.run(line);
-        assert!(!done.stderr.contains("panic") && done.stderr.lines().count() == 1, "{line}: {done:?}");
+        // What `check` says of a damaged file ends with the ways out.
+        let lines = done.stderr.lines().filter(|text| line != "check" || !text.starts_with("  ")).count();
+        assert!(!done.stderr.contains("panic") && lines == 1, "{line}: {done:?}");
         assert!(done.stderr.contains("/.queuectl/queue.redb: "), "{line}: {done:?}");
         done.says(5, parts);
     }

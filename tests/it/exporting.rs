@@ -234,7 +234,7 @@ fn lines_that_are_wrong_are_named_and_nothing_is_made() {
         assert!(text.contains(from), "{from}");
         text.replacen(from, to, 1)
     };
-    let head = |lines: usize| text.lines().take(lines).map(|line| format!("{line}\n")).collect::<String>();
+    let head = |lines: usize| text.split_inclusive('\n').take(lines).collect::<String>();
     for (input, says) in [
         (String::new(), "it is not an export"),
         ("{\"command\":\"true\"}\n".to_owned(), "it is not an export"),

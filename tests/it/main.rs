@@ -7,6 +7,7 @@
 mod support;
 
 mod act;
+mod backup;
 mod bytes;
 mod clocks;
 mod crashes;
@@ -19,6 +20,7 @@ mod outputs;
 mod place;
 mod pools;
 mod readme;
+mod repair;
 mod resuming;
 mod run;
 mod seed;

@@ -1,6 +1,7 @@
 //! The commands, a file each: arguments → store or pool → what is shown.
 
 pub(super) mod ask;
+pub(super) mod backup;
 pub(super) mod check;
 pub(super) mod config;
 pub(super) mod enqueue;

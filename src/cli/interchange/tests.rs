@@ -258,7 +258,7 @@ fn changed(export: &str, dice: &mut Dice) -> String {
         _ => {
             // A value follows a colon, a comma or a bracket, and ends before the next.
             let line = &lines[at];
-            let starts: Vec<usize> = line.match_indices(":").map(|(at, _)| at + 1).collect();
+            let starts: Vec<usize> = line.match_indices(':').map(|(at, _)| at + 1).collect();
             let start = starts[dice.below(starts.len())];
             let end = line[start..].find([',', '}']).map_or(line.len(), |end| start + end);
             lines[at] = format!("{}{}{}", &line[..start], VALUES[dice.below(VALUES.len())], &line[end..]);

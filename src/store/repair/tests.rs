@@ -278,3 +278,38 @@ fn whole_copy(bytes: &[u8], at: usize, bit: u8) -> TempDir {
     fs::write(file_of(dir.path()), bytes).unwrap();
     dir
 }
+
+#[test]
+fn a_file_more_than_a_day_ahead_is_set_back() {
+    const DAY: u64 = 24 * 60 * 60 * 1_000;
+    let (dir, store) = temp_queue();
+    let job = |command: &str| JobSpec::new(Command::Shell(command.into()), "/");
+    let wanted = JobSpec { start_at: Some(Millis(9 * DAY)), ..job("at a time that somebody wrote") };
+    let info = pool("p001");
+    let at = Millis(5 * DAY);
+    let claims = store
+        .write(at, |tx| {
+            tx.register(&info)?;
+            tx.enqueue(&[job("completes"), job("fails"), wanted])?;
+            tx.claim(&info.id, &Serves::AllQueues, 2, &mut ClaimCache::default())
+        })
+        .unwrap();
+    for (claim, outcome) in claims.iter().zip([Outcome::Completed, Outcome::Failed]) {
+        store.write(at, |tx| tx.finish(&claim.token, &ran(outcome, at.0))).unwrap();
+    }
+    store.write(at, |tx| tx.retire(&info.id, "stopped")).unwrap();
+    store.close().unwrap();
+    let repaired = |now: u64| repair(Seized::new(dir.path(), &(Box::new(|| {}) as OnWait)).unwrap(), Millis(now));
+    assert_eq!(repaired(4 * DAY).unwrap().set_back, None, "a day is no reason");
+    let now = 4 * DAY - 1;
+    let found = repaired(now).unwrap();
+    assert_eq!((found.set_back, found.lost.found), (Some(Duration::from_millis(DAY + 1)), 0));
+    let store = open(&dir);
+    assert_eq!(store.read(Snapshot::newest).unwrap(), Millis(now));
+    assert_eq!(store.read(Snapshot::check).unwrap().violations, [""; 0]);
+    let states: Vec<StateRecord> = jobs(&store).into_values().map(|job| job.record.state).collect();
+    // A retry waits as long as it would have; base 2, the first failure.
+    let failed = StateRecord::Failed { due: now + 2_000, allowed: 3 };
+    assert_eq!(states, [StateRecord::Completed { at: now }, failed, StateRecord::Scheduled { due: 9 * DAY }]);
+    assert_eq!(store.write(Millis(now + 5), |tx| Ok(tx.now())).unwrap(), Millis(now + 5));
+}
