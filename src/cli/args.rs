@@ -41,6 +41,8 @@ Keep:
   check     Verify the queue file, or repair it
   backup    Copy the queue to a folder while it is at work
   restore   Put a backup in the queue's place
+  export    Write everything as JSON lines
+  import    Take an export into a queue
 
 {options}
 
@@ -105,6 +107,43 @@ Examples:
     Check(Check),
     Backup(Backup),
     Restore(Restore),
+    Export(Export),
+    Import(Import),
+}
+
+/// Write everything as JSON lines
+///
+/// Settings, runs, environments, jobs with all their attempts and outputs, as of one moment, whatever works on the queue
+/// meanwhile. Jobs that are processing are written as pending. import takes it back exactly. From a damaged queue, what
+/// can be read is written; each loss is told, and the exit code is 5.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl export --output jobs.jsonl
+  queuectl export | gzip > jobs.jsonl.gz
+  queuectl export | jq -c 'select(.job.state == \"dead\").job.command'")]
+pub(super) struct Export {
+    /// Where to; else standard output. It takes its name when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Take an export into a queue
+///
+/// All of it or nothing. Jobs keep their numbers, ids, times and history. Where a number, an id or a run is taken by
+/// another, nothing is imported; settings of a queue that has had jobs stay as they are.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl --db ./new import jobs.jsonl
+  gunzip -c jobs.jsonl.gz | queuectl --db ./new import -")]
+pub(super) struct Import {
+    /// What export wrote; - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Print what was imported as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Run commands in parallel and wait for them

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-const KEY: &str = "base64";
+/// The one field of what is not UTF-8.
+pub(super) const KEY: &str = "base64";
 
 /// What [`from_json`] takes, for messages.
 pub(super) const TAKES: &str = r#"a text, or {"base64":"…"} where it is not UTF-8"#;
@@ -22,7 +23,7 @@ pub(super) enum BadBytes {
 
 /// The bytes as JSON.
 pub(super) fn to_json(bytes: &[u8]) -> Value {
-    std::str::from_utf8(bytes).map_or_else(|_| json!({ KEY: STANDARD.encode(bytes) }), Value::from)
+    std::str::from_utf8(bytes).map_or_else(|_| json!({ KEY: encode(bytes) }), Value::from)
 }
 
 /// The bytes that `value` stands for. UTF-8 may come as base64 too.
@@ -31,7 +32,17 @@ pub(super) fn from_json(value: &Value) -> Result<Vec<u8>, BadBytes> {
         return Ok(text.as_bytes().to_vec());
     }
     let encoded = value.as_object().filter(|object| object.len() == 1).and_then(|object| object.get(KEY)?.as_str());
-    STANDARD.decode(encoded.ok_or(BadBytes::Shape)?).map_err(|_| BadBytes::Base64)
+    decode(encoded.ok_or(BadBytes::Shape)?)
+}
+
+/// The value of the field.
+pub(super) fn encode(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// The bytes of a value of the field.
+pub(super) fn decode(encoded: &str) -> Result<Vec<u8>, BadBytes> {
+    STANDARD.decode(encoded).map_err(|_| BadBytes::Base64)
 }
 
 #[cfg(test)]

@@ -54,6 +54,16 @@ impl Context {
         Queue::open_read_only(&folder, self.on_wait()).map_err(|error| self.explain(error))
     }
 
+    /// The same; that the file is damaged is not the end, but the reason in words.
+    pub(super) fn open_read_only_or_damaged(&self) -> Result<Result<Queue, String>, Failure> {
+        let folder = self.existing()?;
+        match Queue::open_read_only(&folder, self.on_wait()) {
+            Ok(queue) => Ok(Ok(queue)),
+            Err(StoreError::Damaged(why)) => Ok(Err(why)),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
     /// The queue, which has to exist.
     pub(super) fn open(&self) -> Result<Queue, Failure> {
         let folder = self.existing()?;

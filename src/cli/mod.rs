@@ -10,6 +10,7 @@ mod discover;
 mod exit;
 mod holder;
 mod input;
+mod interchange;
 mod journal;
 mod render;
 mod reporter;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
-use commands::{ask, backup, check, config, enqueue, list, logs, run, show, status, wait, worker};
+use commands::{ask, backup, check, config, enqueue, export, import, list, logs, run, show, status, wait, worker};
 use context::Context;
 use exit::{Exit, Failure};
 
@@ -71,6 +72,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Dlq(Dlq::Retry(args)) => ask::retry(&context, &args.ids, args.all),
         Command::Config(args) => config::config(&context, args),
         Command::Check(args) => check::check(&context, &args),
+        Command::Export(args) => export::export(&context, &args),
+        Command::Import(args) => import::import(&context, &args),
         Command::Backup(args) => backup::backup(&context, &args),
         Command::Restore(args) => backup::restore(&context, &args),
     }

@@ -56,8 +56,14 @@ impl Tx<'_> {
 
     /// Takes these jobs, all or none. Their lanes must be there, their numbers and ids free.
     pub(super) fn adopt_jobs(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
-        self.refuse_contradictions(jobs)?;
         let mut environments = Environments::default();
+        self.adopt_with(jobs, &mut environments)?;
+        environments.write_references(self)
+    }
+
+    /// The same, where others follow: their environments are counted in `environments`.
+    pub(super) fn adopt_with(&mut self, jobs: &[WholeJob], environments: &mut Environments) -> Result<(), StoreError> {
+        self.refuse_contradictions(jobs)?;
         for job in jobs {
             let seq = Seq(job.seq);
             let mut spec = job.spec.clone();
@@ -78,7 +84,7 @@ impl Tx<'_> {
             self.head.next_seq = self.head.next_seq.max(seq.0.saturating_add(1));
         }
         self.head.enqueued += jobs.len() as u64;
-        environments.write_references(self)
+        Ok(())
     }
 
     fn refuse_contradictions(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
@@ -144,7 +150,7 @@ impl Tx<'_> {
 }
 
 /// The record without a claim.
-fn unclaimed(record: &JobRecord) -> JobRecord {
+pub(super) fn unclaimed(record: &JobRecord) -> JobRecord {
     let state = match &record.state {
         StateRecord::Processing { cancel_asked: true, at, .. } => {
             StateRecord::Cancelled { at: record.updated.max(*at), reason: CancelReasonRecord::Asked }

@@ -86,7 +86,7 @@ impl Tx<'_> {
     }
 
     /// The lane of a queue, made if it has none.
-    fn queue_lane(&mut self, queue: &QueueName) -> Result<LaneId, StoreError> {
+    pub(super) fn queue_lane(&mut self, queue: &QueueName) -> Result<LaneId, StoreError> {
         let name = queue.as_str();
         let first = self.tables.queues.open()?.range((name, 0)..=(name, u64::MAX))?.next();
         if let Some(lane) = first.transpose()?.map(|(key, _)| key.value().1) {
@@ -158,7 +158,7 @@ fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
 }
 
 /// 100 − priority, which sorts higher priorities first; what is out of range counts as its end.
-fn rank(priority: i8) -> u8 {
+pub(super) fn rank(priority: i8) -> u8 {
     u8::try_from(100 - i16::from(priority.clamp(-100, 100))).unwrap_or(100)
 }
 
@@ -192,11 +192,17 @@ impl Environments {
 }
 
 fn write_environment(tx: &mut Tx<'_>, env: &Environment) -> Result<u128, StoreError> {
-    let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
-    let record = EnvRecord(env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect());
-    let key = xxh3_128(&encode(&record)?);
+    let (record, key) = hashed(env)?;
     if tx.tables.env_refs.get::<u64>(key)?.is_none() {
         tx.tables.envs.put(key, &record)?;
     }
     Ok(key)
+}
+
+/// The record of an environment, and its key in ENVS.
+pub(super) fn hashed(env: &Environment) -> Result<(EnvRecord, u128), StoreError> {
+    let bytes = |bytes: &Vec<u8>| ByteBuf::from(bytes.clone());
+    let record = EnvRecord(env.iter().map(|(name, value)| (bytes(name), bytes(value))).collect());
+    let key = xxh3_128(&encode(&record)?);
+    Ok((record, key))
 }

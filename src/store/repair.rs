@@ -164,14 +164,14 @@ impl Drop for Scraps {
 }
 
 /// The copy of the damaged file, open in some way.
-enum Old {
+pub(super) enum Old {
     ReadOnly(ReadOnlyDatabase),
     Repaired(Database),
 }
 
 impl Old {
     /// Opens the copy so that as much as possible of it can be read: as it is, else as redb can mend it.
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let opened = fence(|| Ok(Builder::new().open_read_only(path).map(Self::ReadOnly)));
         if let Ok(Ok(old)) = opened {
             return Ok(old);
@@ -180,7 +180,7 @@ impl Old {
         opened?.map_err(|error| StoreError::Damaged(format!("nothing of it can be read: {error}")))
     }
 
-    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+    pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
         fence(|| {
             Ok(Snapshot::new(match self {
                 Self::ReadOnly(database) => database.begin_read()?,
@@ -190,7 +190,7 @@ impl Old {
     }
 
     /// Lets go of the copy. On damaged pages closing can panic, which matters no more.
-    fn close(self) {
+    pub(super) fn close(self) {
         let _ = fence(|| {
             drop(self);
             Ok(())

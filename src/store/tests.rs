@@ -30,7 +30,7 @@ fn id(text: &str) -> JobId {
     text.parse().unwrap()
 }
 
-pub(super) fn pool(name: &str) -> PoolInfo {
+pub(crate) fn pool(name: &str) -> PoolInfo {
     PoolInfo {
         id: name.parse().unwrap(),
         pid: 1,
@@ -47,7 +47,7 @@ pub(super) fn pool(name: &str) -> PoolInfo {
     }
 }
 
-pub(super) fn ran(outcome: Outcome, at: u64) -> Ending {
+pub(crate) fn ran(outcome: Outcome, at: u64) -> Ending {
     Ending::Ran(Run {
         slot: 0,
         started: Millis(at),

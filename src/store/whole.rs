@@ -368,6 +368,10 @@ impl<'a> Reader<'a> {
                 (self.lost)(format!("{what} from {from} on cannot all be read: {error}"))?;
                 tried = 0;
             }
+            if matches!(error, StoreError::Io(_)) {
+                // redb refuses everything after an error of the disk, or a page beyond the end of the file.
+                break;
+            }
             tried += 1;
             from = from.saturating_add(1);
             if from >= end || tried > TRIED_MAX {

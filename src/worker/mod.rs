@@ -8,6 +8,7 @@ pub(crate) mod child;
 mod committer;
 mod detached;
 mod dispatcher;
+mod incoming;
 mod lives;
 mod monitor;
 mod news;
@@ -27,6 +28,7 @@ pub use activity::{Activity, Noted, activity, await_death, await_exit, board_pat
 pub use backup::{BackupError, Copied, backup, restore};
 pub use bell::{Bell, Ring};
 pub use detached::spawn_detached;
+pub use incoming::Incoming;
 pub use news::{JobNews, News, Observer};
 pub use output::{left_over, output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};

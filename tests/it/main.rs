@@ -14,6 +14,7 @@ mod crashes;
 mod damage;
 mod ending;
 mod enqueue;
+mod exporting;
 mod look;
 mod outputs;
 mod place;

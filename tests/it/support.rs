@@ -252,6 +252,12 @@ impl Done {
         self.text()
     }
 
+    /// It succeeded, and said this.
+    #[track_caller]
+    pub fn says_too(self, part: &str) {
+        assert!(self.code == 0 && self.stderr.contains(part), "{part:?} is not in {self:?}");
+    }
+
     /// It failed with this code; its standard error.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {

@@ -5,6 +5,8 @@ pub(super) mod backup;
 pub(super) mod check;
 pub(super) mod config;
 pub(super) mod enqueue;
+pub(super) mod export;
+pub(super) mod import;
 pub(super) mod list;
 pub(super) mod logs;
 pub(super) mod run;

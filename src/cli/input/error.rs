@@ -46,7 +46,7 @@ impl InputError {
 
 impl InputError {
     /// What serde has to say of `text`.
-    pub(super) fn of_json(error: &serde_json::Error, text: &[u8]) -> Self {
+    pub(in crate::cli) fn of_json(error: &serde_json::Error, text: &[u8]) -> Self {
         let (line, column) = (error.line(), error.column());
         // The place goes first, as for all other errors.
         let said = error.to_string();
