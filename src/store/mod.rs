@@ -28,6 +28,7 @@ mod enqueue;
 mod error;
 mod finish;
 mod open;
+mod pages;
 mod placement;
 mod pools;
 mod query;

@@ -14,18 +14,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, process};
 
+use redb::backends::FileBackend;
 use redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError,
     TransactionError, WriteTransaction,
 };
 
+use super::pages::{Damage, Pages, damage_in};
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile, patiently};
 use super::{StoreError, records};
 use crate::model::Millis;
 
-/// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes.
-const CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes. Next to none in
+/// the tests of this crate, so that pages are written and read before their time, and verified each time.
+const CACHE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 24 * 1024 * 1024 };
 
 /// The queue file, open.
 pub struct Store {
@@ -82,7 +85,8 @@ impl Store {
     /// writable open, which is cheap; where the file cannot be written, that is the error.
     pub fn open_read_only(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
         check_shape(folder)?;
-        let opened = fence(|| Ok(builder().open_read_only(file_of(folder))))?;
+        let pages = pages(folder, File::options().read(true), &Damage::Refused)?;
+        let opened = fence(|| Ok(builder().open_read_only_with_backend(pages)))?;
         match opened {
             Ok(database) => Self::checked(folder, Handle::ReadOnly(database), None, on_wait),
             Err(DatabaseError::RepairAborted) => Self::open(folder, on_wait),
@@ -248,11 +252,19 @@ fn file_of(folder: &Path) -> PathBuf {
 
 fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Result<Database, StoreError> {
     check_shape(folder)?;
-    let path = file_of(folder);
     let turn = turnstile.take(on_wait)?;
-    let opened = fence(|| Ok(patiently(on_wait, || builder().open(&path))))?;
+    let pages = pages(folder, File::options().read(true).write(true), &Damage::Refused)?;
+    // It exists and is not empty, so that nothing is created.
+    let opened = fence(|| Ok(patiently(on_wait, || builder().create_with_backend(pages))))?;
     drop(turn);
     opened.map_err(|error| open_error(folder, error))
+}
+
+/// The file as redb is to see it: every page verified.
+fn pages(folder: &Path, options: &fs::OpenOptions, damage: &Damage) -> Result<Pages<FileBackend>, StoreError> {
+    let file = options.open(file_of(folder)).map_err(|error| missing(folder, error))?;
+    let file = FileBackend::new(file).map_err(|error| open_error(folder, error))?;
+    Ok(Pages::new(file, damage.clone()))
 }
 
 /// What can be told of the file before redb reads it, which may write to it even where it then refuses.
@@ -326,7 +338,7 @@ fn access_error(error: io::Error) -> StoreError {
 
 fn open_error(folder: &Path, error: DatabaseError) -> StoreError {
     match error {
-        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+        DatabaseError::Storage(StorageError::Io(error)) if damage_in(&error).is_none() => match error.kind() {
             // What redb answers to a file that does not begin with its magic number.
             io::ErrorKind::InvalidData => StoreError::NotAQueue("it is not a redb file".to_owned()),
             io::ErrorKind::UnexpectedEof => StoreError::Damaged("it is cut short".to_owned()),
