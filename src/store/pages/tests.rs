@@ -139,11 +139,13 @@ fn acted_on(store: &Store) -> Answers {
     act("dead", said(store.write(now, |tx| tx.dead(10))));
     act("promote", said(store.write(now, |tx| tx.promote_due(20))));
     let pool = "p1".parse().unwrap();
-    let claims =
-        store.write(now, |tx| tx.claim(&pool, &Serves::AllQueues, 20, &mut ClaimCache::default()));
+    let claims = store.write(now, |tx| tx.claim(&pool, &Serves::AllQueues, 20, &mut ClaimCache::default()));
     if let Ok(claims) = &claims {
         let done = store.write(now, |tx| {
-            claims.iter().map(|claim| tx.finish(&claim.token, &ran(Outcome::Completed, now.0))).collect::<Result<Vec<_>, _>>()
+            claims
+                .iter()
+                .map(|claim| tx.finish(&claim.token, &ran(Outcome::Completed, now.0)))
+                .collect::<Result<Vec<_>, _>>()
         });
         act("finish", said(done));
     }
@@ -247,5 +249,10 @@ fn whatever_page_is_damaged_no_answer_is_wrong() {
     }
     println!("{pages} pages: {} answers right, {} said damaged, {} wrong", tally.right, tally.said, tally.wrong.len());
     assert!(tally.said > 0 && tally.right > 0);
-    assert!(tally.wrong.is_empty(), "{} wrong, such as {:#?}", tally.wrong.len(), &tally.wrong[..tally.wrong.len().min(20)]);
+    assert!(
+        tally.wrong.is_empty(),
+        "{} wrong, such as {:#?}",
+        tally.wrong.len(),
+        &tally.wrong[..tally.wrong.len().min(20)]
+    );
 }
