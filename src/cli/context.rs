@@ -17,7 +17,7 @@ use super::render::human;
 use super::terminal::{self, Screen};
 use crate::model::{Environment, QueueName, pool_variable};
 use crate::queue::{Folder, Queue};
-use crate::store::{OnWait, StoreError};
+use crate::store::{OnWait, Report, StoreError};
 
 pub(super) struct Context {
     pub cwd: PathBuf,
@@ -52,6 +52,20 @@ impl Context {
     pub(super) fn open_read_only(&self) -> Result<Queue, Failure> {
         let folder = self.existing()?;
         Queue::open_read_only(&folder, self.on_wait()).map_err(|error| self.explain(error))
+    }
+
+    /// What is wrong with the queue, and the queue if nothing is. `ways_out` is what to do about damage that ends the
+    /// check.
+    pub(super) fn check(&self, ways_out: &str) -> Result<(Report, Option<Queue>), Failure> {
+        let folder = self.existing()?;
+        let explain = |error| match error {
+            StoreError::Damaged(_) => self.explain(error).next(ways_out),
+            error => self.explain(error),
+        };
+        let report = Queue::check(&folder, self.on_wait()).map_err(explain)?;
+        let open = || Queue::open_read_only(&folder, self.on_wait()).map_err(explain);
+        let queue = (report.found == 0).then(open).transpose()?;
+        Ok((report, queue))
     }
 
     /// The queue, which has to exist.

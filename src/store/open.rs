@@ -20,10 +20,10 @@ use redb::{
     TransactionError, WriteTransaction,
 };
 
-use super::pages::{Damage, Pages, damage_in};
+use super::pages::{self, Damage, For, Pages, damage_in};
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile, patiently};
-use super::{StoreError, records};
+use super::{Report, StoreError, records};
 use crate::model::Millis;
 
 /// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes. Next to none in
@@ -81,17 +81,29 @@ impl Store {
         Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)
     }
 
-    /// Opens the queue in `folder` for reading. A file that its last process left without closing needs a
-    /// writable open, which is cheap; where the file cannot be written, that is the error.
+    /// Opens the queue in `folder` for reading. That writes nothing, whoever left the file in whatever way.
     pub fn open_read_only(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        let handle = open_readable(folder, Damage::Refused)?;
+        Self::checked(folder, handle, None, on_wait)
+    }
+
+    /// Opens a damaged queue in `folder` to read what is left of it: pages that do not match their checksums read as
+    /// if they had no rows, so that jobs, or parts of them, may be missing.
+    pub fn open_what_is_left(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        let handle = open_readable(folder, Damage::PassedOver)?;
+        Ok(Self { folder: folder.to_owned(), handle, turnstile: None, on_wait, is_damaged: AtomicBool::new(true) })
+    }
+
+    /// Verifies every page of the queue file in `folder`, and every invariant of what they hold.
+    pub fn check(folder: &Path, on_wait: OnWait) -> Result<Report, StoreError> {
         check_shape(folder)?;
-        let pages = pages(folder, File::options().read(true), &Damage::Refused)?;
-        let opened = fence(|| Ok(builder().open_read_only_with_backend(pages)))?;
-        match opened {
-            Ok(database) => Self::checked(folder, Handle::ReadOnly(database), None, on_wait),
-            Err(DatabaseError::RepairAborted) => Self::open(folder, on_wait),
-            Err(error) => Err(open_error(folder, error)),
+        let file = File::open(file_of(folder)).map_err(|error| missing(folder, error))?;
+        let pages = pages::find_damaged(&file)?;
+        if pages.is_empty() {
+            return Self::open_read_only(folder, on_wait)?.read(Snapshot::check);
         }
+        let rest = Self::open_what_is_left(folder, on_wait).and_then(|store| store.read(Snapshot::check));
+        Ok(Report::of_damaged(&pages, rest))
     }
 
     /// Opens the queue in `folder`, which exists with its sub-folders, and makes the file if it is missing.
@@ -120,7 +132,8 @@ impl Store {
             }
         }
         let database = fence(|| {
-            let database = builder().create_with_backend(backend).map_err(|error| open_error(nowhere, error))?;
+            let database = builder().create_with_backend(Pages::new(backend, For::Writers));
+            let database = database.map_err(|error| open_error(nowhere, error))?;
             if length == 0 {
                 write_schema(&database)?;
             }
@@ -250,10 +263,17 @@ fn file_of(folder: &Path) -> PathBuf {
     folder.join("queue.redb")
 }
 
+fn open_readable(folder: &Path, damage: Damage) -> Result<Handle, StoreError> {
+    check_shape(folder)?;
+    let pages = verified(folder, File::options().read(true), For::Readers(damage))?;
+    let opened = fence(|| Ok(builder().open_read_only_with_backend(pages)))?;
+    Ok(Handle::ReadOnly(opened.map_err(|error| open_error(folder, error))?))
+}
+
 fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Result<Database, StoreError> {
     check_shape(folder)?;
     let turn = turnstile.take(on_wait)?;
-    let pages = pages(folder, File::options().read(true).write(true), &Damage::Refused)?;
+    let pages = verified(folder, File::options().read(true).write(true), For::Writers)?;
     // It exists and is not empty, so that nothing is created.
     let opened = fence(|| Ok(patiently(on_wait, || builder().create_with_backend(pages))))?;
     drop(turn);
@@ -261,10 +281,10 @@ fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Resu
 }
 
 /// The file as redb is to see it: every page verified.
-fn pages(folder: &Path, options: &fs::OpenOptions, damage: &Damage) -> Result<Pages<FileBackend>, StoreError> {
+fn verified(folder: &Path, options: &fs::OpenOptions, whom: For) -> Result<Pages<FileBackend>, StoreError> {
     let file = options.open(file_of(folder)).map_err(|error| missing(folder, error))?;
     let file = FileBackend::new(file).map_err(|error| open_error(folder, error))?;
-    Ok(Pages::new(file, damage.clone()))
+    Ok(Pages::new(file, whom))
 }
 
 /// What can be told of the file before redb reads it, which may write to it even where it then refuses.
@@ -279,11 +299,16 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     }
     let file = File::open(&path).map_err(|error| missing(folder, error))?;
     for _ in 0..LENGTH_LOOKS {
-        let mut header = [0; HEADER_BYTES];
-        let read = file.read_at(&mut header, 0)?;
+        let mut page = [0; HEADER_PAGE_BYTES];
+        let read = file.read_at(&mut page, 0)?;
         // Writers make the file longer before the header says so, and shorter after.
-        if is_whole(&header[..read], || file.metadata().map(|metadata| metadata.size()))? {
-            return Ok(());
+        if is_whole(&page[..read], || file.metadata().map(|metadata| metadata.size()))? {
+            let is_sound = pages::is_header_sound(&page[..read]);
+            return if is_sound {
+                Ok(())
+            } else {
+                Err(StoreError::Damaged("its header contradicts itself".to_owned()))
+            };
         }
     }
     Err(StoreError::Damaged("it is cut short".to_owned()))
@@ -304,6 +329,8 @@ fn is_whole(header: &[u8], length: impl FnOnce() -> io::Result<u64>) -> Result<b
 /// redb's header, as its design document describes it: what the file begins with, and where its layout stands.
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 const HEADER_BYTES: usize = 32;
+/// The page that the header is in.
+const HEADER_PAGE_BYTES: usize = 4096;
 const LAYOUT_AT: usize = 12;
 /// How often the length is compared before the file is said to be cut: another process may be writing the header.
 const LENGTH_LOOKS: usize = 3;

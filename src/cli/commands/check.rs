@@ -11,16 +11,25 @@ use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use crate::worker::{left_over, output_path};
 
+/// What to do about a damaged queue.
+const WAYS_OUT: &str = "queuectl restore BACKUP    if you have a backup; else
+       queuectl export           saves what can still be read, and
+       queuectl check --repair   makes the queue sound again";
+
 pub(crate) fn check(context: &Context, args: &args::Json) -> Result<Exit, Failure> {
-    let queue = context.open_read_only()?;
+    let (report, queue) = context.check(WAYS_OUT)?;
+    let folder = context.folder_path();
     // A job that is enqueued or removed after this moment is not gone here, so its files are not taken for left over.
-    let (report, left) =
-        queue.read(|snapshot| Ok((snapshot.check()?, left_over(queue.folder(), |seq| snapshot.is_gone(seq))?)))?;
+    // In a damaged queue nobody can tell.
+    let left = match queue {
+        Some(queue) => queue.read(|snapshot| left_over(folder, |seq| snapshot.is_gone(seq)))?,
+        None => Vec::new(),
+    };
     // A file may be missing after a power cut; that is worth a word, but the queue is sound.
     let missing = report
         .files
         .iter()
-        .map(|(seq, attempt, stream, bytes)| (output_path(queue.folder(), *seq, *attempt, *stream), *bytes))
+        .map(|(seq, attempt, stream, bytes)| (output_path(folder, *seq, *attempt, *stream), *bytes))
         .filter(|(path, bytes)| !fs::metadata(path).is_ok_and(|metadata| metadata.len() == *bytes))
         .map(|(path, bytes)| format!("{} should have {bytes} bytes", human::path(&path)));
     let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", human::path(path)));
@@ -44,6 +53,9 @@ pub(crate) fn check(context: &Context, args: &args::Json) -> Result<Exit, Failur
         }
     }
     out.flush()?;
-    queue.leave();
-    Ok(if report.found == 0 { Exit::Done } else { Exit::QueueUnusable })
+    if report.found == 0 {
+        return Ok(Exit::Done);
+    }
+    Err(Failure::new(Exit::QueueUnusable, format_args!("the queue has {}", human::count(report.found as u64, "fault")))
+        .next(WAYS_OUT))
 }

@@ -161,6 +161,17 @@ struct Tally {
     wrong: Vec<String>,
 }
 
+/// The queue file of a test, with the right answers.
+struct Sound {
+    dir: TempDir,
+    jobs: u64,
+    whole: Vec<u8>,
+    /// What the file was in the middle of its life.
+    older: Vec<u8>,
+    looked: Answers,
+    acted: Answers,
+}
+
 impl Tally {
     fn compare(&mut self, damage: &str, sound: &Answers, found: Answers) {
         for (what, answer) in found {
@@ -182,77 +193,132 @@ impl Tally {
     }
 }
 
-/// Opens a folder with these bytes as its queue file and does everything.
-fn tried(dir: &Path, bytes: &[u8], jobs: u64, sound: &(Answers, Answers), damage: &str, tally: &mut Tally) {
-    let file = dir.join("queue.redb");
-    for acts in [false, true] {
+impl Tally {
+    /// Nothing was wrong, and there was something to see.
+    fn is_clean(&self, what: &str) {
+        let Self { right, said, wrong } = self;
+        println!("{what}: {right} answers right, {said} times said to be damaged, {} wrong", wrong.len());
+        assert!(*said > 0);
+        assert!(wrong.is_empty(), "{} wrong, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
+    }
+}
+
+impl Sound {
+    fn new(jobs: u64) -> Self {
+        let (dir, older) = filled(jobs);
+        let whole = fs::read(dir.path().join("queue.redb")).unwrap();
+        let mut sound = Self { dir, jobs, whole, older, looked: Answers::new(), acted: Answers::new() };
+        sound.looked = looked_at(&Store::open_read_only(sound.path(), Box::new(|| {})).unwrap(), jobs);
+        sound.acted = acted_on(&Store::open(sound.path(), Box::new(|| {})).unwrap());
+        assert!(sound.looked.values().chain(sound.acted.values()).all(Result::is_ok));
+        sound
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What is in a page.
+    fn page(&self, page: usize) -> std::ops::Range<usize> {
+        page * PAGE_BYTES as usize..(page + 1) * PAGE_BYTES as usize
+    }
+
+    /// Does everything with these bytes as the queue file.
+    fn try_with(&self, bytes: &[u8], damage: &str, tally: &mut Tally) {
+        let file = self.path().join("queue.redb");
+        let before = tally.said;
         fs::write(&file, bytes).unwrap();
-        match Store::open_read_only(dir, Box::new(|| {})) {
+        match Store::open_read_only(self.path(), Box::new(|| {})) {
+            Ok(store) => tally.compare(damage, &self.looked, looked_at(&store, self.jobs)),
             Err(StoreError::Damaged(_) | StoreError::NotAQueue(_)) => tally.said += 1,
-            Err(error) => tally.wrong.push(format!("{damage}: open: {error:?}")),
-            Ok(store) if !acts => {
-                tally.compare(damage, &sound.0, looked_at(&store, jobs));
-                store.leave();
-            }
+            Err(error) => tally.wrong.push(format!("{damage}: open to look: {error:?}")),
+        }
+        let was_met = tally.said > before;
+        match Store::check(self.path(), Box::new(|| {})) {
+            Ok(report) if was_met && report.found == 0 => tally.wrong.push(format!("{damage}: check finds nothing")),
+            Ok(_) | Err(StoreError::Damaged(_) | StoreError::NotAQueue(_)) => {}
+            Err(error) => tally.wrong.push(format!("{damage}: check: {error:?}")),
+        }
+        if fs::read(&file).unwrap() != bytes {
+            tally.wrong.push(format!("{damage}: looking changed the file"));
+        }
+        match Store::open(self.path(), Box::new(|| {})) {
             Ok(store) => {
+                tally.compare(damage, &self.acted, acted_on(&store));
                 store.leave();
-                match Store::open(dir, Box::new(|| {})) {
-                    Ok(store) => {
-                        tally.compare(damage, &sound.1, acted_on(&store));
-                        store.leave();
-                    }
-                    Err(StoreError::Damaged(_)) => tally.said += 1,
-                    Err(error) => tally.wrong.push(format!("{damage}: open: {error:?}")),
-                }
             }
+            Err(StoreError::Damaged(_) | StoreError::NotAQueue(_)) => tally.said += 1,
+            Err(error) => tally.wrong.push(format!("{damage}: open to act: {error:?}")),
         }
     }
 }
 
+fn flip(bytes: &mut [u8], bit: usize) {
+    bytes[bit / 8] ^= 1 << (bit % 8);
+}
+
 #[test]
 fn whatever_page_is_damaged_no_answer_is_wrong() {
-    let (jobs, seeds) = (number("DAMAGE_JOBS", 400), number("DAMAGE_SEEDS", 1));
-    let (dir, older) = filled(jobs);
-    let dir = dir.path();
-    let whole = fs::read(dir.join("queue.redb")).unwrap();
-    let looked = looked_at(&Store::open_read_only(dir, Box::new(|| {})).unwrap(), jobs);
-    fs::write(dir.join("queue.redb"), &whole).unwrap();
-    let sound = (looked, acted_on(&Store::open(dir, Box::new(|| {})).unwrap()));
-    assert!(sound.0.values().all(Result::is_ok), "{:?}", sound.0);
-    let pages = whole.len() / PAGE_BYTES as usize;
+    let sound = Sound::new(number("DAMAGE_JOBS", 200));
+    let pages = sound.whole.len() / PAGE_BYTES as usize;
     let mut tally = Tally::default();
     for page in 0..pages {
-        let at = page * PAGE_BYTES as usize..(page + 1) * PAGE_BYTES as usize;
+        let at = sound.page(page);
         let mut damages = Vec::new();
-        for seed in 0..seeds {
-            let mut flipped = whole.clone();
+        for seed in 0..number("DAMAGE_SEEDS", 1) {
+            let mut flipped = sound.whole.clone();
             let mut numbers = Numbers(seed * 1_000_003 + page as u64);
-            for _ in 0..64 {
-                let bit = numbers.below(PAGE_BYTES as usize * 8);
-                flipped[at.start + bit / 8] ^= 1 << (bit % 8);
-            }
+            (0..64).for_each(|_| flip(&mut flipped[at.clone()], numbers.below(PAGE_BYTES as usize * 8)));
             damages.push((format!("page {page}, seed {seed}"), flipped));
         }
+        // Of the header, an older version is an older queue.
         if page > 0 {
-            let mut zeroed = whole.clone();
+            let mut zeroed = sound.whole.clone();
             zeroed[at.clone()].fill(0);
             damages.push((format!("page {page}, zeroed"), zeroed));
-            if let Some(was) = older.get(at.clone()) {
-                let mut lost_write = whole.clone();
+            if let Some(was) = sound.older.get(at.clone()) {
+                let mut lost_write = sound.whole.clone();
                 lost_write[at].copy_from_slice(was);
                 damages.push((format!("page {page}, an older version"), lost_write));
             }
         }
-        for (damage, bytes) in damages.into_iter().filter(|(_, bytes)| *bytes != whole) {
-            tried(dir, &bytes, jobs, &sound, &damage, &mut tally);
+        for (damage, bytes) in damages.into_iter().filter(|(_, bytes)| *bytes != sound.whole) {
+            sound.try_with(&bytes, &damage, &mut tally);
         }
     }
-    println!("{pages} pages: {} answers right, {} said damaged, {} wrong", tally.right, tally.said, tally.wrong.len());
-    assert!(tally.said > 0 && tally.right > 0);
-    assert!(
-        tally.wrong.is_empty(),
-        "{} wrong, such as {:#?}",
-        tally.wrong.len(),
-        &tally.wrong[..tally.wrong.len().min(20)]
-    );
+    assert!(tally.right > 0);
+    tally.is_clean(&format!("{pages} pages"));
+}
+
+#[test]
+fn of_all_bits_of_the_header_two_can_hide() {
+    let sound = Sound::new(100);
+    let step = number("HEADER_STEP", 7) as usize;
+    let mut tally = Tally::default();
+    // Which slot is the primary one, and whether it has been flushed: no checksum is over them.
+    let hidden = [9 * 8, 9 * 8 + 3];
+    for bit in (0..super::HEADER_BYTES * 8).step_by(step).filter(|bit| !hidden.contains(bit)) {
+        let mut flipped = sound.whole.clone();
+        flip(&mut flipped, bit);
+        sound.try_with(&flipped, &format!("bit {bit} of the header"), &mut tally);
+    }
+    tally.is_clean("the header");
+}
+
+#[test]
+fn a_file_that_was_cut_or_grew_is_refused_or_whole() {
+    let sound = Sound::new(100);
+    let mut tally = Tally::default();
+    let length = sound.whole.len();
+    let pages = (0..length).step_by(PAGE_BYTES as usize);
+    for cut in pages.flat_map(|at| [at, at + 1, at + 319, at + 2_048, at + 4_095]).filter(|cut| *cut < length) {
+        let before = tally.right;
+        sound.try_with(&sound.whole[..cut], &format!("cut to {cut} bytes"), &mut tally);
+        assert_eq!(tally.right, before, "cut to {cut} of {length} bytes");
+    }
+    for tail in [1, 512, 4_095, 4_096, 40_960, 100_000] {
+        let longer = [sound.whole.as_slice(), &vec![0xa5; tail]].concat();
+        sound.try_with(&longer, &format!("{tail} bytes longer"), &mut tally);
+    }
+    tally.is_clean("lengths");
 }
