@@ -13,6 +13,7 @@ mod crashes;
 mod damage;
 mod ending;
 mod enqueue;
+mod failing_disk;
 mod full_disk;
 mod look;
 mod outputs;

@@ -14,9 +14,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod mounts;
+mod preload;
 mod processes;
 
 pub use mounts::*;
+pub use preload::preload;
 pub use processes::*;
 /// The user who owns nothing.
 const NOBODY: u32 = 65_534;
