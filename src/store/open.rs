@@ -11,18 +11,19 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, process};
 
 use redb::backends::FileBackend;
 use redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError,
-    TransactionError, WriteTransaction,
+    WriteTransaction,
 };
 
 use super::pages::{self, Damage, For, Pages, damage_in};
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
-use super::turnstile::{OnWait, Turnstile, patiently};
+use super::turnstile::{OnWait, Turnstile};
 use super::{Report, StoreError, records};
 use crate::model::Millis;
 
@@ -36,7 +37,7 @@ pub struct Store {
     handle: Handle,
     /// Where a writer waits for its turn; none for a reader, and on a simulated disk, where nobody waits.
     turnstile: Option<Turnstile>,
-    on_wait: OnWait,
+    on_wait: Arc<OnWait>,
     /// Damage was met: redb must not be asked to close the file.
     is_damaged: AtomicBool,
 }
@@ -76,21 +77,27 @@ fn builder() -> Builder {
 impl Store {
     /// Opens the queue in `folder` for reading and writing, waiting for its turn.
     pub fn open(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        Self::open_telling(folder, &Arc::new(on_wait))
+    }
+
+    fn open_telling(folder: &Path, on_wait: &Arc<OnWait>) -> Result<Self, StoreError> {
         let turnstile = Turnstile::open(&folder.join("run")).map_err(|error| missing(folder, error))?;
-        let database = open_writable(folder, &turnstile, &on_wait)?;
+        let database = open_writable(folder, &turnstile, on_wait)?;
         Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)
     }
 
     /// Opens the queue in `folder` for reading. That writes nothing, whoever left the file in whatever way.
     pub fn open_read_only(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
-        let handle = open_readable(folder, Damage::Refused)?;
-        Self::checked(folder, handle, None, on_wait)
+        let on_wait = Arc::new(on_wait);
+        let handle = open_readable(folder, Damage::Refused, &on_wait)?;
+        Self::checked(folder, handle, None, &on_wait)
     }
 
     /// Opens a damaged queue in `folder` to read what is left of it: pages that do not match their checksums read as
     /// if they had no rows, so that jobs, or parts of them, may be missing.
     pub fn open_what_is_left(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
-        let handle = open_readable(folder, Damage::PassedOver)?;
+        let on_wait = Arc::new(on_wait);
+        let handle = open_readable(folder, Damage::PassedOver, &on_wait)?;
         Ok(Self { folder: folder.to_owned(), handle, turnstile: None, on_wait, is_damaged: AtomicBool::new(true) })
     }
 
@@ -109,19 +116,19 @@ impl Store {
     /// Opens the queue in `folder`, which exists with its sub-folders, and makes the file if it is missing.
     /// Says whether it did.
     pub fn open_or_create(folder: &Path, on_wait: OnWait) -> Result<(Self, bool), StoreError> {
-        let mut made = false;
+        let (on_wait, mut made) = (Arc::new(on_wait), false);
         if matches!(check_shape(folder), Err(StoreError::NoQueue(_))) {
             let turnstile = Turnstile::open(&folder.join("run"))?;
             let _turn = turnstile.take(&on_wait)?;
             made = create_file(folder)?;
         }
-        Ok((Self::open(folder, on_wait)?, made))
+        Ok((Self::open_telling(folder, &on_wait)?, made))
     }
 
     /// Opens the queue that lies on `backend` instead of in a file, and makes it there if that is empty.
     #[cfg(any(test, feature = "sim"))]
     pub fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        let nowhere = Path::new("");
+        let (nowhere, on_wait): (_, Arc<OnWait>) = (Path::new(""), Arc::new(Box::new(|| {})));
         let length = backend.len()?;
         if length > 0 {
             let mut header = [0; HEADER_BYTES];
@@ -132,14 +139,14 @@ impl Store {
             }
         }
         let database = fence(|| {
-            let database = builder().create_with_backend(Pages::new(backend, For::Writers));
+            let database = builder().create_with_backend(Pages::new(backend, For::Writers, &on_wait));
             let database = database.map_err(|error| open_error(nowhere, error))?;
             if length == 0 {
                 write_schema(&database)?;
             }
             Ok(database)
         })?;
-        Self::checked(nowhere, Handle::Writable(database), None, Box::new(|| {}))
+        Self::checked(nowhere, Handle::Writable(database), None, &on_wait)
     }
 
     /// Whether redb finds every page of the queue on `backend` as its checksums say.
@@ -156,8 +163,9 @@ impl Store {
         folder: &Path,
         handle: Handle,
         turnstile: Option<Turnstile>,
-        on_wait: OnWait,
+        on_wait: &Arc<OnWait>,
     ) -> Result<Self, StoreError> {
+        let on_wait = Arc::clone(on_wait);
         let store = Self { folder: folder.to_owned(), handle, turnstile, on_wait, is_damaged: AtomicBool::new(false) };
         match store.read(Snapshot::schema)? {
             Some(SCHEMA_VERSION) => Ok(store),
@@ -222,10 +230,7 @@ impl Store {
             return Err(StoreError::ReadOnly(error));
         };
         let _turn = self.turnstile.as_ref().map(|turnstile| turnstile.take(&self.on_wait)).transpose()?;
-        match database.try_begin_write() {
-            Err(TransactionError::WouldBlock) => Ok(patiently(&self.on_wait, || database.begin_write())?),
-            begun => Ok(begun?),
-        }
+        Ok(database.begin_write()?)
     }
 
     /// After a failed commit: closes the handle, which refuses writes, and opens the file anew.
@@ -263,28 +268,33 @@ fn file_of(folder: &Path) -> PathBuf {
     folder.join("queue.redb")
 }
 
-fn open_readable(folder: &Path, damage: Damage) -> Result<Handle, StoreError> {
+fn open_readable(folder: &Path, damage: Damage, on_wait: &Arc<OnWait>) -> Result<Handle, StoreError> {
     check_shape(folder)?;
-    let pages = verified(folder, File::options().read(true), For::Readers(damage))?;
+    let pages = verified(folder, File::options().read(true), For::Readers(damage), on_wait)?;
     let opened = fence(|| Ok(builder().open_read_only_with_backend(pages)))?;
     Ok(Handle::ReadOnly(opened.map_err(|error| open_error(folder, error))?))
 }
 
-fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &OnWait) -> Result<Database, StoreError> {
+fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &Arc<OnWait>) -> Result<Database, StoreError> {
     check_shape(folder)?;
     let turn = turnstile.take(on_wait)?;
-    let pages = verified(folder, File::options().read(true).write(true), For::Writers)?;
+    let pages = verified(folder, File::options().read(true).write(true), For::Writers, on_wait)?;
     // It exists and is not empty, so that nothing is created.
-    let opened = fence(|| Ok(patiently(on_wait, || builder().create_with_backend(pages))))?;
+    let opened = fence(|| Ok(builder().create_with_backend(pages)))?;
     drop(turn);
     opened.map_err(|error| open_error(folder, error))
 }
 
 /// The file as redb is to see it: every page verified.
-fn verified(folder: &Path, options: &fs::OpenOptions, whom: For) -> Result<Pages<FileBackend>, StoreError> {
+fn verified(
+    folder: &Path,
+    options: &fs::OpenOptions,
+    whom: For,
+    on_wait: &Arc<OnWait>,
+) -> Result<Pages<FileBackend>, StoreError> {
     let file = options.open(file_of(folder)).map_err(|error| missing(folder, error))?;
     let file = FileBackend::new(file).map_err(|error| open_error(folder, error))?;
-    Ok(Pages::new(file, whom))
+    Ok(Pages::new(file, whom, on_wait))
 }
 
 /// What can be told of the file before redb reads it, which may write to it even where it then refuses.

@@ -23,15 +23,18 @@
 //! The layout is that of redb's file format 3, as its design document describes it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 use xxhash_rust::xxh3::xxh3_128;
+
+use super::turnstile::{OnWait, patiently};
 
 /// A page of order 0, in bytes; one of order n has 2^n times as many.
 const PAGE_BYTES: u64 = 4096;
@@ -79,11 +82,11 @@ pub(super) fn damage_in(error: &io::Error) -> Option<String> {
     error.get_ref().filter(|inner| inner.is::<DamagedPage>()).map(ToString::to_string)
 }
 
-/// A file whose pages are verified.
-#[derive(Debug)]
+/// A file whose pages are verified, and whose user is told when a lock of another process keeps it waiting.
 pub(super) struct Pages<B> {
     file: B,
     whom: For,
+    on_wait: Arc<OnWait>,
     known: Mutex<Known>,
 }
 
@@ -143,9 +146,15 @@ impl Hasher for Offset {
     }
 }
 
+impl<B> fmt::Debug for Pages<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pages({:?})", self.whom)
+    }
+}
+
 impl<B> Pages<B> {
-    pub(super) fn new(file: B, whom: For) -> Self {
-        Self { file, whom, known: Mutex::default() }
+    pub(super) fn new(file: B, whom: For, on_wait: &Arc<OnWait>) -> Self {
+        Self { file, whom, on_wait: Arc::clone(on_wait), known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -436,11 +445,17 @@ impl<B: StorageBackend> StorageBackend for Pages<B> {
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_range(start, end)
+        match self.file.try_lock_range(start, end) {
+            Ok(true) => Ok(()),
+            _ => patiently(&self.on_wait, || self.file.lock_range(start, end)),
+        }
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
+        match self.file.try_lock_shared_range(start, end) {
+            Ok(true) => Ok(()),
+            _ => patiently(&self.on_wait, || self.file.lock_shared_range(start, end)),
+        }
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {

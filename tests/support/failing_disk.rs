@@ -1,5 +1,6 @@
 //! Preloaded into a process, this makes calls on its queue file fail with EIO: those that the file `FAULT_FILE` names at
-//! the moment, `write` for all of them, `write3` for those after the first three. Built by the tests with `rustc --crate-type cdylib`.
+//! the moment, `write` for all of them, `write3` for those after the first three. After `stop`, the process stops there
+//! instead. Built by the tests with `rustc --crate-type cdylib`.
 
 use std::ffi::{c_int, c_long, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
     fn __errno_location() -> *mut c_int;
+    fn raise(signal: c_int) -> c_int;
 }
 
 const EIO: c_int = 5;
+const SIGSTOP: c_int = 19;
 
 static DONE: AtomicUsize = AtomicUsize::new(0);
 
@@ -22,12 +25,17 @@ const CALLS: [c_long; 4] = [67, 68, 82, 83];
 fn fails(what: &str, file: c_int) -> bool {
     let faults = std::env::var_os("FAULT_FILE").and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     let is_queue = || std::fs::read_link(format!("/proc/self/fd/{file}")).is_ok_and(|path| path.ends_with("queue.redb"));
-    let Some(after) = faults.trim().strip_prefix(what).filter(|_| is_queue()) else { return false };
-    let fails = DONE.fetch_add(1, Ordering::Relaxed) >= after.parse().unwrap_or(0);
-    if fails {
+    let stop = faults.trim().strip_prefix("stop ");
+    let Some(after) = stop.unwrap_or(faults.trim()).strip_prefix(what).filter(|_| is_queue()) else { return false };
+    let meets = DONE.fetch_add(1, Ordering::Relaxed) >= after.parse().unwrap_or(0);
+    if meets && stop.is_some() {
+        unsafe { raise(SIGSTOP) };
+        return false;
+    }
+    if meets {
         unsafe { *__errno_location() = EIO };
     }
-    fails
+    meets
 }
 
 #[unsafe(no_mangle)]
