@@ -49,7 +49,8 @@ const PAGE_BYTES_AT: usize = 12;
 const REGION_AT: usize = 16;
 const LAYOUT_END: usize = 32;
 /// Pages of a region, in a file that this program made.
-const REGION_PAGES: u64 = 1 << 20;
+const REGION_PAGES: u32 = 1 << 20;
+const HEADER_PAGE_BYTES: u32 = 4096;
 const SLOTS_AT: usize = 64;
 const SLOT_BYTES: usize = 128;
 const CHECKSUM_BYTES: usize = 16;
@@ -138,7 +139,9 @@ impl Hasher for Offset {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
     }
 
     fn write_u64(&mut self, offset: u64) {
@@ -194,7 +197,7 @@ pub(super) fn is_header_sound(page: &[u8]) -> bool {
         && page[GOD_BYTE] & !(PRIMARY_BIT | LEFT_OPEN | PRIMARY_UNFLUSHED) == TWO_PHASES
         && zero(&page[GOD_BYTE + 1..PAGE_BYTES_AT])
         && [number4(page, PAGE_BYTES_AT), number4(page, REGION_AT), number4(page, REGION_AT + 4)]
-            == [PAGE_BYTES, 0, REGION_PAGES]
+            == [HEADER_PAGE_BYTES, 0, REGION_PAGES]
         && zero(&page[LAYOUT_END..SLOTS_AT])
         && zero(&page[HEADER_BYTES..])
 }
@@ -223,7 +226,7 @@ fn damaged_at_a_look(file: &File) -> io::Result<BTreeSet<u64>> {
     }
     while let Some(offset) = known.trail.as_mut().and_then(Vec::pop) {
         let bytes = known.pages.get(&offset).map_or(PAGE_BYTES, |expected| expected.bytes());
-        let mut page = vec![0; bytes as usize];
+        let mut page = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
         if file.read_exact_at(&mut page, offset).is_err() || !known.is_sound(offset, &page) {
             found.insert(offset / PAGE_BYTES);
         }
@@ -238,7 +241,10 @@ fn damaged(offset: u64) -> io::Error {
 impl Known {
     /// Learns where the trees begin; false if the header contradicts itself.
     fn learn_header(&mut self, header: &[u8]) -> bool {
-        self.regions = Regions { header_pages: number4(header, REGION_AT), pages: number4(header, REGION_AT + 4) };
+        self.regions = Regions {
+            header_pages: u64::from(number4(header, REGION_AT)),
+            pages: u64::from(number4(header, REGION_AT + 4)),
+        };
         let primary = usize::from(header[GOD_BYTE] & PRIMARY_BIT);
         let mut slots = vec![primary];
         if header[GOD_BYTE] & PRIMARY_UNFLUSHED != 0 {
@@ -308,7 +314,7 @@ impl Known {
     /// Learns what the page of this number should be.
     fn learn(&mut self, number: &[u8], sum: &[u8], tree: u16) {
         let number = number8(number);
-        let order = (number >> 59) as u8;
+        let order = number.to_le_bytes()[7] >> 3;
         let region = (number >> 20) & 0xf_ffff;
         let index = number & (0xf_ffff >> order);
         let region_start = PAGE_BYTES * (1 + region * (self.regions.header_pages + self.regions.pages));
@@ -323,7 +329,7 @@ impl Known {
             self.trees.push(tree);
             self.trees.len() - 1
         });
-        at as u16
+        u16::try_from(at).unwrap_or(u16::MAX)
     }
 }
 
@@ -381,7 +387,12 @@ impl Expected {
 }
 
 fn half(bytes: &[u8]) -> u64 {
-    xxh3_128(bytes) as u64
+    number8(&xxh3_128(bytes).to_le_bytes())
+}
+
+/// The order of a page of so many bytes.
+fn order_of(bytes: usize) -> u8 {
+    u8::try_from((bytes as u64 / PAGE_BYTES).trailing_zeros()).unwrap_or(u8::MAX)
 }
 
 /// An offset in a page.
@@ -395,8 +406,8 @@ fn number2(page: &[u8]) -> u16 {
     u16::from_le_bytes([page[2], page[3]])
 }
 
-fn number4(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]))
+fn number4(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 fn number8(bytes: &[u8]) -> u64 {
@@ -426,7 +437,7 @@ impl<B: StorageBackend> StorageBackend for Pages<B> {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if offset != 0 {
-            let order = (data.len() as u64 / PAGE_BYTES).trailing_zeros() as u8;
+            let order = order_of(data.len());
             self.known().pages.insert(offset, Expected::Written { sum: half(data), order });
         }
         self.file.write(offset, data)
