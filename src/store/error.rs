@@ -71,8 +71,6 @@ impl From<redb::StorageError> for StoreError {
                 Some(what) => Self::Damaged(what),
                 None => Self::Io(error),
             },
-            // What failed may work when the file is opened anew.
-            redb::StorageError::PreviousIo => Self::Io(io::Error::other("an earlier read or write failed")),
             redb::StorageError::Corrupted(what) => Self::Damaged(what),
             // A handle that met an error refuses everything after it: that is no damage, it helps to open the file anew.
             previous @ redb::StorageError::PreviousIo => Self::Io(io::Error::other(previous)),

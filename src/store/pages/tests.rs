@@ -12,8 +12,10 @@ use tempfile::TempDir;
 
 use super::super::tests::{pool, ran, temp_queue};
 use super::super::*;
-use super::PAGE_BYTES;
 use crate::model::*;
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
 
 /// Answers to questions, in words; an error is the answer where there is one.
 type Answers = BTreeMap<String, Result<String, StoreError>>;
@@ -34,16 +36,16 @@ impl Numbers {
     }
 
     fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        usize::try_from(self.next() % end as u64).unwrap()
     }
 }
 
 fn spec(n: u64) -> JobSpec {
     let mut spec = JobSpec::new(Command::Shell(format!("echo job {n} of many").into()), "/srv/data");
-    spec.id = (n % 3 == 0).then(|| format!("job-{n}").parse().unwrap());
-    spec.start_at = (n % 11 == 0).then_some(Millis(1_000_000_000));
+    spec.id = n.is_multiple_of(3).then(|| format!("job-{n}").parse().unwrap());
+    spec.start_at = n.is_multiple_of(11).then_some(Millis(1_000_000_000));
     spec.priority = (n % 3) as i8;
-    spec.queue = if n % 5 == 0 { "gpu" } else { "default" }.parse().unwrap();
+    spec.queue = if n.is_multiple_of(5) { "gpu" } else { "default" }.parse().unwrap();
     let env = [(b"HOME".to_vec(), b"/root".to_vec()), (b"BATCH".to_vec(), vec![b'x'; 40 + (n / 100) as usize])];
     spec.env = std::sync::Arc::new(env.into());
     spec
@@ -69,7 +71,7 @@ fn filled(jobs: u64) -> (TempDir, Vec<u8>) {
             let outcome = [Outcome::Completed, Outcome::Failed, Outcome::Interrupted, Outcome::TimedOut][n % 4];
             store.write(now, |tx| tx.finish(&claim.token, &ran(outcome, now.0))).unwrap();
         }
-        let some: Vec<JobId> = vec![JobId::from(Seq(batch * 100 + 99 - u64::from(batch * 100 % 3 == 0)))];
+        let some: Vec<JobId> = vec![JobId::from(Seq(batch * 100 + 99 - u64::from((batch * 100).is_multiple_of(3))))];
         let _ = other.write(now, |tx| tx.cancel(&some));
         other.write(now, |tx| tx.promote_due(30)).unwrap();
         if batch == jobs / 200 {
@@ -176,9 +178,8 @@ impl Tally {
     fn compare(&mut self, damage: &str, sound: &Answers, found: Answers) {
         for (what, answer) in found {
             match answer {
-                Err(StoreError::Damaged(_) | StoreError::NotAQueue(_)) => self.said += 1,
                 // After the first word of damage a handle refuses the rest.
-                Err(StoreError::Io(_)) => self.said += 1,
+                Err(StoreError::Damaged(_) | StoreError::NotAQueue(_) | StoreError::Io(_)) => self.said += 1,
                 answer => {
                     // What another step did before it may have been refused for the damage.
                     let right = sound.get(&what).is_some_and(|right| format!("{right:?}") == format!("{answer:?}"));
@@ -218,11 +219,6 @@ impl Sound {
         self.dir.path()
     }
 
-    /// What is in a page.
-    fn page(&self, page: usize) -> std::ops::Range<usize> {
-        page * PAGE_BYTES as usize..(page + 1) * PAGE_BYTES as usize
-    }
-
     /// Does everything with these bytes as the queue file.
     fn try_with(&self, bytes: &[u8], damage: &str, tally: &mut Tally) {
         let file = self.path().join("queue.redb");
@@ -260,15 +256,15 @@ fn flip(bytes: &mut [u8], bit: usize) {
 #[test]
 fn whatever_page_is_damaged_no_answer_is_wrong() {
     let sound = Sound::new(number("DAMAGE_JOBS", 200));
-    let pages = sound.whole.len() / PAGE_BYTES as usize;
+    let pages = sound.whole.len() / PAGE;
     let mut tally = Tally::default();
     for page in 0..pages {
-        let at = sound.page(page);
+        let at = page * PAGE..(page + 1) * PAGE;
         let mut damages = Vec::new();
         for seed in 0..number("DAMAGE_SEEDS", 1) {
             let mut flipped = sound.whole.clone();
             let mut numbers = Numbers(seed * 1_000_003 + page as u64);
-            (0..64).for_each(|_| flip(&mut flipped[at.clone()], numbers.below(PAGE_BYTES as usize * 8)));
+            (0..64).for_each(|_| flip(&mut flipped[at.clone()], numbers.below(PAGE * 8)));
             damages.push((format!("page {page}, seed {seed}"), flipped));
         }
         // Of the header, an older version is an older queue.
@@ -293,7 +289,7 @@ fn whatever_page_is_damaged_no_answer_is_wrong() {
 #[test]
 fn of_all_bits_of_the_header_two_can_hide() {
     let sound = Sound::new(100);
-    let step = number("HEADER_STEP", 7) as usize;
+    let step = usize::try_from(number("HEADER_STEP", 7)).unwrap();
     let mut tally = Tally::default();
     // Which slot is the primary one, and whether it has been flushed: no checksum is over them.
     let hidden = [9 * 8, 9 * 8 + 3];
@@ -310,7 +306,7 @@ fn a_file_that_was_cut_or_grew_is_refused_or_whole() {
     let sound = Sound::new(100);
     let mut tally = Tally::default();
     let length = sound.whole.len();
-    let pages = (0..length).step_by(PAGE_BYTES as usize);
+    let pages = (0..length).step_by(PAGE);
     for cut in pages.flat_map(|at| [at, at + 1, at + 319, at + 2_048, at + 4_095]).filter(|cut| *cut < length) {
         let before = tally.right;
         sound.try_with(&sound.whole[..cut], &format!("cut to {cut} bytes"), &mut tally);
