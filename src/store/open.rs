@@ -27,9 +27,11 @@ use super::turnstile::{OnWait, Turnstile};
 use super::{Report, StoreError, records};
 use crate::model::Millis;
 
-/// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes. Next to none in
-/// the tests of this crate, so that pages are written and read before their time, and verified each time.
-const CACHE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 24 * 1024 * 1024 };
+/// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes.
+const CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// The same for a file. Next to none in the tests of this crate, so that pages are written and read before their time,
+/// and verified each time.
+const FILE_CACHE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { CACHE_BYTES };
 
 /// The queue file, open.
 pub struct Store {
@@ -271,7 +273,7 @@ fn file_of(folder: &Path) -> PathBuf {
 fn open_readable(folder: &Path, damage: Damage, on_wait: &Arc<OnWait>) -> Result<Handle, StoreError> {
     check_shape(folder)?;
     let pages = verified(folder, File::options().read(true), For::Readers(damage), on_wait)?;
-    let opened = fence(|| Ok(builder().open_read_only_with_backend(pages)))?;
+    let opened = fence(|| Ok(builder().set_cache_size(FILE_CACHE_BYTES).open_read_only_with_backend(pages)))?;
     Ok(Handle::ReadOnly(opened.map_err(|error| open_error(folder, error))?))
 }
 
@@ -280,7 +282,7 @@ fn open_writable(folder: &Path, turnstile: &Turnstile, on_wait: &Arc<OnWait>) ->
     let turn = turnstile.take(on_wait)?;
     let pages = verified(folder, File::options().read(true).write(true), For::Writers, on_wait)?;
     // It exists and is not empty, so that nothing is created.
-    let opened = fence(|| Ok(builder().create_with_backend(pages)))?;
+    let opened = fence(|| Ok(builder().set_cache_size(FILE_CACHE_BYTES).create_with_backend(pages)))?;
     drop(turn);
     opened.map_err(|error| open_error(folder, error))
 }

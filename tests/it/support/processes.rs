@@ -309,13 +309,11 @@ impl Process {
 
     /// Waits until it has ended well, or has said this on its standard error: then the line is the error.
     pub fn ends_or_says(&mut self, part: &str) -> Result<(), String> {
-        match self.stderr.next_with(part) {
-            Some(line) => Err(line),
-            None => {
-                assert!(self.child.wait().unwrap().success(), "{}", self.stderr.text());
-                Ok(())
-            }
+        if let Some(line) = self.stderr.next_with(part) {
+            return Err(line);
         }
+        assert!(self.child.wait().unwrap().success(), "{}", self.stderr.text());
+        Ok(())
     }
 
     /// Waits for its end.
