@@ -82,7 +82,7 @@ fn a_pool_goes_on_when_its_disk_works_again() {
         let other = bench.enqueue("true");
         bench.open(&gate);
         let trouble = pool.stderr.until("trying again until it works");
-        assert!(trouble.contains("Input/output error") || trouble.contains("failed"), "{which}: {trouble}");
+        assert!(trouble.contains("Input/output error") || trouble.contains("Previous I/O error"), "{which}: {trouble}");
         assert_eq!(bench.state(&id), "processing", "{which}");
         faults.set("");
         for id in [id, other] {
