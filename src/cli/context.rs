@@ -17,7 +17,7 @@ use super::render::human;
 use super::terminal::{self, Screen};
 use crate::model::{Environment, QueueName, pool_variable};
 use crate::queue::{Folder, Queue};
-use crate::store::{OnWait, StoreError};
+use crate::store::{OnWait, StoreError, damaged_pages};
 
 pub(super) struct Context {
     pub cwd: PathBuf,
@@ -57,8 +57,11 @@ impl Context {
     /// The same; that the file is damaged is not the end, but the reason in words.
     pub(super) fn open_read_only_or_damaged(&self) -> Result<Result<Queue, String>, Failure> {
         let folder = self.existing()?;
-        match Queue::open_read_only(&folder, self.on_wait()) {
-            Ok(queue) => Ok(Ok(queue)),
+        let opened = Queue::open_read_only(&folder, self.on_wait());
+        let pages = damaged_pages(folder.path());
+        match opened.and_then(|queue| Ok((queue, pages?.len()))) {
+            Ok((queue, 0)) => Ok(Ok(queue)),
+            Ok((_, pages)) => Ok(Err(format!("{} not what its checksum says", human::count(pages as u64, "page")))),
             Err(StoreError::Damaged(why)) => Ok(Err(why)),
             Err(error) => Err(self.explain(error)),
         }

@@ -103,6 +103,9 @@ impl From<StoreError> for Failure {
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,
         };
         let failure = Self::new(exit, &error);
+        if matches!(error, StoreError::Damaged(_)) {
+            return failure.next("queuectl check    tells what is damaged, and what can be done");
+        }
         if error.outcome_is_unknown() {
             return failure.next("queuectl status    tells whether it happened all the same");
         }

@@ -7,7 +7,9 @@ use std::path::Path;
 use super::render::human::plain;
 
 /// redb's writer lock is on the byte at 2^62 of the file.
-const WRITER_BYTE: &str = "4611686018427387904";
+const WRITER_BYTE: &str = " 4611686018427387904 4611686018427387904";
+/// The header is locked for a moment at the beginning and the end of every transaction.
+const HEADER_BYTES: &str = " 0 319";
 
 /// Who holds the queue in `folder`, in a sentence.
 pub(super) fn describe(folder: &Path) -> String {
@@ -21,13 +23,17 @@ pub(super) fn describe(folder: &Path) -> String {
     format!("waiting for the queue file, which {who} is using")
 }
 
-/// The process with the writer lock, else the one at the turnstile.
+/// The process with the writer lock, else one with the header, else the one at the turnstile.
 fn holder(folder: &Path) -> Option<(u32, String, bool)> {
     let queue = inode(&folder.join("queue.redb"))?;
     let turn = inode(&folder.join("run/turn"));
-    let is_writer = |line: &str| line.contains("OFDLCK") && line.contains(&queue) && line.contains(WRITER_BYTE);
-    let is_next = |line: &str| line.contains("FLOCK") && turn.as_ref().is_some_and(|turn| line.contains(turn));
-    find(is_writer).or_else(|| find(is_next))
+    let of_file = |line: &str, bytes: &str| line.contains("OFDLCK") && line.contains(&queue) && line.ends_with(bytes);
+    let is_writer = |line: &str| of_file(line, WRITER_BYTE) && line.contains("WRITE");
+    let has_header = |line: &str| of_file(line, HEADER_BYTES);
+    let is_next = |line: &str| {
+        line.contains("FLOCK") && line.contains("WRITE") && turn.as_ref().is_some_and(|turn| line.contains(turn))
+    };
+    find(is_writer).or_else(|| find(has_header)).or_else(|| find(is_next))
 }
 
 /// How `/proc/*/fdinfo/*` writes an inode: `MAJOR:MINOR:INODE`, the device in hexadecimal.
@@ -48,7 +54,7 @@ fn find(is_it: impl Fn(&str) -> bool) -> Option<(u32, String, bool)> {
         let Ok(infos) = fs::read_dir(entry.path().join("fdinfo")) else { continue };
         let holds = infos.flatten().filter_map(|info| fs::read_to_string(info.path()).ok()).any(|info| {
             // `lock:	1: OFDLCK ADVISORY  WRITE -1 fe:00:1234 4611686018427387904 4611686018427387904`
-            info.lines().any(|line| line.starts_with("lock:") && line.contains("WRITE") && is_it(line))
+            info.lines().any(|line| line.starts_with("lock:") && is_it(line))
         });
         if holds {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

@@ -10,7 +10,7 @@ pub use clock::Clock;
 pub use folder::{BadFolder, Folder};
 
 use crate::model::JobSpec;
-use crate::store::{Enqueued, OnWait, Snapshot, Store, StoreError, Tx};
+use crate::store::{Enqueued, OnWait, Report, Snapshot, Store, StoreError, Tx};
 
 /// A queue, open: a store with a clock.
 ///
@@ -31,6 +31,11 @@ impl Queue {
     /// Opens the queue in `folder` for looking only.
     pub fn open_read_only(folder: &Folder, on_wait: OnWait) -> Result<Self, StoreError> {
         Self::with(folder, Store::open_read_only(folder.path(), on_wait)?)
+    }
+
+    /// Verifies every page of the queue file in `folder`, and every invariant of what they hold.
+    pub fn check(folder: &Folder, on_wait: OnWait) -> Result<Report, StoreError> {
+        Store::check(folder.path(), on_wait)
     }
 
     /// Opens the queue in `folder`, and makes it if there is none. Says whether it did.

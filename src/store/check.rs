@@ -44,6 +44,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// What was found in a file of which these pages are damaged, after the look at the rest of it.
+    pub(super) fn of_damaged(pages: &BTreeSet<u64>, rest: Result<Self, StoreError>) -> Self {
+        let damaged = |page: &u64| format!("page {page} does not match its checksum");
+        let mut violations: Vec<String> = pages.iter().take(REPORTED_MAX).map(damaged).collect();
+        let rest = rest.unwrap_or_else(|error| Self {
+            violations: vec![format!("what is left cannot be read: {error}")],
+            found: 1,
+            ..Self::default()
+        });
+        let room = REPORTED_MAX - violations.len();
+        violations.extend(rest.violations.into_iter().take(room));
+        Self { violations, found: pages.len() + rest.found, ..rest }
+    }
+
     fn wrong(&mut self, invariant: u8, what: impl FnOnce() -> String) {
         self.found += 1;
         if self.violations.len() < REPORTED_MAX {

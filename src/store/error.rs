@@ -73,7 +73,10 @@ impl StoreError {
 impl From<redb::StorageError> for StoreError {
     fn from(error: redb::StorageError) -> Self {
         match error {
-            redb::StorageError::Io(error) => Self::Io(error),
+            redb::StorageError::Io(error) => match super::pages::damage_in(&error) {
+                Some(what) => Self::Damaged(what),
+                None => Self::Io(error),
+            },
             redb::StorageError::Corrupted(what) => Self::Damaged(what),
             // A handle that met an error refuses everything after it: that is no damage, it helps to open the file anew.
             previous @ redb::StorageError::PreviousIo => Self::Io(io::Error::other(previous)),
@@ -102,6 +105,12 @@ impl From<redb::TransactionError> for StoreError {
 
 impl From<redb::CommitError> for StoreError {
     fn from(error: redb::CommitError) -> Self {
-        Self::CommitFailed(error.to_string())
+        match error {
+            // It will not work the next time either.
+            redb::CommitError::Storage(redb::StorageError::Io(error)) if super::pages::damage_in(&error).is_some() => {
+                redb::StorageError::Io(error).into()
+            }
+            error => Self::CommitFailed(error.to_string()),
+        }
     }
 }

@@ -11,22 +11,29 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, process};
 
+use redb::backends::FileBackend;
 use redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError,
-    TransactionError, WriteTransaction,
+    WriteTransaction,
 };
 
+use super::pages::{self, Damage, For, Pages, damage_in};
 use super::replace::identity;
+use super::salvage::damaged_pages;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
-use super::turnstile::{OnWait, Turnstile, patiently};
-use super::{StoreError, records};
+use super::turnstile::{OnWait, Turnstile};
+use super::{Report, StoreError, records};
 use crate::model::Millis;
 
 /// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes.
 const CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// The same for a file. Next to none in the tests of this crate, so that pages are written and read before their time,
+/// and verified each time.
+const FILE_CACHE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { CACHE_BYTES };
 
 /// The queue file, open.
 pub struct Store {
@@ -36,7 +43,7 @@ pub struct Store {
     opened: Option<(u64, u64)>,
     /// Where a writer waits for its turn; none for a reader, and on a simulated disk, where nobody waits.
     turnstile: Option<Turnstile>,
-    on_wait: OnWait,
+    on_wait: Arc<OnWait>,
     /// Damage was met: redb must not be asked to close the file.
     is_damaged: AtomicBool,
 }
@@ -76,41 +83,60 @@ fn builder() -> Builder {
 impl Store {
     /// Opens the queue in `folder` for reading and writing, waiting for its turn.
     pub fn open(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        Self::open_telling(folder, &Arc::new(on_wait))
+    }
+
+    fn open_telling(folder: &Path, on_wait: &Arc<OnWait>) -> Result<Self, StoreError> {
         let turnstile = Turnstile::open(&folder.join("run")).map_err(|error| missing(folder, error))?;
-        let (database, opened) = open_writable(folder, &turnstile, &on_wait)?;
+        let (database, opened) = open_writable(folder, &turnstile, on_wait)?;
         let mut store = Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)?;
         store.opened = opened;
         Ok(store)
     }
 
-    /// Opens the queue in `folder` for reading. A file that its last process left without closing needs a
-    /// writable open, which is cheap; where the file cannot be written, that is the error.
+    /// Opens the queue in `folder` for reading. That writes nothing, whoever left the file in whatever way.
     pub fn open_read_only(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        let on_wait = Arc::new(on_wait);
+        let handle = open_readable(folder, Damage::Refused, &on_wait)?;
+        Self::checked(folder, handle, None, &on_wait)
+    }
+
+    /// Opens a damaged queue in `folder` to read what is left of it: pages that do not match their checksums read as
+    /// if they had no rows, so that jobs, or parts of them, may be missing.
+    pub fn open_what_is_left(folder: &Path, on_wait: OnWait) -> Result<Self, StoreError> {
+        let on_wait = Arc::new(on_wait);
+        let handle = open_readable(folder, Damage::PassedOver, &on_wait)?;
+        let (folder, is_damaged) = (folder.to_owned(), AtomicBool::new(true));
+        Ok(Self { folder, handle, opened: None, turnstile: None, on_wait, is_damaged })
+    }
+
+    /// Verifies every page of the queue file in `folder`, and every invariant of what they hold.
+    pub fn check(folder: &Path, on_wait: OnWait) -> Result<Report, StoreError> {
         check_shape(folder)?;
-        let opened = fence(|| Ok(builder().open_read_only(file_of(folder))))?;
-        match opened {
-            Ok(database) => Self::checked(folder, Handle::ReadOnly(database), None, on_wait),
-            Err(DatabaseError::RepairAborted) => Self::open(folder, on_wait),
-            Err(error) => Err(open_error(folder, error)),
+        let pages = damaged_pages(folder)?;
+        if pages.is_empty() {
+            return Self::open_read_only(folder, on_wait)?.read(Snapshot::check);
         }
+        let rest = Self::open_what_is_left(folder, on_wait).and_then(|store| store.read(Snapshot::check));
+        Ok(Report::of_damaged(&pages, rest))
     }
 
     /// Opens the queue in `folder`, which exists with its sub-folders, and makes the file if it is missing.
     /// Says whether it did.
     pub fn open_or_create(folder: &Path, on_wait: OnWait) -> Result<(Self, bool), StoreError> {
-        let mut made = false;
+        let (on_wait, mut made) = (Arc::new(on_wait), false);
         if matches!(check_shape(folder), Err(StoreError::NoQueue(_))) {
             let turnstile = Turnstile::open(&folder.join("run"))?;
             let _turn = turnstile.take(&on_wait)?;
             made = create_file(folder)?;
         }
-        Ok((Self::open(folder, on_wait)?, made))
+        Ok((Self::open_telling(folder, &on_wait)?, made))
     }
 
     /// Opens the queue that lies on `backend` instead of in a file, and makes it there if that is empty.
     #[cfg(any(test, feature = "sim"))]
     pub fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        let nowhere = Path::new("");
+        let (nowhere, on_wait): (_, Arc<OnWait>) = (Path::new(""), Arc::new(Box::new(|| {})));
         let length = backend.len()?;
         if length > 0 {
             let mut header = [0; HEADER_BYTES];
@@ -121,13 +147,14 @@ impl Store {
             }
         }
         let database = fence(|| {
-            let database = builder().create_with_backend(backend).map_err(|error| open_error(nowhere, error))?;
+            let database = builder().create_with_backend(Pages::new(backend, For::Writers, &on_wait));
+            let database = database.map_err(|error| open_error(nowhere, error))?;
             if length == 0 {
                 write_schema(&database)?;
             }
             Ok(database)
         })?;
-        Self::checked(nowhere, Handle::Writable(database), None, Box::new(|| {}))
+        Self::checked(nowhere, Handle::Writable(database), None, &on_wait)
     }
 
     /// Whether redb finds every page of the queue on `backend` as its checksums say.
@@ -144,9 +171,9 @@ impl Store {
         folder: &Path,
         handle: Handle,
         turnstile: Option<Turnstile>,
-        on_wait: OnWait,
+        on_wait: &Arc<OnWait>,
     ) -> Result<Self, StoreError> {
-        let is_damaged = AtomicBool::new(false);
+        let (on_wait, is_damaged) = (Arc::clone(on_wait), AtomicBool::new(false));
         let store = Self { folder: folder.to_owned(), handle, opened: None, turnstile, on_wait, is_damaged };
         match store.read(Snapshot::schema)? {
             Some(SCHEMA_VERSION) => Ok(store),
@@ -215,10 +242,7 @@ impl Store {
         if self.turnstile.is_some() && identity(&self.file())?.is_some_and(|there| Some(there) != self.opened) {
             return Err(StoreError::Replaced);
         }
-        match database.try_begin_write() {
-            Err(TransactionError::WouldBlock) => Ok(patiently(&self.on_wait, || database.begin_write())?),
-            begun => Ok(begun?),
-        }
+        Ok(database.begin_write()?)
     }
 
     /// After a failed commit: closes the handle, which refuses writes, and opens the file anew.
@@ -265,19 +289,39 @@ pub(super) fn file_of(folder: &Path) -> PathBuf {
     folder.join("queue.redb")
 }
 
+fn open_readable(folder: &Path, damage: Damage, on_wait: &Arc<OnWait>) -> Result<Handle, StoreError> {
+    check_shape(folder)?;
+    let pages = verified(folder, File::options().read(true), For::Readers(damage), on_wait)?;
+    let opened = fence(|| Ok(builder().set_cache_size(FILE_CACHE_BYTES).open_read_only_with_backend(pages)))?;
+    Ok(Handle::ReadOnly(opened.map_err(|error| open_error(folder, error))?))
+}
+
 /// Opens the file, and tells which one that is: nobody puts another in its place meanwhile.
 fn open_writable(
     folder: &Path,
     turnstile: &Turnstile,
-    on_wait: &OnWait,
+    on_wait: &Arc<OnWait>,
 ) -> Result<(Database, Option<(u64, u64)>), StoreError> {
     check_shape(folder)?;
-    let path = file_of(folder);
     let turn = turnstile.take(on_wait)?;
-    let opened = fence(|| Ok(patiently(on_wait, || builder().open(&path))))?;
-    let which = identity(&path)?;
+    let pages = verified(folder, File::options().read(true).write(true), For::Writers, on_wait)?;
+    let which = identity(&file_of(folder))?;
+    // It exists and is not empty, so that nothing is created.
+    let opened = fence(|| Ok(builder().set_cache_size(FILE_CACHE_BYTES).create_with_backend(pages)))?;
     drop(turn);
     Ok((opened.map_err(|error| open_error(folder, error))?, which))
+}
+
+/// The file as redb is to see it: every page verified.
+fn verified(
+    folder: &Path,
+    options: &fs::OpenOptions,
+    whom: For,
+    on_wait: &Arc<OnWait>,
+) -> Result<Pages<FileBackend>, StoreError> {
+    let file = options.open(file_of(folder)).map_err(|error| missing(folder, error))?;
+    let file = FileBackend::new(file).map_err(|error| open_error(folder, error))?;
+    Ok(Pages::new(file, whom, on_wait))
 }
 
 /// What can be told of the file before redb reads it, which may write to it even where it then refuses.
@@ -292,11 +336,16 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     }
     let file = File::open(&path).map_err(|error| missing(folder, error))?;
     for _ in 0..LENGTH_LOOKS {
-        let mut header = [0; HEADER_BYTES];
-        let read = file.read_at(&mut header, 0)?;
+        let mut page = [0; HEADER_PAGE_BYTES];
+        let read = file.read_at(&mut page, 0)?;
         // Writers make the file longer before the header says so, and shorter after.
-        if is_whole(&header[..read], || file.metadata().map(|metadata| metadata.size()))? {
-            return Ok(());
+        if is_whole(&page[..read], || file.metadata().map(|metadata| metadata.size()))? {
+            let is_sound = pages::is_header_sound(&page[..read]);
+            return if is_sound {
+                Ok(())
+            } else {
+                Err(StoreError::Damaged("its header contradicts itself".to_owned()))
+            };
         }
     }
     Err(StoreError::Damaged("it is cut short".to_owned()))
@@ -317,6 +366,8 @@ fn is_whole(header: &[u8], length: impl FnOnce() -> io::Result<u64>) -> Result<b
 /// redb's header, as its design document describes it: what the file begins with, and where its layout stands.
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 const HEADER_BYTES: usize = 32;
+/// The page that the header is in.
+const HEADER_PAGE_BYTES: usize = 4096;
 const LAYOUT_AT: usize = 12;
 /// How often the length is compared before the file is said to be cut: another process may be writing the header.
 const LENGTH_LOOKS: usize = 3;
@@ -351,7 +402,7 @@ pub(super) fn access_error(error: io::Error) -> StoreError {
 
 fn open_error(folder: &Path, error: DatabaseError) -> StoreError {
     match error {
-        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+        DatabaseError::Storage(StorageError::Io(error)) if damage_in(&error).is_none() => match error.kind() {
             // What redb answers to a file that does not begin with its magic number.
             io::ErrorKind::InvalidData => StoreError::NotAQueue("it is not a redb file".to_owned()),
             io::ErrorKind::UnexpectedEof => StoreError::Damaged("it is cut short".to_owned()),

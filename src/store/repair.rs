@@ -1,7 +1,6 @@
 //! Repair: the queue made anew from what can be read of its jobs, beside the damaged file and then in its place.
 //!
-//! Everything is done on a copy, since redb repairs a file unasked when it opens it, and what it cannot follow it
-//! may make worse. The queue stays [`Seized`] from the copy to the rename; the file as it was is kept.
+//! The file itself is only read. redb's own check runs on a copy, since it repairs unasked. The queue stays [`Seized`] from the copy to the rename; the file as it was is kept.
 //!
 //! # Crash points
 //!
@@ -16,9 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redb::backends::FileBackend;
-use redb::{
-    Builder, Database, DatabaseError, Key, ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition, Value,
-};
+use redb::{Builder, Database, DatabaseError, Key, ReadableTable, TableDefinition, Value};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -27,6 +24,7 @@ use super::codec::decode;
 use super::open::{Store, fence, file_of, missing};
 use super::records::{Head, JobRecord, StateRecord};
 use super::replace::Seized;
+use super::salvage::Salvage;
 use super::tables::{
     COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
 };
@@ -79,9 +77,9 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
     fs::create_dir(fresh.join("run"))?;
     let (new, _) = Store::open_or_create(&fresh, Box::new(|| {}))?;
     let mut repaired = Repaired::default();
-    let old = Old::open(&copy)?;
-    rebuild(&old, &new, now, &mut repaired)?;
-    old.close();
+    let old = Salvage::open(queue.folder(), &scraps.path("mended")?)?;
+    old.losses().for_each(|loss| repaired.lost.add(loss));
+    old.store.read(|before| rebuild(before, &new, now, &mut repaired))?;
     if let Some(wrong) = integrity(|| Builder::new().open(&copy))? {
         repaired.differences.add(format!("redb says: {wrong}"));
     }
@@ -104,8 +102,7 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
 }
 
 /// Fills `new` with what can be read of `old`, and compares their indexes.
-fn rebuild(old: &Old, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
-    let before = old.snapshot()?;
+fn rebuild(before: &Snapshot, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
     match fence(|| before.schema()) {
         Ok(Some(found)) if found != SCHEMA_VERSION => return Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
         // What is no queue at all has no tables of jobs; a lost version is one loss among others.
@@ -129,7 +126,7 @@ fn rebuild(old: &Old, new: &Store, now: Millis, repaired: &mut Repaired) -> Resu
         },
     )?;
     if repaired.set_back.is_none() {
-        new.read(|after| compare_all(&before, after, &mut repaired.differences))?;
+        new.read(|after| compare_all(before, after, &mut repaired.differences))?;
     }
     Ok(())
 }
@@ -160,41 +157,6 @@ impl Drop for Scraps {
     fn drop(&mut self) {
         // What remains is removed by the next repair.
         let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// The copy of the damaged file, open in some way.
-pub(super) enum Old {
-    ReadOnly(ReadOnlyDatabase),
-    Repaired(Database),
-}
-
-impl Old {
-    /// Opens the copy so that as much as possible of it can be read: as it is, else as redb can mend it.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let opened = fence(|| Ok(Builder::new().open_read_only(path).map(Self::ReadOnly)));
-        if let Ok(Ok(old)) = opened {
-            return Ok(old);
-        }
-        let opened = fence(|| Ok(Builder::new().open(path).map(Self::Repaired)));
-        opened?.map_err(|error| StoreError::Damaged(format!("nothing of it can be read: {error}")))
-    }
-
-    pub(super) fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        fence(|| {
-            Ok(Snapshot::new(match self {
-                Self::ReadOnly(database) => database.begin_read()?,
-                Self::Repaired(database) => database.begin_read()?,
-            }))
-        })
-    }
-
-    /// Lets go of the copy. On damaged pages closing can panic, which matters no more.
-    pub(super) fn close(self) {
-        let _ = fence(|| {
-            drop(self);
-            Ok(())
-        });
     }
 }
 

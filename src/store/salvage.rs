@@ -1,34 +1,49 @@
-//! Looking at what is left of a file that cannot be opened: on a copy, since redb repairs a file unasked when it opens
-//! it, and may make worse what it cannot follow.
+//! What is left of a damaged queue file: pages that do not match their checksums read as if they had no rows, so that
+//! whatever else the file holds can be had, and nothing that is wrong.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::path::Path;
 
-use super::StoreError;
-use super::open::file_of;
-use super::repair::Old;
-use super::tables::{SCHEMA_VERSION, Snapshot};
+use redb::Builder;
 
-/// Looks at a copy of the queue in `folder`, made in `scratch`, an empty folder.
-pub fn salvage<T>(
-    folder: &Path,
-    scratch: &Path,
-    look: impl FnOnce(&Snapshot) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let copy = file_of(scratch);
-    fs::copy(file_of(folder), &copy)?;
-    let old = Old::open(&copy)?;
-    let looked = super::open::fence(|| {
-        let snapshot = old.snapshot()?;
-        // A later version is not damage; what cannot be read is.
-        match super::open::fence(|| snapshot.schema()) {
-            Ok(Some(found)) if found != SCHEMA_VERSION => {
-                return Err(StoreError::Schema { found, known: SCHEMA_VERSION });
-            }
-            Ok(_) | Err(_) => {}
-        }
-        look(&snapshot)
-    });
-    old.close();
-    looked
+use super::StoreError;
+use super::open::{Store, fence, file_of, missing};
+use super::pages;
+
+/// A damaged queue, to be read.
+#[derive(Debug)]
+pub struct Salvage {
+    /// What can be read; jobs, or parts of them, may be missing.
+    pub store: Store,
+    /// The pages that cannot.
+    pages: BTreeSet<u64>,
+}
+
+impl Salvage {
+    /// Opens the queue in `folder`, which is not written to. If not even its header can be followed, redb mends a copy
+    /// in `scratch`, an empty folder that has to stay as long as this.
+    pub fn open(folder: &Path, scratch: &Path) -> Result<Self, StoreError> {
+        let pages = damaged_pages(folder)?;
+        let store = Store::open_what_is_left(folder, Box::new(|| {})).or_else(|_| {
+            let copy = file_of(scratch);
+            fs::copy(file_of(folder), &copy)?;
+            let mended = fence(|| Ok(Builder::new().open(&copy).map(drop)))?;
+            mended.map_err(|error| StoreError::Damaged(format!("nothing of it can be read: {error}")))?;
+            Store::open_what_is_left(scratch, Box::new(|| {}))
+        })?;
+        Ok(Self { store, pages })
+    }
+
+    /// The damage in words, a line for each page.
+    pub fn losses(&self) -> impl Iterator<Item = String> {
+        let said = |page: &u64| format!("page {page} does not match its checksum: what was on it is lost");
+        self.pages.iter().map(said)
+    }
+}
+
+/// The numbers of the pages of the queue file in `folder` that do not match their checksums. Reads all that are in use.
+pub fn damaged_pages(folder: &Path) -> Result<BTreeSet<u64>, StoreError> {
+    let file = File::open(file_of(folder)).map_err(|error| missing(folder, error))?;
+    Ok(pages::find_damaged(&file)?)
 }

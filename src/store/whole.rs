@@ -17,7 +17,7 @@
 //!   key of another job makes no job of its own.
 //! - A lost attempt leaves a place-holder that says so, since attempts are numbered; a lost output is empty.
 //! - Keys out of order are damaged keys. Values carry their own checksum.
-//! - Pages that redb cannot follow are walked around: from the key behind the last good one on, each key is tried.
+//! - Pages that cannot be read read as empty: see [`super::salvage`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -161,8 +161,6 @@ impl Snapshot {
 
 /// Most environments that are remembered; a few KiB each.
 const ENVIRONMENTS_CACHED: usize = 256;
-/// Most keys that are tried one by one behind a page that cannot be read.
-const TRIED_MAX: u64 = 20_000_000;
 
 struct Reader<'a> {
     snapshot: &'a Snapshot,
@@ -348,35 +346,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The keys of a table of numbered records, below `end`, in order. Those that are there twice are damaged, one or
-    /// both, and left out. Behind a page that cannot be read each key is tried.
+    /// both, and left out.
     fn numbers(&mut self, what: &str, table: &Numbered, end: u64) -> Result<Vec<u64>, StoreError> {
         let mut found: Vec<u64> = Vec::new();
-        let mut from = 0;
-        let mut tried = 0;
-        loop {
-            let before = found.len();
-            let walked = fence(|| {
-                for row in table.range(from..)? {
-                    let seq = row?.0.value();
-                    from = seq.saturating_add(1);
-                    found.push(seq);
-                }
-                Ok(())
-            });
-            let Err(error) = walked else { break };
-            if tried == 0 || found.len() > before {
-                (self.lost)(format!("{what} from {from} on cannot all be read: {error}"))?;
-                tried = 0;
+        let walked = fence(|| {
+            for row in table.range(0..)? {
+                found.push(row?.0.value());
             }
-            if matches!(error, StoreError::Io(_)) {
-                // redb refuses everything after an error of the disk, or a page beyond the end of the file.
-                break;
-            }
-            tried += 1;
-            from = from.saturating_add(1);
-            if from >= end || tried > TRIED_MAX {
-                break;
-            }
+            Ok(())
+        });
+        if let Err(error) = walked {
+            (self.lost)(format!("{what} cannot all be read: {error}"))?;
         }
         self.in_order(what, found, end)
     }

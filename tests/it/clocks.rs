@@ -1,13 +1,12 @@
 //! Time: when retries come, what a clock that is set does, and how quiet it is while nothing happens.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::support::{Bench, Cmd, Process, Watch, naps, tool};
+use super::support::{Bench, Cmd, Process, Watch, naps, preload};
 
 /// What a busy machine may add.
 const SLOW_MACHINE: Duration = Duration::from_secs(2);
@@ -30,26 +29,8 @@ impl WallClock {
     }
 
     fn on(&self, cmd: Cmd) -> Cmd {
-        cmd.env("LD_PRELOAD", preload()).env("CLOCK_OFFSET_FILE", &self.0)
+        cmd.env("LD_PRELOAD", preload("set_clock")).env("CLOCK_OFFSET_FILE", &self.0)
     }
-}
-
-/// The library that sets clocks, built once.
-fn preload() -> &'static PathBuf {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/set_clock.rs");
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-        let library = folder.join("libset_clock.so");
-        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        let built = tool(rustc)
-            .args(["--edition", "2024", "--crate-type", "cdylib", "-O", source, "-o"])
-            .arg(&library)
-            .status()
-            .unwrap();
-        assert!(built.success());
-        library
-    })
 }
 
 /// A time of the JSON in milliseconds.

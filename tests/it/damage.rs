@@ -1,4 +1,7 @@
-//! Queue files that cannot be used: one clear line, exit 5, and nothing is changed.
+//! Queue files that cannot be used: one clear line, exit 5, and nothing is changed. Damaged ones: every answer is the
+//! right one, or that the file is damaged, and what can be done.
+//!
+//! `DAMAGE_STEP=1 cargo test --test it -- damage` takes every page in turn.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +9,7 @@ use std::path::PathBuf;
 
 use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::support::Bench;
+use super::support::{Bench, Done};
 
 /// What opens the queue, in every way that there is.
 const COMMANDS: [&str; 14] = [
@@ -34,12 +37,21 @@ fn file(bench: &Bench) -> PathBuf {
 fn refused_by_all(bench: &Bench, parts: &[&str]) {
     for line in COMMANDS {
         let done = bench.run(line);
-        // What `check` says of a damaged file ends with the ways out.
-        let lines = done.stderr.lines().filter(|text| line != "check" || !text.starts_with("  ")).count();
-        assert!(!done.stderr.contains("panic") && lines == 1, "{line}: {done:?}");
-        assert!(done.stderr.contains("/.queuectl/queue.redb: "), "{line}: {done:?}");
+        assert!(!done.stderr.contains("panic"), "{line}: {done:?}");
+        let mut said = done.stderr.lines();
+        assert!(said.next().unwrap().contains("/.queuectl/queue.redb: "), "{line}: {done:?}");
+        match said.last() {
+            None => assert!(!done.stderr.contains("damaged"), "{line}: {done:?}"),
+            Some(next) => names_a_way_out(line, next),
+        }
         done.says(5, parts);
     }
+}
+
+/// Where a file is damaged, the last line says what to do.
+fn names_a_way_out(line: &str, last: &str) {
+    let way_out = if line.starts_with("check") { "queuectl check --repair " } else { "try: queuectl check " };
+    assert!(last.contains(way_out), "{line}: {last}");
 }
 
 /// The same, and the file is left as it is.
@@ -87,19 +99,93 @@ fn a_file_that_was_cut_short() {
     }
 }
 
+/// A line, how it ended with the sound file, and what it printed.
+fn answered(bench: &Bench, line: &str) -> Done {
+    // No more memory than it may need, nor more time.
+    bench.cmd(line.split(' ')).under(&["prlimit", "--as=4000000000", "timeout", "-s", "KILL", "30"]).run()
+}
+
 #[test]
-fn pages_full_of_nonsense_never_make_it_panic() {
-    let bench = filled();
+fn a_damaged_page_never_makes_a_command_panic_hang_or_lie() {
+    const LOOKS: [&str; 9] = [
+        "list --json --limit 1000",
+        "list --state pending --json --limit 1000",
+        "list --state completed --json",
+        "dlq list --json",
+        "show 17 --json",
+        "show named-3 --json",
+        "logs 2",
+        "config list --json",
+        "wait 2 3",
+    ];
+    const ACTS: [&str; 8] = [
+        "enqueue --quiet -c true",
+        "cancel 402",
+        "retry --all-dead",
+        "config set timeout 1m",
+        "worker stop",
+        "worker list --json",
+        "run --quiet -- true",
+        "worker start --until-empty --count 2",
+    ];
+    let bench = Bench::new();
+    let jobs: Vec<String> = (0..500)
+        .map(|n| match n % 3 {
+            0 => format!(r#"{{"id":"named-{n}","command":"true"}}"#),
+            _ => format!(r#"{{"command":"echo {n}; exit {}","max_retries":0,"queue":"q{}"}}"#, n % 2, n % 4),
+        })
+        .collect();
+    bench.cmd(["enqueue", "--quiet", "-"]).stdin(jobs[..100].join("\n")).run().ok();
+    bench.work();
+    bench.cmd(["enqueue", "--quiet", "-"]).stdin(jobs[100..].join("\n")).run().ok();
+    bench.ok("config set max-backoff 10m");
     let whole = fs::read(file(&bench)).unwrap();
-    for page in (1..whole.len() / 4_096).step_by(3) {
+    let sound: Vec<Done> = LOOKS.iter().map(|line| answered(&bench, line)).collect();
+    let step = std::env::var("DAMAGE_STEP").map_or(12, |step| step.parse().unwrap());
+    let mut said = 0;
+    for page in (0..whole.len() / 4_096).step_by(step) {
         let mut damaged = whole.clone();
-        damaged[page * 4_096..(page + 1) * 4_096].fill(0xa5);
-        fs::write(file(&bench), &damaged).unwrap();
-        for line in ["list --json", "check"] {
-            let done = bench.run(line);
-            assert!(matches!(done.code, 0 | 5), "page {page}, {line}: {}", done.stderr);
-            assert!(!done.stderr.contains("panic"), "page {page}, {line}: {}", done.stderr);
+        // Bits all over the page, the same ones each time.
+        let mut bit = page * 7_919;
+        for _ in 0..64 {
+            bit = (bit * 5 + 12_345) % (4_096 * 8);
+            damaged[page * 4_096 + bit / 8] ^= 1 << (bit % 8);
         }
+        fs::write(file(&bench), &damaged).unwrap();
+        for (line, sound) in LOOKS.iter().zip(&sound) {
+            let done = answered(&bench, line);
+            if (done.code, &done.stdout) != (sound.code, &sound.stdout) {
+                said += 1;
+                says_damage(page, line, &done);
+            }
+        }
+        for line in ACTS {
+            // Nothing of what the one before it did.
+            fs::write(file(&bench), &damaged).unwrap();
+            let done = answered(&bench, line);
+            if !matches!(done.code, 0 | 1) {
+                said += 1;
+                says_damage(page, line, &done);
+            }
+        }
+        fs::write(file(&bench), &damaged).unwrap();
+        let done = answered(&bench, "check");
+        if done.code == 0 {
+            assert_eq!(answered(&bench, "status").code, 0, "page {page}");
+        } else {
+            says_damage(page, "check", &done);
+        }
+    }
+    assert!(said > 0);
+}
+
+#[track_caller]
+fn says_damage(page: usize, line: &str, done: &Done) {
+    assert!(!done.stderr.contains("panic"), "page {page}, {line}: {done:?}");
+    let says = ["damaged", "not a queue", "the queue has "].iter().any(|words| done.stderr.contains(words));
+    assert!(done.code == 5 && says, "page {page}, {line}: {done:?}");
+    if !done.stderr.contains("not a queue") {
+        names_a_way_out(line, done.stderr.lines().last().unwrap());
     }
 }
 

@@ -13,8 +13,12 @@ use queuectl::worker::{Bell, Ring};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod mounts;
+mod preload;
 mod processes;
 
+pub use mounts::*;
+pub use preload::preload;
 pub use processes::*;
 /// The user who owns nothing.
 const NOBODY: u32 = 65_534;
@@ -25,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A temporary folder in which commands run.
 pub struct Bench {
+    /// Before the folder, since that can be removed only when nothing is mounted on it.
+    disk: Option<Disk>,
     dir: TempDir,
 }
 
@@ -50,7 +56,18 @@ pub struct Background {
 
 impl Bench {
     pub fn new() -> Self {
-        Self { dir: TempDir::new().unwrap() }
+        Self { disk: None, dir: TempDir::new().unwrap() }
+    }
+
+    /// A bench on a small file system of its own; see [`with_mounts`].
+    pub fn on_small_disk(options: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        Self { disk: Some(Disk::mount(dir.path(), options)), dir }
+    }
+
+    /// The file system of its own.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
     }
 
     pub fn path(&self) -> &Path {

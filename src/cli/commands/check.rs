@@ -32,7 +32,7 @@ pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failu
             "jobs": report.jobs, "violations": report.violations, "found": report.found, "warnings": warnings
         });
         if args.deep {
-            object["pages"] = pages.into();
+            object["pages"] = pages.clone().into();
         }
         writeln!(out, "{object}")?;
     } else {
@@ -59,7 +59,9 @@ pub(crate) fn check(context: &Context, args: &args::Check) -> Result<Exit, Failu
     if sound {
         return Ok(Exit::Done);
     }
-    Err(ways_out(context, Failure::silent(Exit::QueueUnusable)))
+    let found = report.found + usize::from(pages.is_some());
+    let message = format!("the queue has {}", human::count(found as u64, "fault"));
+    Err(ways_out(context, Failure::new(Exit::QueueUnusable, message)))
 }
 
 /// The ordinary check, and what is worth a word about the outputs.
@@ -68,21 +70,26 @@ fn look(context: &Context) -> Result<(Report, Vec<String>), Failure> {
         error @ StoreError::Damaged(_) => ways_out(context, context.explain(error)),
         error => context.explain(error),
     };
-    let queue = Queue::open_read_only(&context.existing()?, context.on_wait()).map_err(explain)?;
-    // A job that is enqueued or removed after this moment is not gone here, so its files are not taken for left over.
-    let (report, left) = queue
-        .read(|snapshot| Ok((snapshot.check()?, left_over(queue.folder(), |seq| snapshot.is_gone(seq))?)))
-        .map_err(explain)?;
+    let folder = context.existing()?;
+    let report = Queue::check(&folder, context.on_wait()).map_err(explain)?;
+    // In a damaged queue nobody can tell which job is gone. One that is enqueued or removed after this moment is not
+    // gone here, so its files are not taken for left over.
+    let left = if report.found == 0 {
+        let queue = Queue::open_read_only(&folder, context.on_wait()).map_err(explain)?;
+        queue.read(|snapshot| left_over(folder.path(), |seq| snapshot.is_gone(seq))).map_err(explain)?
+    } else {
+        Vec::new()
+    };
+    let folder = folder.path();
     // A file may be missing after a power cut; that is worth a word, but the queue is sound.
     let missing = report
         .files
         .iter()
-        .map(|(seq, attempt, stream, bytes)| (output_path(queue.folder(), *seq, *attempt, *stream), *bytes))
+        .map(|(seq, attempt, stream, bytes)| (output_path(folder, *seq, *attempt, *stream), *bytes))
         .filter(|(path, bytes)| !fs::metadata(path).is_ok_and(|metadata| metadata.len() == *bytes))
         .map(|(path, bytes)| format!("{} should have {bytes} bytes", human::path(&path)));
     let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", human::path(path)));
     let warnings = missing.chain(left).collect();
-    queue.leave();
     Ok((report, warnings))
 }
 
@@ -97,9 +104,9 @@ fn pages(context: &Context) -> Result<Option<String>, Failure> {
 fn ways_out(context: &Context, failure: Failure) -> Failure {
     let db = context.db_words();
     failure.next(format_args!(
-        "queuectl{db} check --repair    makes the indexes anew from the jobs; the file is kept\n  \
-         or:  queuectl{db} export > jobs.jsonl    saves what can be read\n  \
-         or:  queuectl{db} restore BACKUP    if there is one"
+        "queuectl{db} restore BACKUP    if you have a backup; else\n       \
+         queuectl{db} export > jobs.jsonl    saves what can still be read, and\n       \
+         queuectl{db} check --repair    makes the queue sound again"
     ))
 }
 

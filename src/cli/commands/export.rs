@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use super::super::args;
 use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
@@ -18,7 +20,7 @@ use super::super::render::human;
 use super::status::shell_word;
 use crate::model::Millis;
 use crate::queue::{Clock, Queue};
-use crate::store::{Snapshot, StoreError, salvage};
+use crate::store::{Salvage, Snapshot, StoreError};
 
 /// Bytes that are written at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -29,8 +31,10 @@ pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Fai
     let source = match context.open_read_only_or_damaged()? {
         Ok(queue) => Source::Queue(queue),
         Err(why) => {
-            say(format_args!("the queue file is damaged: {why}; exporting what can be read of a copy of it"));
-            Source::Damaged(context.folder_path().to_owned())
+            say(format_args!("the queue file is damaged: {why}; exporting what can be read of it"));
+            let scratch = tempfile::tempdir()?;
+            let left = Salvage::open(context.folder_path(), scratch.path()).map_err(|error| context.explain(error))?;
+            Source::Damaged { folder: context.folder_path().to_owned(), left, _scratch: scratch }
         }
     };
     let mut told = Told::default();
@@ -43,7 +47,7 @@ pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Fai
         // As it is: nothing in it is colour.
         None => write(&source, io::stdout().lock(), &mut told).map_err(|stop| stopped(stop, "standard output"))?,
     };
-    let was_damaged = matches!(source, Source::Damaged(_));
+    let was_damaged = matches!(source, Source::Damaged { .. });
     if let Source::Queue(queue) = source {
         queue.leave();
     }
@@ -53,29 +57,33 @@ pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Fai
 /// Where the jobs come from.
 enum Source {
     Queue(Queue),
-    /// The folder of a queue that cannot be opened.
-    Damaged(PathBuf),
+    /// What is left of a queue.
+    Damaged {
+        folder: PathBuf,
+        left: Salvage,
+        _scratch: TempDir,
+    },
 }
 
 impl Source {
     fn folder(&self) -> &Path {
         match self {
             Self::Queue(queue) => queue.folder(),
-            Self::Damaged(folder) => folder,
+            Self::Damaged { folder, .. } => folder,
         }
     }
 
     fn now(&self) -> Millis {
         match self {
             Self::Queue(queue) => queue.clock().now(),
-            Self::Damaged(_) => Clock::default().now(),
+            Self::Damaged { .. } => Clock::default().now(),
         }
     }
 
     fn read(&self, look: impl FnOnce(&Snapshot) -> Result<(), StoreError>) -> Result<(), StoreError> {
         match self {
             Self::Queue(queue) => queue.read(look),
-            Self::Damaged(folder) => salvage(folder, tempfile::tempdir()?.path(), look),
+            Self::Damaged { left, .. } => left.store.read(look),
         }
     }
 }
@@ -109,9 +117,13 @@ impl Told {
 fn write(source: &Source, to: impl Write, told: &mut Told) -> Result<Written, Stop> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, to);
     let (now, folder) = (source.now(), source.folder());
+    let losses = match source {
+        Source::Queue(_) => Vec::new(),
+        Source::Damaged { left, .. } => left.losses().collect(),
+    };
     let mut written = None;
     let read = source.read(|snapshot| {
-        written = Some(interchange::write(snapshot, folder, now, &mut out, &mut |note| told.note(note)));
+        written = Some(interchange::write(snapshot, folder, now, losses, &mut out, &mut |note| told.note(note)));
         Ok(())
     });
     read.map_err(Stop::Store)?;

@@ -22,7 +22,9 @@ fn exported(store: &Store) -> (Vec<u8>, Written, Vec<Note>) {
     let mut out = Vec::new();
     let mut notes = Vec::new();
     let written = store
-        .read(|snapshot| Ok(write(snapshot, store.folder(), NOW, &mut out, &mut |note| notes.push(note)).unwrap()))
+        .read(|snapshot| {
+            Ok(write(snapshot, store.folder(), NOW, Vec::new(), &mut out, &mut |note| notes.push(note)).unwrap())
+        })
         .unwrap();
     (out, written, notes)
 }

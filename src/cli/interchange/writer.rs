@@ -38,15 +38,16 @@ pub(crate) enum Stop {
     Output(io::Error),
 }
 
-/// Writes the queue in `folder` as `snapshot` shows it.
+/// Writes the queue in `folder` as `snapshot` shows it; `losses` are what is known to be missing from that.
 pub(crate) fn write(
     snapshot: &Snapshot,
     folder: &Path,
     now: Millis,
+    losses: Vec<String>,
     out: &mut impl Write,
     tell: &mut dyn FnMut(Note),
 ) -> Result<Written, Stop> {
-    let losses = RefCell::new(Vec::new());
+    let losses = RefCell::new(losses);
     let mut writer = Writer { folder, out, failure: None, written: Written::default(), notes: Vec::new() };
     let header = Line::QueuectlExport(Header { version: VERSION, exported_at: At(now) });
     let done = writer.line(&header).and_then(|()| {

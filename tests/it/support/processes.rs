@@ -307,6 +307,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it has ended well, or has said this on its standard error: then the line is the error.
+    pub fn ends_or_says(&mut self, part: &str) -> Result<(), String> {
+        if let Some(line) = self.stderr.next_with(part) {
+            return Err(line);
+        }
+        assert!(self.child.wait().unwrap().success(), "{}", self.stderr.text());
+        Ok(())
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Done {
         self.stderr.until_end();
@@ -351,6 +360,23 @@ impl Lines {
             let line = String::from_utf8_lossy(&line).into_owned();
             if line.contains(part) {
                 return line;
+            }
+        }
+    }
+
+    /// Waits for a line that contains this; `None` if the stream ends without one.
+    fn next_with(&mut self, part: &str) -> Option<String> {
+        loop {
+            match self.received.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.seen.extend(&line);
+                    let line = String::from_utf8_lossy(&line).into_owned();
+                    if line.contains(part) {
+                        return Some(line);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it does not end:\n{}", self.text()),
             }
         }
     }
