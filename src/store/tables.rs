@@ -151,10 +151,10 @@ impl<K: Key + 'static> Lazy<'_, K, ()> {
 }
 
 impl<K: Key + 'static> Lazy<'_, K, Record> {
-    pub(super) fn put<'k>(
+    pub(super) fn put<'k, T: Serialize + DeserializeOwned>(
         &mut self,
         key: impl Borrow<K::SelfType<'k>>,
-        record: &impl Serialize,
+        record: &T,
     ) -> Result<(), StoreError> {
         let bytes = encode(record)?;
         self.open()?.insert(key, bytes.as_slice())?;
