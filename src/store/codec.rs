@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod roundtrip;
+
 /// Version of all record layouts. A record of another version is not read.
 const VERSION: u8 = 1;
 /// Version byte and checksum.
