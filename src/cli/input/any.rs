@@ -47,7 +47,7 @@ pub(crate) fn accepted(input: &[u8]) -> Vec<Vec<JobSpec>> {
             Err(error) => {
                 let error: super::InputError = error;
                 let message = error.to_string();
-                assert!(!message.contains(char::is_control) && message.chars().count() < 400, "{message}");
+                assert!(!message.contains(char::is_control) && message.chars().count() < 1_000, "{message}");
             }
         }
     }

@@ -66,6 +66,25 @@ fn every_target_is_replayed() {
     assert_eq!((names("fuzz_targets"), names("corpus")), (replayed.clone(), replayed));
 }
 
+/// The types in records.rs that a table holds are those whose description begins with the table's name.
+#[test]
+fn no_type_of_record_is_left_out() {
+    let source = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let (records, tried) = (source("src/store/records.rs"), source("src/store/codec/roundtrip.rs"));
+    let mut found = 0;
+    for description in records.split("\n/// ").filter(|text| text.starts_with(|c: char| c.is_ascii_uppercase())) {
+        let table = description.split([':', ' ']).next().unwrap();
+        if table.len() < 3 || !table.chars().all(|c| c.is_ascii_uppercase()) {
+            continue;
+        }
+        let (_, name) = description.split_once("struct ").unwrap();
+        let name = name.split([' ', '(']).next().unwrap();
+        assert!(tried.contains(&format!("comes_back::<{name}>")), "{name} of {table} is not tried");
+        found += 1;
+    }
+    assert!(found >= 8, "only {found} types were found");
+}
+
 /// However long a record is, and whatever lengths it claims.
 #[test]
 fn hostile_records_take_no_more_memory_than_they_may() {
