@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The floors from the top down. `sim` stands beside them, for tests.
+/// The floors from the top down. `sim` stands beside them, for tests and fuzz targets: it may use `store` and `model`,
+/// and for the entries of the fuzz targets ([`SIM_ABOVE_STORE`]) any floor; nothing else uses it.
 const FLOORS: [&str; 5] = ["cli", "worker", "queue", "store", "model"];
 
 /// A name, and the only place under `src/` that may use it.
@@ -17,6 +18,9 @@ const HOMES: [(&str, &str); 6] = [
     ("Instant::now", "queue/clock.rs"),
     ("unsafe {", "worker/child.rs"),
 ];
+
+/// Where `sim` reaches above the store.
+const SIM_ABOVE_STORE: &str = "sim/fuzz";
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -59,6 +63,22 @@ fn imports_only_point_down() {
         }
     }
     assert!(checked > 40, "only {checked} files were found");
+}
+
+#[test]
+fn the_simulation_stands_beside_the_floors() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&src) {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap();
+        let code = code(&file);
+        if name.starts_with("sim/") {
+            for above in ["crate::cli", "crate::worker", "crate::queue"] {
+                assert!(name.starts_with(SIM_ABOVE_STORE) || !code.contains(above), "{name} reaches up to {above}");
+            }
+        } else if !is_test(name) {
+            assert!(!code.contains("crate::sim"), "{name} uses the simulation");
+        }
+    }
 }
 
 #[test]

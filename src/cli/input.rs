@@ -3,6 +3,8 @@
 //! Reading the file or standard input is the caller's; what is here only turns bytes into [`JobSpec`]s or
 //! says what is wrong with them.
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod any;
 mod error;
 mod job_json;
 mod lines;

@@ -9,7 +9,7 @@ mod detach;
 mod discover;
 mod exit;
 mod holder;
-mod input;
+pub(crate) mod input;
 mod interchange;
 mod journal;
 mod render;

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{
-    ARGUMENT_BYTES_MAX, DURATION_MAX, JobId, Millis, Outcome, QueueName, WorkerId, parse_duration, show_duration,
+    ARGUMENT_BYTES_MAX, DURATION_MAX, JobId, Millis, Outcome, PATH_BYTES_MAX, QueueName, WorkerId, parse_duration,
+    show_duration,
 };
 
 /// What a job executes. Bytes, since neither has to be UTF-8.
@@ -65,8 +66,9 @@ impl FromStr for TimeLimit {
 }
 
 impl TimeLimit {
-    /// A limit of 1 ms to a year.
+    /// A limit of 1 ms to a year, cut to whole milliseconds, as it is stored.
     pub fn from_duration(limit: Duration) -> Option<Self> {
+        let limit = Duration::new(limit.as_secs(), limit.subsec_millis() * 1_000_000);
         (Duration::from_millis(1)..=DURATION_MAX).contains(&limit).then_some(Self::After(limit))
     }
 }
@@ -151,8 +153,9 @@ impl JobSpec {
             Command::Argv(words) => words.as_slice(),
         };
         // What execve counts: each string with its NUL, and a pointer to it.
+        let shell = self.shell.iter().flatten().map(String::as_bytes);
         let mut total = 0;
-        for string in strings {
+        for string in strings.iter().map(Vec::as_slice).chain(shell) {
             if string.contains(&0) {
                 return Err(BadSpec::Nul);
             }
@@ -165,8 +168,12 @@ impl JobSpec {
         if total > exec_bytes_max {
             return Err(BadSpec::TooLong { bytes: total, limit: exec_bytes_max });
         }
-        if self.cwd.as_os_str().as_encoded_bytes().contains(&0) {
+        let folder = self.cwd.as_os_str().as_encoded_bytes();
+        if folder.contains(&0) {
             return Err(BadSpec::Nul);
+        }
+        if folder.len() >= PATH_BYTES_MAX {
+            return Err(BadSpec::FolderTooLong(folder.len()));
         }
         if !self.cwd.is_absolute() {
             return Err(BadSpec::RelativeFolder(self.cwd.clone()));
@@ -175,9 +182,10 @@ impl JobSpec {
     }
 
     fn environment_bytes(&self) -> Result<usize, BadSpec> {
-        let changes = self.env_change.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        // What is unset counts by its name: the kernel does not care, but it is stored.
+        let changes = self.env_change.iter().map(|(name, value)| (name, value.as_deref().unwrap_or_default()));
         let mut total = 0;
-        for (name, value) in self.env.iter().chain(changes) {
+        for (name, value) in self.env.iter().map(|(name, value)| (name, value.as_slice())).chain(changes) {
             if name.is_empty() || name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
                 return Err(BadSpec::BadVariable(String::from_utf8_lossy(name).into_owned()));
             }
@@ -232,6 +240,9 @@ pub enum BadSpec {
     /// `MAX_ARG_STRLEN`.
     #[error("the environment variable `{0}` is too long: the kernel takes at most {max} bytes", max = ARGUMENT_BYTES_MAX - 1)]
     VariableTooLong(String),
+    /// `PATH_MAX`.
+    #[error("a folder of {0} bytes is too long: the kernel takes at most {max} bytes", max = PATH_BYTES_MAX - 1)]
+    FolderTooLong(usize),
     /// A job's folder has to mean the same to every pool.
     #[error("the folder `{}` is not absolute", .0.display())]
     RelativeFolder(PathBuf),
@@ -288,6 +299,34 @@ mod tests {
             JobSpec::new(Command::Shell(b"x".to_vec()), "rel").check(MAX),
             Err(BadSpec::RelativeFolder(_))
         ));
+    }
+
+    /// Everything of a spec is bounded, or its record would become too large to be read.
+    #[test]
+    fn what_a_job_says_besides_its_command_is_bounded_too() {
+        const MAX: usize = 2 * 1024 * 1024;
+        let in_folder = |bytes: usize| JobSpec::new(Command::Shell(b"x".to_vec()), "/".repeat(bytes)).check(MAX);
+        assert_eq!((in_folder(4_095), in_folder(4_096)), (Ok(()), Err(BadSpec::FolderTooLong(4_096))));
+        let under = |words: &[String]| JobSpec { shell: Some(words.to_vec()), ..shell("x") }.check(MAX);
+        assert_eq!(under(&["sh".to_owned(), "-c".to_owned()]), Ok(()));
+        assert_eq!(under(&["x".repeat(131_072)]), Err(BadSpec::ArgumentTooLong(131_072)));
+        assert!(matches!(under(&vec![String::new(); 250_000]), Err(BadSpec::TooLong { .. })));
+        let unset = |names: Vec<Vec<u8>>| {
+            JobSpec { env_change: names.into_iter().map(|name| (name, None)).collect(), ..shell("x") }.check(MAX)
+        };
+        assert_eq!(unset(vec![b"A".to_vec()]), Ok(()));
+        assert_eq!(unset(vec![b"A=".to_vec()]), Err(BadSpec::BadVariable("A=".to_owned())));
+        let many = (0..200_000_u32).map(|n| n.to_string().into_bytes()).collect();
+        assert!(matches!(unset(many), Err(BadSpec::TooLong { .. })));
+    }
+
+    /// They are stored so.
+    #[test]
+    fn time_limits_are_whole_milliseconds() {
+        let limit = TimeLimit::from_duration(Duration::from_micros(1_999));
+        assert_eq!(limit, Some(TimeLimit::After(Duration::from_millis(1))));
+        assert_eq!("1ms 999us".parse(), Ok(TimeLimit::After(Duration::from_millis(1))));
+        assert_eq!(TimeLimit::from_duration(Duration::from_micros(999)), None);
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// kernel's `MAX_ARG_STRLEN`, 32 pages. A shell command is one argument.
 pub const ARGUMENT_BYTES_MAX: usize = 128 * 1024;
 
+/// Longest path that a system call takes, in bytes, its NUL included: the kernel's `PATH_MAX`.
+pub const PATH_BYTES_MAX: usize = 4096;
+
 /// Most bytes of arguments and environment together that are accepted for one job. The kernel takes a
 /// quarter of the stack limit, but never more than this (`_STK_LIM / 4 * 3`).
 pub const EXEC_BYTES_MAX: usize = 6 * 1024 * 1024;

@@ -1,5 +1,5 @@
 //! An independent check of the store: the rules of the queue written a second time over plain maps, and
-//! workloads that are applied to both. For tests and fuzz targets only.
+//! workloads that are applied to both. For tests and fuzz targets only. [`fuzz`] has an entry for each of those.
 //!
 //! [`Reference`] shares values with the store (states, specs, settings), but none of its code that decides: what
 //! a claim takes, where a job goes from where, when it is due, what is refused. [`run`] applies every operation
@@ -14,6 +14,7 @@ mod choices;
 mod compare;
 pub mod crash;
 pub mod disk;
+pub mod fuzz;
 mod reference;
 pub mod workload;
 

@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 
-use serde_bytes::Bytes;
+use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::enqueue::Environments;
@@ -29,7 +29,7 @@ const BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
 impl Tx<'_> {
     /// Takes a setting as it was written.
     pub(super) fn adopt_setting(&mut self, queue: &str, key: &str, text: &str) -> Result<(), StoreError> {
-        self.tables.config.put((queue, key), &text)?;
+        self.tables.config.put((queue, key), &text.to_owned())?;
         self.settings.clear();
         self.touch();
         Ok(())
@@ -118,7 +118,7 @@ impl Tx<'_> {
             self.tables.attempts.put((job.seq, number), &attempt.record)?;
             for (stream, bytes) in [(STDOUT, &attempt.stdout), (STDERR, &attempt.stderr)] {
                 if let Some(bytes) = bytes {
-                    self.tables.output.put((job.seq, number, stream), &Bytes::new(bytes))?;
+                    self.tables.output.put((job.seq, number, stream), &ByteBuf::from(bytes.as_slice()))?;
                 }
             }
         }

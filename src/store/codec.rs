@@ -10,26 +10,41 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod roundtrip;
+
 /// Version of all record layouts. A record of another version is not read.
 const VERSION: u8 = 1;
 /// Version byte and checksum.
 const HEADER_BYTES: usize = 5;
 /// Most bytes that one record may take: a job with the largest arguments and environment, twice over.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A record up to this length can be read whatever it holds: bincode counts what a value takes in memory, at most
+/// 16 bytes (a `u128`) for one of its own.
+const SURE_BYTES: usize = RECORD_BYTES_MAX / 16;
 
 fn config() -> impl Config {
     config::standard().with_limit::<RECORD_BYTES_MAX>()
 }
 
-/// The bytes of `record`.
-pub(super) fn encode(record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+/// The bytes of `record`. What [`decode`] would find too large is refused: bincode itself would write it.
+pub(super) fn encode<T: Serialize + DeserializeOwned>(record: &T) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![0; HEADER_BYTES];
     bincode::serde::encode_into_std_write(record, &mut bytes, config())
         .map_err(|error| StoreError::TooLarge(error.to_string()))?;
-    let checksum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-    bytes[0] = VERSION;
-    bytes[1..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+    seal(&mut bytes);
+    if bytes.len() > SURE_BYTES && decode::<T>("memory", &bytes).is_err() {
+        let (size, most) = (bytes.len(), RECORD_BYTES_MAX);
+        return Err(StoreError::TooLarge(format!("a record of {size} bytes, of which {most} can be read at most")));
+    }
     Ok(bytes)
+}
+
+/// Writes the header of a record whose body follows it.
+fn seal(bytes: &mut [u8]) {
+    let (header, body) = bytes.split_at_mut(HEADER_BYTES);
+    header[0] = VERSION;
+    header[1..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
 }
 
 /// The record that `bytes` of `table` hold.
@@ -84,5 +99,19 @@ mod tests {
         bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
         bytes.extend_from_slice(&body);
         assert!(decode::<String>("test", &bytes).is_err());
+    }
+
+    /// What was acknowledged must be there: so what could not be read again is refused.
+    #[test]
+    fn what_is_too_large_to_be_read_is_not_written() {
+        let sizes = [1, RECORD_BYTES_MAX / 24, RECORD_BYTES_MAX / 8 - 1, RECORD_BYTES_MAX / 8, RECORD_BYTES_MAX];
+        for size in sizes {
+            let record = vec![String::new(); size];
+            match encode(&record) {
+                Ok(bytes) => assert_eq!(decode::<Vec<String>>("test", &bytes).unwrap().len(), size),
+                Err(error) => assert!(matches!(error, StoreError::TooLarge(_)) && size > 1_000_000, "{size}: {error}"),
+            }
+        }
+        assert!(encode(&"x".repeat(RECORD_BYTES_MAX)).is_err());
     }
 }

@@ -5,7 +5,7 @@
 //! where the state machine puts it.
 
 use redb::ReadableTable;
-use serde_bytes::Bytes;
+use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::claim::Token;
@@ -54,7 +54,7 @@ impl Tx<'_> {
     fn keep_outputs(&mut self, seq: Seq, attempt: u32, run: &Run) -> Result<(), StoreError> {
         for (stream, kept) in [(STDOUT, &run.stdout), (STDERR, &run.stderr)] {
             if let Kept::Inline(bytes) = kept {
-                self.tables.output.put((seq.0, attempt, stream), &Bytes::new(bytes))?;
+                self.tables.output.put((seq.0, attempt, stream), &ByteBuf::from(bytes.as_slice()))?;
             }
         }
         Ok(())

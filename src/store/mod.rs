@@ -23,7 +23,7 @@ mod adopt;
 mod ask;
 mod check;
 mod claim;
-mod codec;
+pub(crate) mod codec;
 mod config;
 mod enqueue;
 mod error;

@@ -74,7 +74,7 @@ impl From<&PoolInfo> for PoolRecord {
     }
 }
 
-fn info(id: &str, record: PoolRecord) -> Result<PoolInfo, StoreError> {
+pub(super) fn info(id: &str, record: PoolRecord) -> Result<PoolInfo, StoreError> {
     Ok(PoolInfo {
         id: id.parse().map_err(|_| StoreError::Damaged("POOLS holds a bad name".to_owned()))?,
         pid: record.pid,

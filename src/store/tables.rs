@@ -71,6 +71,14 @@ macro_rules! tables {
                 hasher.update(format!("{:?}", self.head()?).as_bytes());
                 Ok(hasher.digest())
             }
+
+            /// Every record of every table, as it lies there.
+            pub fn records(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+                let mut records = Vec::new();
+                $(each_row(&self.open($constant)?, |_, value| records.push(value.to_vec()))?;)*
+                records.retain(|record| !record.is_empty());
+                Ok(records)
+            }
         }
     };
 }
@@ -151,10 +159,10 @@ impl<K: Key + 'static> Lazy<'_, K, ()> {
 }
 
 impl<K: Key + 'static> Lazy<'_, K, Record> {
-    pub(super) fn put<'k>(
+    pub(super) fn put<'k, T: Serialize + DeserializeOwned>(
         &mut self,
         key: impl Borrow<K::SelfType<'k>>,
-        record: &impl Serialize,
+        record: &T,
     ) -> Result<(), StoreError> {
         let bytes = encode(record)?;
         self.open()?.insert(key, bytes.as_slice())?;
@@ -192,14 +200,25 @@ fn hash_table<K: Key + 'static, V: Value + 'static>(
     table: &impl ReadableTable<K, V>,
     hasher: &mut xxhash_rust::xxh3::Xxh3,
 ) -> Result<(), StoreError> {
-    for row in table.iter()? {
-        let (key, value) = row?;
-        for bytes in [K::as_bytes(&key.value()).as_ref(), V::as_bytes(&value.value()).as_ref()] {
+    each_row(table, |key, value| {
+        for bytes in [key, value] {
             hasher.update(&bytes.len().to_le_bytes());
             hasher.update(bytes);
         }
-    }
+    })?;
     hasher.update(b"end of a table");
+    Ok(())
+}
+
+#[cfg(any(test, feature = "sim"))]
+fn each_row<K: Key + 'static, V: Value + 'static>(
+    table: &impl ReadableTable<K, V>,
+    mut visit: impl FnMut(&[u8], &[u8]),
+) -> Result<(), StoreError> {
+    for row in table.iter()? {
+        let (key, value) = row?;
+        visit(K::as_bytes(&key.value()).as_ref(), V::as_bytes(&value.value()).as_ref());
+    }
     Ok(())
 }
 

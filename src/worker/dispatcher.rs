@@ -693,5 +693,7 @@ fn inline_bytes(ending: &Ending) -> usize {
     }
 }
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod chaos;
 #[cfg(test)]
 mod tests;

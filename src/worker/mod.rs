@@ -7,7 +7,7 @@ pub(crate) mod board;
 pub(crate) mod child;
 mod committer;
 mod detached;
-mod dispatcher;
+pub(crate) mod dispatcher;
 mod incoming;
 mod lives;
 mod monitor;

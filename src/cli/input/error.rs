@@ -206,6 +206,7 @@ impl From<BadSpec> for Problem {
             | BadSpec::Nul
             | BadSpec::ArgumentTooLong(_)
             | BadSpec::TooLong { .. }
+            | BadSpec::FolderTooLong(_)
             | BadSpec::RelativeFolder(_) => bad,
         })
     }

@@ -194,6 +194,11 @@ impl<'d> Crew<'d> {
     /// One of them looks, and all close.
     fn end<T>(mut self, look: impl FnOnce(&Store) -> Result<T, Broken>) -> Result<T, Broken> {
         self.disk.plan(Plan::Count);
+        if let Blow::Fail { .. } = self.blow
+            && self.suspects[1]
+        {
+            self.stores[1] = None;
+        }
         look(self.open(1)?)
     }
 }

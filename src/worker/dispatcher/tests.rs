@@ -1,61 +1,12 @@
 //! The dispatcher by lists of events: time is an integer, and nothing runs.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::Arc;
-
+use super::chaos::{after, at, claim, ended, live};
 use super::*;
-use crate::model::{Command, EnvChange, Environment, Lease, Run};
-use crate::store::Work;
-
-fn claim(seq: u64, timeout: TimeLimit) -> Claim {
-    Claim {
-        token: Token::of_dead_pool(Seq(seq), Lease(seq)),
-        id: JobId::from(Seq(seq)),
-        attempt: 1,
-        work: Work {
-            command: Command::Shell(b"true".to_vec()),
-            cwd: PathBuf::from("/"),
-            env: Arc::new(Environment::new()),
-            env_change: EnvChange::new(),
-            timeout,
-            own_timeout: false,
-            kill_grace: Duration::from_secs(5),
-            output_limit: 1,
-            shell: Vec::new(),
-        },
-    }
-}
-
-fn ended(claim: Claim, outcome: Outcome, signal: Option<i32>) -> Report {
-    let run = Run {
-        slot: 0,
-        started: Millis(0),
-        ended: Millis(0),
-        outcome,
-        counts_as_loss: false,
-        exit_code: None,
-        signal,
-        cpu: Duration::ZERO,
-        max_rss_bytes: 0,
-        error: None,
-        stdout: Kept::Empty,
-        stderr: Kept::Empty,
-    };
-    Report { token: claim.token, ending: Ending::Ran(run), place: None }
-}
+use crate::model::Lease;
 
 /// A worker with the job that it runs, whose lease has the same number.
 fn run_of(slot: usize, lease: u64) -> Target {
     Target { slot, lease: Lease(lease) }
-}
-
-fn at(ms: u64) -> Moment {
-    Moment { mono: Duration::from_millis(ms), wall: Millis(1_000_000 + ms) }
-}
-
-fn after(ms: u64) -> TimeLimit {
-    TimeLimit::After(Duration::from_millis(ms))
 }
 
 /// A pool of two whose first commit brought these jobs and left none.
@@ -280,143 +231,17 @@ fn a_pool_until_empty_asks_once_after_each_change() {
     assert!(matches!(pool.store_task(at(4)), StoreTask::Finish(Finish::Empty)));
 }
 
-/// A pool driven by random events, with a store that hands out numbers and sometimes fails.
-struct Chaos {
-    pool: Dispatcher,
-    running: Vec<Option<Claim>>,
-    in_commit: Option<Vec<Report>>,
-    wanted: usize,
-    outstanding: BTreeSet<u64>,
-    next: u64,
-    now: u64,
-    stopped: bool,
-    given_up: bool,
-    random: u64,
-}
-
-impl Chaos {
-    fn new(seed: u64) -> Self {
-        let workers = 1 + usize::try_from(seed % 4).unwrap();
-        Self {
-            pool: Dispatcher::new(workers, false),
-            running: (0..workers).map(|_| None).collect(),
-            in_commit: None,
-            wanted: 0,
-            outstanding: BTreeSet::new(),
-            next: 1,
-            now: 0,
-            stopped: false,
-            given_up: false,
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-        }
-    }
-
-    fn pick(&mut self, n: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % n
-    }
-
-    fn step(&mut self) {
-        self.now += self.pick(40);
-        let now = at(self.now);
-        match self.pick(12) {
-            0..=2 => self.take(now),
-            3..=5 => self.end_a_run(now),
-            6..=8 => self.store(now),
-            9 => drop(self.pool.handle(Event::Tick, now)),
-            10 => {
-                let (more_work, seq) = (self.pick(2) == 0, self.pick(self.next));
-                self.pool.handle(Event::Rang, now);
-                self.pool.handle(Event::Checked { more_work, due: None }, now);
-                self.pool.handle(Event::Cancel(vec![Seq(seq)]), now);
-            }
-            _ if self.pick(20) == 0 => {
-                self.stopped = true;
-                self.pool.handle(Event::Stop, now);
-            }
-            _ => drop(self.pool.handle(Event::Thawed { stood: Duration::from_millis(3) }, now)),
-        }
-    }
-
-    fn take(&mut self, now: Moment) {
-        let Some(slot) = self.running.iter().position(Option::is_none) else { return };
-        self.running[slot] = self.pool.take(slot, now);
-        assert!(!(self.stopped && self.running[slot].is_some()), "started after a stop");
-    }
-
-    fn end_a_run(&mut self, now: Moment) {
-        let slot = usize::try_from(self.pick(self.running.len() as u64)).unwrap();
-        let Some(claim) = self.running[slot].take() else { return };
-        let signal = [None, Some(15), Some(9)][usize::try_from(self.pick(3)).unwrap()];
-        self.pool.handle(Event::Ended { slot, report: ended(claim, Outcome::Failed, signal) }, now);
-    }
-
-    /// Begins what the dispatcher wants of the store, or ends what was begun.
-    fn store(&mut self, now: Moment) {
-        let Some(reports) = self.in_commit.take() else {
-            match self.pool.store_task(now) {
-                StoreTask::Commit { reports, want } => (self.in_commit, self.wanted) = (Some(reports), want),
-                StoreTask::Finish(Finish::GivenUp) => {
-                    assert!(self.running.iter().all(Option::is_none), "given up while jobs run");
-                    self.given_up = true;
-                }
-                StoreTask::Finish(_) => assert!(self.stopped && self.outstanding.is_empty(), "finished too early"),
-                StoreTask::Check { .. } | StoreTask::Wait => {}
-            }
-            return;
-        };
-        if self.pick(5) == 0 {
-            self.pool.handle(Event::NotCommitted { reports }, now);
-            return;
-        }
-        for report in reports {
-            assert!(self.outstanding.remove(&report.token.seq().0), "reported twice");
-        }
-        let count = self.pick(self.wanted as u64 + 1);
-        let claims: Vec<Claim> = (self.next..self.next + count).map(|seq| claim(seq, after(50))).collect();
-        self.outstanding.extend(self.next..self.next + count);
-        self.next += count;
-        let more_work = (self.wanted > 0).then_some(count == self.wanted as u64);
-        let committed = Committed { claims, more_work, due: None, took: Duration::from_millis(1) };
-        self.pool.handle(Event::Committed(committed), now);
-    }
-
-    /// From here on everything goes well: the pool has to come to its end.
-    fn come_to_an_end(&mut self) {
-        self.stopped = true;
-        for _ in 0..1_000 {
-            self.now += 2_000;
-            let now = at(self.now);
-            self.pool.handle(Event::Stop, now);
-            for slot in 0..self.running.len() {
-                if let Some(claim) = self.running[slot].take() {
-                    self.pool.handle(Event::Ended { slot, report: ended(claim, Outcome::Interrupted, None) }, now);
-                }
-            }
-            self.store(now);
-            if self.given_up {
-                return;
-            }
-            if self.outstanding.is_empty() && self.in_commit.is_none() {
-                let task = self.pool.store_task(now);
-                if matches!(task, StoreTask::Finish(_)) {
-                    return;
-                }
-            }
-        }
-        panic!("the pool does not end: {:?}", self.pool);
-    }
-}
-
 #[test]
 fn whatever_happens_every_claim_comes_back_once_and_the_pool_ends() {
-    for seed in 0..300 {
-        let mut chaos = Chaos::new(seed);
-        for _ in 0..400 {
-            chaos.step();
-        }
-        chaos.come_to_an_end();
+    for seed in 1..=400_u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut choices = 4_000;
+        live(|n| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            choices -= 1;
+            (choices > 0).then_some((random >> 16) % n)
+        });
     }
 }

@@ -1,4 +1,4 @@
-use super::super::{Base, job, tests::base};
+use super::super::{Base, any::base, job};
 use super::*;
 
 fn parsed(text: &str) -> JobSpec {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::super::tests::base;
+use super::super::any::base;
 use super::*;
 
 fn read(input: impl AsRef<[u8]>, format: Format) -> Batch {
