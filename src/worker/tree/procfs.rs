@@ -134,14 +134,18 @@ fn read_process(pid: Pid, asks_for_lease: impl Fn(Pid, &Stat) -> bool) -> io::Re
 
 /// The lease that the process carries in its environment, as far as it may be read.
 fn lease_of(pid: Pid) -> io::Result<Option<Vec<u8>>> {
+    let mut has_one = false;
     for _ in 0..EXEC_LOOKS_MAX {
         let Some(environ) = read(pid, "environ", ENVIRON_BYTES_MAX)? else { return Ok(None) };
-        // A job that its pool had just spawned when it was killed would be missed if this were taken for an answer.
-        let unsettled = environ.is_empty() && Stat::of(pid)?.is_some_and(|stat| stat.execing);
-        if !unsettled {
+        // A job that its pool had just spawned when it was killed would be missed if nothing were taken for an answer
+        // before it is known that the environment was there to be read.
+        if !environ.is_empty() || has_one {
             return Ok(lease_in(&environ).map(<[u8]>::to_vec));
         }
-        await_end_briefly(pid)?;
+        has_one = !Stat::of(pid)?.is_some_and(|stat| stat.execing);
+        if !has_one {
+            await_end_briefly(pid)?;
+        }
     }
     Ok(None)
 }
