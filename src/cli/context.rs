@@ -58,7 +58,7 @@ impl Context {
     pub(super) fn open_read_only_or_damaged(&self) -> Result<Result<Queue, String>, Failure> {
         let folder = self.existing()?;
         let opened = Queue::open_read_only(&folder, self.on_wait());
-        let pages = damaged_pages(folder.path());
+        let pages = damaged_pages(folder.path(), self.on_wait());
         match opened.and_then(|queue| Ok((queue, pages?.len()))) {
             Ok((queue, 0)) => Ok(Ok(queue)),
             Ok((_, pages)) => Ok(Err(format!("{} not what its checksum says", human::count(pages as u64, "page")))),

@@ -1,9 +1,11 @@
 //! How a command ends: its exit code, and what it says when something is wrong.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use super::commands::status::shell_word;
 use super::render::human;
 use crate::queue::BadFolder;
 use crate::store::StoreError;
@@ -63,23 +65,40 @@ pub(super) struct Failure {
     pub exit: Exit,
     /// In words; `None` if everything was said already.
     pub message: Option<String>,
-    /// What to type next.
-    pub next: Option<String>,
+    /// What to type next: one of these lines.
+    pub next: Vec<String>,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: Some(human::plain(&message.to_string())), next: None }
+        Self { exit, message: Some(human::plain(&message.to_string())), next: Vec::new() }
     }
 
     /// A failure that was told already.
     pub(super) fn silent(exit: Exit) -> Self {
-        Self { exit, message: None, next: None }
+        Self { exit, message: None, next: Vec::new() }
     }
 
     /// With the line to type next.
     pub(super) fn next(self, line: impl Display) -> Self {
-        Self { next: Some(human::plain(&line.to_string())), ..self }
+        Self { next: vec![human::plain(&line.to_string())], ..self }
+    }
+
+    /// With another line to type instead.
+    pub(super) fn or(mut self, line: impl Display) -> Self {
+        self.next.push(human::plain(&line.to_string()));
+        self
+    }
+
+    /// With the queue that was named in the command line named in the lines to type, too.
+    pub(super) fn of_queue(mut self, db: Option<&OsStr>) -> Self {
+        if let Some(db) = db {
+            let db = format!("queuectl --db {} ", shell_word(&db.to_string_lossy()));
+            for line in self.next.iter_mut().filter(|line| !line.contains(" --db ")) {
+                *line = line.replacen("queuectl ", &human::plain(&db), 1);
+            }
+        }
+        self
     }
 
     /// With something before its message, such as the name of a file.
@@ -105,6 +124,9 @@ impl From<StoreError> for Failure {
         let failure = Self::new(exit, &error);
         if matches!(error, StoreError::Damaged(_)) {
             return failure.next("queuectl check    tells what is damaged, and what can be done");
+        }
+        if matches!(error, StoreError::NotAQueue(_)) {
+            return failure.next("queuectl restore BACKUP    if you have a backup");
         }
         if error.outcome_is_unknown() {
             return failure.next("queuectl status    tells whether it happened all the same");

@@ -39,7 +39,8 @@ pub fn run() -> ExitCode {
         Color::Never => anstream::ColorChoice::Never,
     }
     .write_global();
-    let exit = dispatch(cli).unwrap_or_else(|failure| tell(&failure));
+    let db = cli.global.db.clone();
+    let exit = dispatch(cli).unwrap_or_else(|failure| tell(&failure.of_queue(db.as_deref())));
     exit.into()
 }
 
@@ -84,8 +85,8 @@ fn tell(failure: &Failure) -> Exit {
     if let Some(message) = &failure.message {
         context::say(format_args!("{message}"));
     }
-    if let Some(next) = &failure.next {
-        let line = terminal::tame(&format!("  try: {next}\n"));
+    for (word, next) in ["try:"].into_iter().chain(std::iter::repeat("or: ")).zip(&failure.next) {
+        let line = terminal::tame(&format!("  {word} {next}\n"));
         let _ = anstream::stderr().write_all(line.as_bytes());
     }
     failure.exit

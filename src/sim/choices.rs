@@ -1,6 +1,6 @@
 //! Where the decisions of a simulation come from: a seed, or bytes that a fuzzer chose.
 
-pub(super) struct Choices<'b> {
+pub(crate) struct Choices<'b> {
     source: Source<'b>,
 }
 
@@ -12,19 +12,19 @@ enum Source<'b> {
 }
 
 impl<'b> Choices<'b> {
-    pub(super) fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self { source: Source::Seed(seed) }
     }
 
-    pub(super) fn of_bytes(bytes: &'b [u8]) -> Self {
+    pub(crate) fn of_bytes(bytes: &'b [u8]) -> Self {
         Self { source: Source::Bytes(bytes) }
     }
 
-    pub(super) fn are_over(&self) -> bool {
+    pub(crate) fn are_over(&self) -> bool {
         matches!(self.source, Source::Bytes([]))
     }
 
-    pub(super) fn next(&mut self) -> u16 {
+    pub(crate) fn next(&mut self) -> u16 {
         match &mut self.source {
             Source::Seed(state) => {
                 *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -41,25 +41,31 @@ impl<'b> Choices<'b> {
     }
 
     /// A number below `limit`, which is at most 2^16.
-    pub(super) fn below(&mut self, limit: u16) -> u16 {
+    pub(crate) fn below(&mut self, limit: u16) -> u16 {
         self.next() % limit.max(1)
     }
 
-    pub(super) fn byte(&mut self, limit: u8) -> u8 {
+    pub(crate) fn byte(&mut self, limit: u8) -> u8 {
         u8::try_from(self.below(u16::from(limit))).unwrap_or_default()
     }
 
+    /// An index into something of this length, which is at most 2^16.
+    #[cfg(test)]
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::from(self.next()) % length.max(1)
+    }
+
     /// True so many times of a hundred.
-    pub(super) fn percent(&mut self, chance: u16) -> bool {
+    pub(crate) fn percent(&mut self, chance: u16) -> bool {
         self.below(100) < chance
     }
 
-    pub(super) fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+    pub(crate) fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
         let index = self.below(u16::try_from(of.len()).unwrap_or(u16::MAX));
         of.get(usize::from(index)).copied()
     }
 
-    pub(super) fn some<T>(&mut self, most: u8, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    pub(crate) fn some<T>(&mut self, most: u8, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
         (0..=self.byte(most)).map(|_| make(self)).collect()
     }
 }

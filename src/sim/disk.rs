@@ -3,7 +3,7 @@
 //! [`Disk::drive`] gives a process its handle. All handles see the same bytes, as through one page cache, and their
 //! locks exclude each other as those of processes do. What a process wrote is safe after the next sync, whoever syncs.
 //!
-//! - **Loss of power** ([`Power::lost`]) leaves of each sector what it held at some moment since the last sync, chosen
+//! - **Loss of power** ([`Losses::lost`]) leaves of each sector what it held at some moment since the last sync, chosen
 //!   for each sector by itself: so unsynced writes are lost, done in another order, and torn. The length is chosen
 //!   likewise.
 //! - **A kill** ([`Plan::Kill`]) strikes a process at one of its I/Os: of a write, a part may have been done. Its locks
@@ -323,7 +323,7 @@ impl Disk {
         self.state().cached.clone()
     }
 
-    /// How many events there were: for [`Power::lost`].
+    /// How many events there were: for [`Losses::lost`].
     pub fn events(&self) -> usize {
         self.state().power.events.len()
     }

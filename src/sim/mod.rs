@@ -10,7 +10,7 @@
 //!
 //! A failure is replayed from its seed: `run(&store, &workload::seeded(seed, steps))`.
 
-mod choices;
+pub(crate) mod choices;
 mod compare;
 pub mod crash;
 pub mod disk;

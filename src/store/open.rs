@@ -113,11 +113,16 @@ impl Store {
     /// Verifies every page of the queue file in `folder`, and every invariant of what they hold.
     pub fn check(folder: &Path, on_wait: OnWait) -> Result<Report, StoreError> {
         check_shape(folder)?;
-        let pages = damaged_pages(folder)?;
+        let on_wait = Arc::new(on_wait);
+        let wait = || -> OnWait {
+            let on_wait = Arc::clone(&on_wait);
+            Box::new(move || on_wait())
+        };
+        let pages = damaged_pages(folder, wait())?;
         if pages.is_empty() {
-            return Self::open_read_only(folder, on_wait)?.read(Snapshot::check);
+            return Self::open_read_only(folder, wait())?.read(Snapshot::check);
         }
-        let rest = Self::open_what_is_left(folder, on_wait).and_then(|store| store.read(Snapshot::check));
+        let rest = Self::open_what_is_left(folder, wait()).and_then(|store| store.read(Snapshot::check));
         Ok(Report::of_damaged(&pages, rest))
     }
 

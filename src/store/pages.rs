@@ -14,7 +14,7 @@
 //! the pages under it may be in use again.
 //!
 //! What is not under a checksum is the first part of the header. What is fixed there is compared with what it has to
-//! be, and so is the rest of its page, which is empty. Two bits are left, which say whose turn it is of the two slots:
+//! be, the rest of its page is not used. Two bits are left, which say whose turn it is of the two slots:
 //! turned over alone, they show the queue as it was one commit before.
 //!
 //! **Readers** are not told that the last process left the file without closing it: every commit here is in two
@@ -199,7 +199,6 @@ pub(super) fn is_header_sound(page: &[u8]) -> bool {
         && [number4(page, PAGE_BYTES_AT), number4(page, REGION_AT), number4(page, REGION_AT + 4)]
             == [HEADER_PAGE_BYTES, 0, REGION_PAGES]
         && zero(&page[LAYOUT_END..SLOTS_AT])
-        && zero(&page[HEADER_BYTES..])
 }
 
 /// The pages in use that do not match their checksums. Others may write meanwhile: a page that is damaged is so at

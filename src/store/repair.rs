@@ -78,6 +78,7 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
     let (new, _) = Store::open_or_create(&fresh, Box::new(|| {}))?;
     let mut repaired = Repaired::default();
     let old = Salvage::open(queue.folder(), &scraps.path("mended")?)?;
+    let had_jobs = old.store.read(Snapshot::head).map_or(true, |head| head.enqueued > head.removed);
     old.losses().for_each(|loss| repaired.lost.add(loss));
     old.store.read(|before| rebuild(before, &new, now, &mut repaired))?;
     if let Some(wrong) = integrity(|| Builder::new().open(&copy))? {
@@ -86,7 +87,7 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
     new.read(|snapshot| {
         let report = snapshot.check()?;
         repaired.jobs = report.jobs;
-        if report.jobs == 0 && repaired.lost.found > 0 {
+        if report.jobs == 0 && had_jobs && repaired.lost.found > 0 {
             return Err(StoreError::Damaged("none of its jobs can be read".to_owned()));
         }
         // A repair that is wrong itself must not take the place of anything.

@@ -10,6 +10,7 @@ use redb::Builder;
 use super::StoreError;
 use super::open::{Store, fence, file_of, missing};
 use super::pages;
+use super::turnstile::OnWait;
 
 /// A damaged queue, to be read.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Salvage {
     /// Opens the queue in `folder`, which is not written to. If not even its header can be followed, redb mends a copy
     /// in `scratch`, an empty folder that has to stay as long as this.
     pub fn open(folder: &Path, scratch: &Path) -> Result<Self, StoreError> {
-        let pages = damaged_pages(folder)?;
+        let pages = damaged_pages(folder, Box::new(|| {}))?;
         let store = Store::open_what_is_left(folder, Box::new(|| {})).or_else(|_| {
             let copy = file_of(scratch);
             fs::copy(file_of(folder), &copy)?;
@@ -43,7 +44,15 @@ impl Salvage {
 }
 
 /// The numbers of the pages of the queue file in `folder` that do not match their checksums. Reads all that are in use.
-pub fn damaged_pages(folder: &Path) -> Result<BTreeSet<u64>, StoreError> {
+///
+/// A snapshot is held meanwhile, so that no page of it is given to other content, however busily others write. A file
+/// of which there can be no snapshot is damaged, and nobody writes to it.
+pub fn damaged_pages(folder: &Path, on_wait: OnWait) -> Result<BTreeSet<u64>, StoreError> {
     let file = File::open(file_of(folder)).map_err(|error| missing(folder, error))?;
-    Ok(pages::find_damaged(&file)?)
+    let find = || Ok(pages::find_damaged(&file)?);
+    match Store::open_read_only(folder, on_wait) {
+        Ok(store) => store.read(|_| find()),
+        Err(StoreError::Damaged(_)) => find(),
+        Err(error) => Err(error),
+    }
 }

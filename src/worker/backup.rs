@@ -27,7 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::board::random_suffix;
 use super::news::Observer;
-use super::output::output_path;
+use super::output::{make_folder, output_path};
 use super::quiet::{NotQuiet, Quiet};
 use crate::queue::{BadFolder, Folder, Queue};
 use crate::store::{OnWait, OutputFile, Seized, Snapshot, Store, StoreError, parent_of, put_in_place, sync};
@@ -183,11 +183,7 @@ fn copy_output(from: &Path, to: &Path) -> io::Result<Option<u64>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let folder = parent_of(to);
-    if !folder.is_dir() {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
-    }
+    make_folder(to)?;
     let mut options = File::options();
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut copy = options.write(true).create_new(true).open(to)?;

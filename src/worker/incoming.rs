@@ -1,7 +1,8 @@
 //! Large outputs that come from elsewhere: their files are written before the transaction that names them.
 //!
-//! The numbers of their jobs are reserved before: no other job can come by the name of a file that is written here.
-//! Imports of large outputs exclude each other by a lock on `output/`, which the kernel drops when its holder dies.
+//! Imports of large outputs exclude each other by a lock on `output/`, which the kernel drops when its holder dies. Under
+//! it the numbers of their jobs are reserved before anything is written: no other job can come by the name of a file that
+//! is written here, and none that an import before this one has named is taken for left over.
 //!
 //! Crash points: before the commit the files belong to numbers that no job has, nor ever gets except by another
 //! import, which begins by removing them. After it they are named, and on disk.
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::output::{left_over, output_path};
+use super::output::{left_over, make_folder, output_path};
 use crate::model::{Seq, Stream};
 
 /// The files of one import.
@@ -29,10 +30,8 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Begins an import of jobs with these numbers, first and last of each range, in order, which are reserved and have no
-    /// jobs.
-    /// Removes the files that an import left which was killed. `None` if another one is at work.
-    pub fn begin(queue: &Path, ranges: &[(Seq, Seq)]) -> io::Result<Option<Self>> {
+    /// Begins an import of large outputs. `None` if another one is at work.
+    pub fn begin(queue: &Path) -> io::Result<Option<Self>> {
         let folder = queue.join("output");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let outputs = File::open(&folder)?;
@@ -40,12 +39,12 @@ impl Incoming {
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             locked => locked?,
         }
-        let incoming = Self { queue: queue.to_owned(), outputs, current: None, written: Vec::new(), is_kept: false };
-        incoming.sweep(ranges)?;
-        Ok(Some(incoming))
+        Ok(Some(Self { queue: queue.to_owned(), outputs, current: None, written: Vec::new(), is_kept: false }))
     }
 
-    fn sweep(&self, ranges: &[(Seq, Seq)]) -> io::Result<()> {
+    /// Removes the files that an import left which was killed: those of jobs with these numbers, first and last of each
+    /// range, in order. They have to be reserved since this began, and have no jobs.
+    pub fn sweep(&self, ranges: &[(Seq, Seq)]) -> io::Result<()> {
         let is_ours = |seq: Seq| {
             let after = ranges.partition_point(|(first, _)| *first <= seq);
             Ok::<_, io::Error>(ranges[..after].last().is_some_and(|(_, last)| seq <= *last))
@@ -57,9 +56,7 @@ impl Incoming {
     pub fn part(&mut self, seq: Seq, attempt: u32, stream: Stream, at: u64, bytes: &[u8]) -> io::Result<()> {
         if at == 0 {
             let path = output_path(&self.queue, seq, attempt, stream);
-            if let Some(folder) = path.parent().filter(|folder| !folder.is_dir()) {
-                fs::DirBuilder::new().mode(0o700).create(folder)?;
-            }
+            make_folder(&path)?;
             self.written.push(path.clone());
             let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
             self.current = Some((path, file));

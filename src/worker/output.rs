@@ -181,7 +181,7 @@ pub(super) fn make_spool_folder(queue: &Path, pool: &PoolId) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(spool_folder(queue, pool))
 }
 
-fn make_folder(file: &Path) -> io::Result<()> {
+pub(super) fn make_folder(file: &Path) -> io::Result<()> {
     let Some(folder) = file.parent().filter(|folder| !folder.is_dir()) else { return Ok(()) };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())

@@ -175,5 +175,6 @@ fn tell_runs(queue: &Queue, lanes: &BTreeSet<LaneId>) -> Result<(), Failure> {
 }
 
 fn refused(error: crate::store::StoreError, next: &str) -> Failure {
-    Failure::from(error).next(next)
+    let failure = Failure::from(error);
+    if failure.next.is_empty() { failure.next(next) } else { failure }
 }

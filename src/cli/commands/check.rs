@@ -88,7 +88,9 @@ fn look(context: &Context) -> Result<(Report, Vec<String>), Failure> {
         .map(|(seq, attempt, stream, bytes)| (output_path(folder, *seq, *attempt, *stream), *bytes))
         .filter(|(path, bytes)| !fs::metadata(path).is_ok_and(|metadata| metadata.len() == *bytes))
         .map(|(path, bytes)| format!("{} should have {bytes} bytes", human::path(&path)));
-    let left = left.iter().map(|path| format!("{} is of a job that was removed: delete it", human::path(path)));
+    let left = left
+        .iter()
+        .map(|path| format!("{} is of no job any more, unless an import is at work: delete it", human::path(path)));
     let warnings = missing.chain(left).collect();
     Ok((report, warnings))
 }
@@ -103,11 +105,10 @@ fn pages(context: &Context) -> Result<Option<String>, Failure> {
 /// What can be done about a damaged queue file, to type next.
 fn ways_out(context: &Context, failure: Failure) -> Failure {
     let db = context.db_words();
-    failure.next(format_args!(
-        "queuectl{db} restore BACKUP    if you have a backup; else\n       \
-         queuectl{db} export > jobs.jsonl    saves what can still be read, and\n       \
-         queuectl{db} check --repair    makes the queue sound again"
-    ))
+    failure
+        .next(format_args!("queuectl{db} restore BACKUP    if you have a backup"))
+        .or(format_args!("queuectl{db} export --output FILE    saves what can still be read"))
+        .or(format_args!("queuectl{db} check --repair    makes the queue sound again"))
 }
 
 fn repair(context: &Context, json: bool) -> Result<Exit, Failure> {
@@ -154,7 +155,13 @@ fn tell(repaired: &Repaired, json: bool) -> Result<(), Failure> {
     let jobs = human::count(*jobs, "job");
     match kept {
         None => writeln!(out, "✓ {jobs}, nothing to repair")?,
-        Some(kept) => writeln!(out, "✓ {jobs}, repaired; the file as it was is {}", human::path(kept))?,
+        Some(kept) => {
+            let lost = match lost.found {
+                0 => String::new(),
+                found => format!(", {}", human::count(found as u64, "loss")),
+            };
+            writeln!(out, "✓ {jobs}, repaired{lost}; the file as it was is {}", human::path(kept))?;
+        }
     }
     Ok(out.flush()?)
 }

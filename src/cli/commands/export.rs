@@ -33,7 +33,8 @@ pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Fai
         Err(why) => {
             say(format_args!("the queue file is damaged: {why}; exporting what can be read of it"));
             let scratch = tempfile::tempdir()?;
-            let left = Salvage::open(context.folder_path(), scratch.path()).map_err(|error| context.explain(error))?;
+            let left = Salvage::open(context.folder_path(), scratch.path())
+                .map_err(|error| context.explain(error).next("queuectl restore BACKUP    if you have a backup"))?;
             Source::Damaged { folder: context.folder_path().to_owned(), left, _scratch: scratch }
         }
     };

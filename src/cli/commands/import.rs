@@ -146,13 +146,14 @@ impl Survey {
 
 /// Writes the large outputs.
 fn take_outputs(queue: &Queue, input: &Input, survey: &Survey) -> Result<Option<Incoming>, Failure> {
-    queue.write(|tx| tx.reserve(&survey.ranges)).map_err(|error| refused(input, error, None))?;
     let failed = |error: io::Error| {
         Failure::new(Exit::Other, format!("cannot write into {}: {error}", queue.folder().join("output").display()))
     };
-    let mut incoming = Incoming::begin(queue.folder(), &survey.ranges)
+    let mut incoming = Incoming::begin(queue.folder())
         .map_err(failed)?
         .ok_or_else(|| Failure::new(Exit::Refused, "another import with large outputs is at work on this queue"))?;
+    queue.write(|tx| tx.reserve(&survey.ranges)).map_err(|error| refused(input, error, None))?;
+    incoming.sweep(&survey.ranges).map_err(failed)?;
     let mut reader = input.reader().map_err(|error| input.bad(&error))?;
     loop {
         match reader.next() {

@@ -3,6 +3,7 @@
 use super::any::{accepted, base};
 use super::*;
 use crate::model::{ARGUMENT_BYTES_MAX, BadSpec};
+use crate::sim::choices::Choices;
 
 #[test]
 fn commands_are_taken_as_they_are() {
@@ -50,56 +51,44 @@ fn a_bad_environment_is_named_in_short() {
     }
 }
 
-/// Enough randomness for tests, the same each time.
-struct XorShift(u64);
-
-impl XorShift {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 16).unwrap() % end
-    }
-
-    /// Bytes, then pieces that steer deep into the parsers, mixed with bytes.
-    fn input(&mut self, round: usize) -> Vec<u8> {
-        const PIECES: &str = "{~}~[~]~:~,~\"~\\~\n~\r\n~\0~#~ ~\\u~d800~-~1e999~0.5~null~true~\"id\":~\"command\":\"a\"~\
-            \"argv\":[\"a\"]~\"env\":{\"A\":~\"cwd\":\"..\"~\"timeout\":\"5m\"~\"timeout\":~\"max_retries\":~\"backoff_base\":~\
-            \"shell\":[~\"base64\":~{\"command\":\"true\"}\n~\u{feff}~ß";
-        let pieces: Vec<&str> = PIECES.split('~').collect();
-        let mut input = Vec::new();
-        for _ in 0..self.below(60) {
-            let piece = pieces[self.below(pieces.len())];
-            if round.is_multiple_of(3) || self.below(9) == 0 {
-                input.push(u8::try_from(self.below(256)).unwrap());
-            } else {
-                input.extend_from_slice(piece.as_bytes());
-            }
+/// Bytes, then pieces that steer deep into the parsers, mixed with bytes.
+fn input(choices: &mut Choices<'_>, round: usize) -> Vec<u8> {
+    const PIECES: &str = "{~}~[~]~:~,~\"~\\~\n~\r\n~\0~#~ ~\\u~d800~-~1e999~0.5~null~true~\"id\":~\"command\":\"a\"~\
+        \"argv\":[\"a\"]~\"env\":{\"A\":~\"cwd\":\"..\"~\"timeout\":\"5m\"~\"timeout\":~\"max_retries\":~\"backoff_base\":~\
+        \"shell\":[~\"base64\":~{\"command\":\"true\"}\n~\u{feff}~ß";
+    let pieces: Vec<&str> = PIECES.split('~').collect();
+    let mut input = Vec::new();
+    for _ in 0..choices.below(60) {
+        let piece = pieces[choices.index(pieces.len())];
+        if round.is_multiple_of(3) || choices.below(9) == 0 {
+            input.push(u8::try_from(choices.below(256)).unwrap());
+        } else {
+            input.extend_from_slice(piece.as_bytes());
         }
-        input
     }
+    input
 }
 
 #[test]
 fn no_input_makes_a_parser_panic() {
-    let mut random = XorShift(0x9E37_79B9_7F4A_7C15);
+    let mut choices = Choices::seeded(1);
     for round in 0..2_000 {
-        accepted(&random.input(round));
+        accepted(&input(&mut choices, round));
     }
 }
 
 #[test]
 fn no_damage_to_a_good_input_makes_a_parser_panic() {
     let good = br#"{"id":"a","command":{"base64":"/w=="},"max_retries":3,"timeout":"5m","env":{"A":null}}"#;
-    let mut random = XorShift(42);
+    let mut choices = Choices::seeded(42);
     for _ in 0..2_000 {
         let mut input = good.to_vec();
-        for _ in 0..=random.below(3) {
-            let at = random.below(input.len());
-            match random.below(3) {
+        for _ in 0..=choices.below(3) {
+            let at = choices.index(input.len());
+            match choices.below(3) {
                 0 => input.truncate(at + 1),
-                1 => input[at] = u8::try_from(random.below(256)).unwrap(),
-                _ => input.insert(at, u8::try_from(random.below(128)).unwrap()),
+                1 => input[at] = u8::try_from(choices.below(256)).unwrap(),
+                _ => input.insert(at, u8::try_from(choices.below(128)).unwrap()),
             }
         }
         accepted(&input);

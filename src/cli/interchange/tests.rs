@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::*;
+use crate::sim::choices::Choices;
 use crate::sim::{run, workload};
 use crate::store::tests::{pool, ran, temp_queue};
 use crate::store::{ClaimCache, Import, NewRun, Piece, Serves, Snapshot, Store, StoreError};
@@ -209,16 +210,6 @@ fn what_ends_before_its_end_is_refused() {
     import(&fresh, &export[..body]).unwrap();
 }
 
-/// Numbers from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % limit.max(1)
-    }
-}
-
 /// What a line may be changed to hold, in the place of one of its values.
 const VALUES: [&str; 22] = [
     "0",
@@ -246,24 +237,24 @@ const VALUES: [&str; 22] = [
 ];
 
 /// One change of an export: a line left out, given twice, moved, or with another value somewhere.
-fn changed(export: &str, dice: &mut Dice) -> String {
+fn changed(export: &str, dice: &mut Choices<'_>) -> String {
     let mut lines: Vec<String> = export.lines().map(str::to_owned).collect();
-    let at = dice.below(lines.len());
+    let at = dice.index(lines.len());
     match dice.below(10) {
         0 => drop(lines.remove(at)),
         1 => lines.insert(at, lines[at].clone()),
         2 => {
             let line = lines.remove(at);
-            lines.insert(dice.below(lines.len()), line);
+            lines.insert(dice.index(lines.len()), line);
         }
         3 => lines[at].truncate(0),
         _ => {
             // A value follows a colon, a comma or a bracket, and ends before the next.
             let line = &lines[at];
             let starts: Vec<usize> = line.match_indices(':').map(|(at, _)| at + 1).collect();
-            let start = starts[dice.below(starts.len())];
+            let Some(&start) = starts.get(dice.index(starts.len())) else { return export.to_owned() };
             let end = line[start..].find([',', '}']).map_or(line.len(), |end| start + end);
-            lines[at] = format!("{}{}{}", &line[..start], VALUES[dice.below(VALUES.len())], &line[end..]);
+            lines[at] = format!("{}{}{}", &line[..start], VALUES[dice.index(VALUES.len())], &line[end..]);
         }
     }
     lines.join("\n") + "\n"
@@ -274,7 +265,7 @@ fn a_changed_export_is_refused_or_makes_a_sound_queue() {
     let (_dir, small) = temp_queue();
     run(&small, &workload::seeded(3, 150)).unwrap();
     let export = text(&exported(&small).0);
-    let mut dice = Dice(1);
+    let mut dice = Choices::seeded(1);
     let (mut taken, mut refused) = (0, BTreeMap::<String, usize>::new());
     let (mut _other, mut store) = temp_queue();
     for _ in 0..3_000 {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::super::tests::{pool, ran, temp_queue};
 use super::super::*;
 use crate::model::*;
+use crate::sim::choices::Choices;
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
@@ -22,22 +23,6 @@ type Answers = BTreeMap<String, Result<String, StoreError>>;
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-/// A generator of numbers that is the same everywhere (splitmix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
 }
 
 fn spec(n: u64) -> JobSpec {
@@ -263,8 +248,8 @@ fn whatever_page_is_damaged_no_answer_is_wrong() {
         let mut damages = Vec::new();
         for seed in 0..number("DAMAGE_SEEDS", 1) {
             let mut flipped = sound.whole.clone();
-            let mut numbers = Numbers(seed * 1_000_003 + page as u64);
-            (0..64).for_each(|_| flip(&mut flipped[at.clone()], numbers.below(PAGE * 8)));
+            let mut numbers = Choices::seeded(seed * 1_000_003 + page as u64);
+            (0..64).for_each(|_| flip(&mut flipped[at.clone()], numbers.index(PAGE * 8)));
             damages.push((format!("page {page}, seed {seed}"), flipped));
         }
         // Of the header, an older version is an older queue.
@@ -317,4 +302,32 @@ fn a_file_that_was_cut_or_grew_is_refused_or_whole() {
         sound.try_with(&longer, &format!("{tail} bytes longer"), &mut tally);
     }
     tally.is_clean("lengths");
+}
+
+#[test]
+fn nothing_is_damaged_in_a_file_that_others_write_to() {
+    let sound = Sound::new(400);
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("run")).unwrap();
+    fs::write(dir.path().join("queue.redb"), &sound.whole).unwrap();
+    let writer = Store::open(dir.path(), Box::new(|| {})).unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut n = 10_000;
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                writer.write(Millis(n), |tx| tx.enqueue(&[spec(n)])).unwrap();
+            }
+        });
+        for look in 0..30 {
+            let report = Store::check(dir.path(), Box::new(|| {}));
+            let found = report.map(|report| report.violations);
+            is_over.store(
+                look == 29 || !matches!(&found, Ok(found) if found.is_empty()),
+                std::sync::atomic::Ordering::Relaxed,
+            );
+            assert_eq!(found.unwrap(), [""; 0], "look {look}");
+        }
+    });
 }

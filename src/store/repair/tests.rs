@@ -11,6 +11,7 @@ use super::super::whole::strictly;
 use super::super::{ClaimCache, OnWait, Serves};
 use super::*;
 use crate::model::*;
+use crate::sim::choices::Choices;
 use crate::sim::{run, workload};
 
 /// A queue with jobs in every state that has a place of its own, closed, without pools.
@@ -234,15 +235,14 @@ fn flipped_bits_on_every_page_cost_no_more_than_what_they_hit() {
     let before = jobs(&open(&whole));
     let bytes = fs::read(file_of(whole.path())).unwrap();
     let (mut kept, mut lost, mut refused, mut untouched) = (0, 0, 0, 0);
-    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut choices = Choices::seeded(1);
     for page in 0..bytes.len() / 4096 {
         if bytes[page * 4096..(page + 1) * 4096].iter().all(|byte| *byte == 0) {
             continue;
         }
         for _ in 0..FLIPS_A_PAGE {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = page * 4096 + usize::try_from(random >> 33).unwrap() % 4096;
-            let bit = u8::try_from((random >> 20) & 7).unwrap();
+            let at = page * 4096 + choices.index(4096);
+            let bit = choices.byte(8);
             let dir = whole_copy(&bytes, at, bit);
             let seized = Seized::new(dir.path(), &(Box::new(|| {}) as OnWait)).unwrap();
             let found = match repair(seized, Millis(u64::MAX / 2)) {

@@ -3,6 +3,7 @@
 use super::chaos::{after, at, claim, ended, live};
 use super::*;
 use crate::model::Lease;
+use crate::sim::choices::Choices;
 
 /// A worker with the job that it runs, whose lease has the same number.
 fn run_of(slot: usize, lease: u64) -> Target {
@@ -234,14 +235,10 @@ fn a_pool_until_empty_asks_once_after_each_change() {
 #[test]
 fn whatever_happens_every_claim_comes_back_once_and_the_pool_ends() {
     for seed in 1..=400_u64 {
-        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut choices = 4_000;
+        let (mut choices, mut left) = (Choices::seeded(seed), 4_000);
         live(|n| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            choices -= 1;
-            (choices > 0).then_some((random >> 16) % n)
+            left -= 1;
+            (left > 0).then_some(u64::from(choices.next()) % n)
         });
     }
 }
