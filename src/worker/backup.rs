@@ -38,6 +38,9 @@ pub enum BackupError {
     /// The destination is there already.
     #[error("`{}` is there already and not empty", .0.display())]
     Taken(PathBuf),
+    /// The destination would be a part of the queue, and go with it.
+    #[error("`{}` is inside the queue's own folder", .0.display())]
+    Inside(PathBuf),
     /// What is to be restored is the queue itself.
     #[error("`{}` is the queue itself", .0.display())]
     Same(PathBuf),
@@ -93,7 +96,12 @@ pub fn backup(queue: &Queue, destination: &Path) -> Result<Copied, BackupError> 
     if !is_free(destination).map_err(at(destination))? {
         return Err(BackupError::Taken(destination.to_owned()));
     }
-    fs::create_dir_all(parent_of(destination)).map_err(at(destination))?;
+    let parent = parent_of(destination);
+    fs::create_dir_all(&parent).map_err(at(destination))?;
+    let place = |path: &Path| fs::canonicalize(path).map_err(at(path));
+    if place(&parent)?.starts_with(place(queue.folder())?) {
+        return Err(BackupError::Inside(destination.to_owned()));
+    }
     let partial = Partial::make(destination)?;
     let copied = copy(queue, &partial.path)?;
     partial.put_in_place(destination)?;
@@ -111,11 +119,15 @@ pub fn restore(
     if fs::canonicalize(source.path()).map_err(at(source.path()))? == destination {
         return Err(BackupError::Same(destination));
     }
-    let queue = Queue::open_read_only(source, Box::new(|| {}))?;
-    let report = queue.read(Snapshot::check)?;
-    if let Some(what) = report.violations.first() {
-        return Err(BackupError::Unsound { path: source.path().to_owned(), what: what.clone() });
+    let unsound = |what: String| BackupError::Unsound { path: source.path().to_owned(), what };
+    let looked = Queue::check(source, Box::new(|| {})).map_err(|error| match error {
+        StoreError::Damaged(what) | StoreError::NotAQueue(what) => unsound(what),
+        error => error.into(),
+    });
+    if let Some(what) = looked?.violations.into_iter().next() {
+        return Err(unsound(what));
     }
+    let queue = Queue::open_read_only(source, Box::new(|| {}))?;
     let replaces = !is_free(&destination).map_err(at(&destination))?;
     if replaces && !["queue.redb", "run"].iter().any(|name| destination.join(name).exists()) {
         return Err(BackupError::Taken(destination));
@@ -151,9 +163,14 @@ fn jobs_of(folder: &Path) -> Option<u64> {
 /// Makes a whole copy of the queue in the folder `to`, synced.
 fn copy(queue: &Queue, to: &Path) -> Result<Copied, BackupError> {
     let folder = Folder::make(to)?;
-    let (store, _) = Store::open_or_create(folder.path(), Box::new(|| {}))?;
-    let (files, jobs) = queue.read(|snapshot| snapshot.copy_whole(&store))?;
-    store.close()?;
+    // That the disk is full is no word about the queue that is copied.
+    let written = |error| match error {
+        StoreError::Io(error) => at(to)(error),
+        error => BackupError::Store(error),
+    };
+    let (store, _) = Store::open_or_create(folder.path(), Box::new(|| {})).map_err(written)?;
+    let (files, jobs) = queue.read(|snapshot| snapshot.copy_whole(&store)).map_err(written)?;
+    store.close().map_err(written)?;
     let mut copied = Copied { jobs, ..Copied::default() };
     let mut folders = std::collections::BTreeSet::new();
     for file in files {

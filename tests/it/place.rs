@@ -318,3 +318,21 @@ fn what_another_users_board_says_is_not_acted_upon() {
     bench.until("it is ended", || !lives(pid));
     drop(last);
 }
+
+#[test]
+fn what_to_type_next_names_the_queue_that_was_named() {
+    let bench = Bench::new();
+    bench.ok("--db other enqueue -c true");
+    let done = bench.run("--db other show nobody");
+    assert!(done.fails(3).ends_with("  try: queuectl --db other list\n"), "the queue is named");
+    bench.ok("enqueue -c true");
+    assert!(bench.run("show nobody").fails(3).ends_with("  try: queuectl list\n"), "it is found here");
+}
+
+#[test]
+fn a_backup_inside_the_queue_is_refused() {
+    let bench = Bench::new();
+    bench.ok("enqueue -c true");
+    bench.run("backup .queuectl/copy").says(4, &["inside the queue's own folder"]);
+    assert!(!bench.queue().join("copy").exists());
+}

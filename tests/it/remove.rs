@@ -73,7 +73,11 @@ fn an_output_left_over_by_a_removal_that_was_killed_is_named() {
     // What belongs to no job yet is the business of the pool that makes it.
     fs::write(bench.queue().join("output/0/99.1.out"), b"to come").unwrap();
     let check = bench.run("check");
-    assert_eq!(check.stderr.matches("of a job that was removed: delete it").count(), 4, "{check:?}");
+    assert_eq!(
+        check.stderr.matches("is of no job any more, unless an import is at work: delete it").count(),
+        4,
+        "{check:?}"
+    );
     check.ok();
     for (_, path) in &kept {
         fs::remove_file(path).unwrap();

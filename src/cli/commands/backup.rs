@@ -82,7 +82,7 @@ fn tell(copied: &Copied, folder: &Path, as_json: bool, done: &str) -> Result<Exi
 fn explain(context: &Context, error: BackupError) -> Failure {
     match error {
         BackupError::NotQuiet(error) => not_quiet(context, error),
-        BackupError::Taken(_) | BackupError::Same(_) => Failure::new(Exit::Refused, error),
+        BackupError::Taken(_) | BackupError::Inside(_) | BackupError::Same(_) => Failure::new(Exit::Refused, error),
         BackupError::Unsound { ref path, .. } => {
             let line = format!("queuectl --db {} check --repair", shell_word(&path.to_string_lossy()));
             Failure::new(Exit::QueueUnusable, error).next(line)
