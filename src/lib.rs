@@ -12,6 +12,8 @@
 //! - **Liveness is a fact.** A pool holds a lock on its own file in `run/` for as long as it lives. No heartbeats.
 //! - **The board.** The same file says what the pool runs and which outcomes it has not committed yet. It survives
 //!   the pool, so that peers know what to end, what to run again, and what had ended already.
+//! - **Nothing is believed unseen.** Each page of the file is compared with its checksum as it is read; `check` looks at
+//!   all of them and at every invariant; repair, backup and import make a queue anew from whole jobs.
 //! - **Commit, then act.** A job starts after the transaction that claimed it; its outcome is accepted under the
 //!   lease of that claim, once.
 //!
@@ -22,10 +24,13 @@
 //! | folder | what it is |
 //! |---|---|
 //! | `cli` | arguments → model values → store or pool → what is shown. The only place that prints |
-//! | [`worker`] | the pool: dispatcher (pure), store thread, workers, child processes, board, bell, recovery |
+//! | [`worker`] | the pool: dispatcher (pure), store thread, workers, child processes, board, bell, recovery; backup |
 //! | [`queue`] | the handle: a folder, a store, a clock. The only place that reads the wall clock |
-//! | [`store`] | redb: tables, one file per write transaction, queries, `check`. Knows no processes |
+//! | [`store`] | redb: tables, one file per write transaction, queries, `check`, repair. Knows no processes |
 //! | [`model`] | values and rules: states and the moves between them, retry, settings. No I/O |
+//!
+//! Beside them, for tests and fuzz targets only, stands `sim`: a second writing of the rules over plain maps, a disk in
+//! memory that loses power and fails, and workloads.
 //!
 //! # Two copies of a job never run at once
 //!

@@ -4,6 +4,10 @@
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
+//! Whole queues: `whole` reads jobs with everything of theirs, strictly or from what is left of a damaged file
+//! (`salvage`), and `adopt` takes them into another file with every index made anew; `repair`, backup and `portable`
+//! (export and import) stand on these two. `replace` puts a file in the place of another. `pages` verifies what is read.
+//!
 //! # Invariants
 //!
 //! True of every committed state, and verified by [`Snapshot::check`]:
