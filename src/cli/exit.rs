@@ -94,7 +94,7 @@ impl Failure {
     pub(super) fn of_queue(mut self, db: Option<&OsStr>) -> Self {
         if let Some(db) = db {
             let db = format!("queuectl --db {} ", shell_word(&db.to_string_lossy()));
-            for line in self.next.iter_mut().filter(|line| !line.contains(" --db ")) {
+            for line in self.next.iter_mut().filter(|line| !line.contains("--db")) {
                 *line = line.replacen("queuectl ", &human::plain(&db), 1);
             }
         }
