@@ -259,6 +259,7 @@ impl Comparison {
         let queue = &self.world.queue;
         same("check()", &snapshot.check()?.violations, &Vec::new())?;
         same("newest time", &snapshot.newest()?, &queue.newest())?;
+        same("numbers given", &snapshot.given()?, &queue.given())?;
         same("counts", &snapshot.counts()?, &queue.counts())?;
         let (jobs, expected) = (snapshot.page(None, &Cursor::default(), usize::MAX)?.jobs, queue.all());
         for (store, reference) in jobs.iter().zip(&expected) {

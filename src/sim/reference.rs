@@ -109,6 +109,11 @@ impl Reference {
         self.now
     }
 
+    /// The last numbers that were given: of a job, a lease, a lane, a run.
+    pub fn given(&self) -> [u64; 4] {
+        [self.last_seq, self.last_lease, self.last_lane, self.last_run]
+    }
+
     /// The newest time of any change.
     pub fn newest(&self) -> Millis {
         self.newest

@@ -368,6 +368,14 @@ impl Snapshot {
         self.get(META, "head")?.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))
     }
 
+    /// The last numbers that were given: of a job, a lease, a lane, a run. Nothing else shows them if what had them is
+    /// gone.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn given(&self) -> Result<[u64; 4], StoreError> {
+        let Head { next_seq, next_lease, next_lane, next_run, .. } = self.head()?;
+        Ok([next_seq, next_lease, next_lane, next_run].map(|next| next - 1))
+    }
+
     /// Where the generations stand.
     pub fn generations(&self) -> Result<Generations, StoreError> {
         self.get(META, "generations").map(Option::unwrap_or_default)

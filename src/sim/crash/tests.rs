@@ -79,3 +79,8 @@ fn everything_can_go_wrong_for_long() {
         println!("seed {seed}: {survey:?}");
     }
 }
+
+#[test]
+fn what_happened_without_a_trace_but_a_number_is_told_from_what_did_not() {
+    kill_one(100_057, 40);
+}
