@@ -1,5 +1,7 @@
 //! An I/O of one of several processes is struck: the process is killed there, or the I/O fails.
 
+use std::ops::Range;
+
 use super::{Broken, Marks, PROCESSES, Survey, at, new_queue, survives};
 use crate::model::Millis;
 use crate::sim::compare::{Comparison, Parted};
@@ -9,42 +11,42 @@ use crate::store::{Store, StoreError};
 
 /// Kills one of several processes at each of its I/Os.
 pub fn kill(ops: &[Op]) -> Result<Survey, Broken> {
-    let queue = new_queue()?;
-    let ios = struck(&queue, ops, Blow::Kill { at: usize::MAX })?.ios;
-    let mut survey = Survey::default();
-    for io in 0..ios {
-        let struck = at(format_args!("killed at I/O {io} of {ios}"), struck(&queue, ops, Blow::Kill { at: io }))?;
-        survey.points += 1;
-        survey.happened += struck.happened;
-    }
-    Ok(survey)
+    at("killed", at_every_io(ops, |at| Blow::Kill { at }))
 }
 
 /// Makes each I/O fail.
 pub fn fault(ops: &[Op], error: Fault, lasting: bool) -> Result<Survey, Broken> {
-    let queue = new_queue()?;
-    let blow = |at| Blow::Fail { at, error, lasting };
-    let ios = struck(&queue, ops, blow(usize::MAX))?.ios;
-    let mut survey = Survey::default();
-    for io in 0..ios {
-        let place = format!("{error:?} at I/O {io} of {ios}{}", if lasting { " and from then on" } else { "" });
-        let struck = at(place, struck(&queue, ops, blow(io)))?;
-        survey.points += 1;
-        survey.happened += struck.happened;
-    }
-    Ok(survey)
+    let place = format!("{error:?}{}", if lasting { ", and from then on" } else { "" });
+    at(place, at_every_io(ops, |at| Blow::Fail { at, error, lasting }))
 }
 
 /// One I/O of a workload is struck: a process is killed there, or it fails.
 pub(super) fn once(ops: &[Op], io: usize, how: Option<(Fault, bool)>) -> Result<Survey, Broken> {
-    let queue = new_queue()?;
     let blow = |at| match how {
         None => Blow::Kill { at },
         Some((error, lasting)) => Blow::Fail { at, error, lasting },
     };
+    at_ios(ops, blow, |ios| io % ios.max(1)..io % ios.max(1) + 1)
+}
+
+fn at_every_io(ops: &[Op], blow: impl Fn(usize) -> Blow) -> Result<Survey, Broken> {
+    at_ios(ops, blow, |ios| 0..ios)
+}
+
+/// Counts the I/Os, and strikes those that are chosen of them.
+fn at_ios(
+    ops: &[Op],
+    blow: impl Fn(usize) -> Blow,
+    choose: impl FnOnce(usize) -> Range<usize>,
+) -> Result<Survey, Broken> {
+    let queue = new_queue()?;
     let ios = struck(&queue, ops, blow(usize::MAX))?.ios;
-    let struck = struck(&queue, ops, blow(io % ios.max(1)))?;
-    Ok(Survey { points: 1, happened: struck.happened, ..Survey::default() })
+    let mut survey = Survey::default();
+    for io in choose(ios) {
+        survey.happened += at(format_args!("at I/O {io} of {ios}"), struck(&queue, ops, blow(io)))?.happened;
+        survey.points += 1;
+    }
+    Ok(survey)
 }
 
 /// What strikes.
@@ -80,7 +82,7 @@ fn struck(queue: &[u8], ops: &[Op], blow: Blow) -> Result<Struck, Broken> {
         match done {
             Ok(_) => {
                 if let Some(marks) = &mut later {
-                    marks.acknowledged(step, crew.open(place)?, &comparison)?;
+                    marks.acknowledged(step + 1, crew.open(place)?, &comparison)?;
                 }
             }
             Err(Parted::Failed(error)) if crew.was_struck(place) => {
@@ -90,7 +92,7 @@ fn struck(queue: &[u8], ops: &[Op], blow: Blow) -> Result<Struck, Broken> {
                 let happened = at(format_args!("step {step}, {op:?}, which said: {error}"), settled)?;
                 struck.happened += usize::from(happened);
                 if let Some(marks) = later.as_mut().filter(|_| happened) {
-                    marks.happened(step, crew.open(1)?, &comparison)?;
+                    marks.happened(step + 1, crew.open(1)?, &comparison)?;
                 }
             }
             Err(parted) => return at(format_args!("step {step}, {op:?}"), Err(parted.into())),
