@@ -205,19 +205,20 @@ pub(super) fn is_header_sound(page: &[u8]) -> bool {
 /// every look.
 pub(super) fn find_damaged(file: &File) -> io::Result<BTreeSet<u64>> {
     const LOOKS: usize = 4;
-    let mut found = damaged_at_a_look(file)?;
+    let look = || damaged_at_a_look(|page, offset| file.read_exact_at(page, offset));
+    let mut found = look()?;
     for _ in 1..LOOKS {
         if found.is_empty() {
             break;
         }
-        found = &found & &damaged_at_a_look(file)?;
+        found = &found & &look()?;
     }
     Ok(found)
 }
 
-fn damaged_at_a_look(file: &File) -> io::Result<BTreeSet<u64>> {
+fn damaged_at_a_look(mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io::Result<BTreeSet<u64>> {
     let mut header = [0; HEADER_BYTES];
-    file.read_exact_at(&mut header, 0)?;
+    read(&mut header, 0)?;
     let mut known = Known { trail: Some(Vec::new()), ..Known::default() };
     let mut found = BTreeSet::new();
     if !known.learn_header(&header) {
@@ -226,7 +227,7 @@ fn damaged_at_a_look(file: &File) -> io::Result<BTreeSet<u64>> {
     while let Some(offset) = known.trail.as_mut().and_then(Vec::pop) {
         let bytes = known.pages.get(&offset).map_or(PAGE_BYTES, |expected| expected.bytes());
         let mut page = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-        if file.read_exact_at(&mut page, offset).is_err() || !known.is_sound(offset, &page) {
+        if read(&mut page, offset).is_err() || !known.is_sound(offset, &page) {
             found.insert(offset / PAGE_BYTES);
         }
     }
