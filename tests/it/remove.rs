@@ -93,11 +93,11 @@ fn whoever_waits_for_a_job_learns_that_it_went_away() {
     // Both stand still while the job ends and is removed.
     let mut waiter = bench.cmd(["wait", "a"]).spawn();
     waiter.stderr.until("no pool is running");
-    waiter.signal(Signal::SIGSTOP);
+    waiter.stop_outside_transactions();
     let pool = bench.pool("");
     let mut follower = bench.cmd(["logs", "-f", "a"]).spawn();
     follower.stdout.until("begun");
-    follower.signal(Signal::SIGSTOP);
+    follower.stop_outside_transactions();
     bench.open(&gate);
     bench.until_state("a", "completed");
     bench.ok("remove a");

@@ -301,6 +301,29 @@ impl Process {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
+    /// SIGSTOP in a moment in which it keeps nobody out of the queue: whoever is stopped while it begins to look
+    /// holds the lock of the file's header, and everybody would wait for it.
+    pub fn stop_outside_transactions(&self) {
+        // What a process holds that has the file open and is at rest: redb's two marks, and one on the whole file.
+        const AT_REST: usize = 3;
+        let start = Instant::now();
+        loop {
+            self.signal(Signal::SIGSTOP);
+            while state_letter(self.pid()) != 'T' {
+                std::thread::yield_now();
+            }
+            let held: String = fs::read_dir(format!("/proc/{}/fdinfo", self.pid()))
+                .unwrap()
+                .map(|file| fs::read_to_string(file.unwrap().path()).unwrap())
+                .collect();
+            if held.lines().filter(|line| line.starts_with("lock:")).count() <= AT_REST {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "always in a transaction:\n{held}");
+            self.signal(Signal::SIGCONT);
+        }
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
