@@ -20,6 +20,7 @@ mod full_disk;
 mod look;
 mod outputs;
 mod place;
+mod plain;
 mod pools;
 mod read_only;
 mod readme;
