@@ -2,6 +2,7 @@
 //! arguments of a real `/bin/sh -c`, and both have to end alike.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -38,6 +39,148 @@ fn bench() -> Bench {
     bench
 }
 
+/// Strings that mean something to a shell, or look as if, one a line.
+const TO_A_SHELL: &str = r":
+: x
+true --help
+false --version
+/bin/true x
+/bin/false x
+pwd
+cd /
+cd bin
+cd nowhere
+echo
+echo -n x
+echo -e a
+echo a  b
+printf x%sy z
+test
+test a = b
+[ a ]
+kill
+type args
+command args
+command -v args
+exec args x
+exec no-such-program
+eval args
+exit 7
+exit
+return 3
+break
+unset PATH
+umask
+ulimit -n
+read x
+wait
+wait 1
+jobs
+alias
+hash
+local x
+shift
+trap
+readonly
+. args
+. ./fails
+source args
+if
+then
+fi
+do
+done
+while
+case
+esac
+for
+in x
+{
+}
+!
+! true
+! false
+function
+select
+a=b
+a=b args $a
+PATH=/nowhere args
+=x
+-x
++x
+--
+- x
+%1
+%
+@
+,
++
+/
+//
+./
+..
+.
+bin/
+bin
+bin/args/
+/dev/null
+~
+~/x
+args ~
+args ~root x=~
+args *
+args b*
+args ?in
+args [b]in
+args {a,b}
+args a{b
+args #c
+args a#c
+args \a
+args \
+args 'a
+args "a
+args $((1+2))
+args $(args x)
+args `args x`
+args;args
+args&&args
+args||args
+fails&&args
+fails||args
+(args)
+{ args; }
+args >out; args <out
+args !
+args ^x
+args a=b c=d
+args =
+args %s %%
+args -
+args --
+args .
+args ..
+args / // /./
+args 2
+args 2>out
+2 args
+é
+args é€
+nohup args
+env args
+sleep 0
+cat
+sh
+sh -c args
+sh -c
+dash -c x
+ls nowhere
+ls -d bin
+cat nowhere
+getconf
+realpath bin
+which args";
+
 fn strings(bench: &Bench) -> Vec<Vec<u8>> {
     let words = [
         "args",
@@ -68,155 +211,8 @@ fn strings(bench: &Bench) -> Vec<Vec<u8>> {
             );
         }
     }
-    let shell = [
-        ":",
-        ": x",
-        "true --help",
-        "false --version",
-        "/bin/true x",
-        "/bin/false x",
-        "pwd",
-        "cd /",
-        "cd bin",
-        "cd nowhere",
-        "echo",
-        "echo -n x",
-        "echo -e a",
-        "echo a  b",
-        "printf x%sy z",
-        "test",
-        "test a = b",
-        "[ a ]",
-        "kill",
-        "type args",
-        "command args",
-        "command -v args",
-        "exec args x",
-        "exec no-such-program",
-        "eval args",
-        "exit 7",
-        "exit",
-        "return 3",
-        "break",
-        "unset PATH",
-        "umask",
-        "ulimit -n",
-        "read x",
-        "wait",
-        "wait 1",
-        "jobs",
-        "alias",
-        "hash",
-        "local x",
-        "shift",
-        "trap",
-        "readonly",
-        ". args",
-        ". ./fails",
-        "source args",
-        "if",
-        "then",
-        "fi",
-        "do",
-        "done",
-        "while",
-        "case",
-        "esac",
-        "for",
-        "in x",
-        "{",
-        "}",
-        "!",
-        "! true",
-        "! false",
-        "function",
-        "select",
-        "a=b",
-        "a=b args $a",
-        "PATH=/nowhere args",
-        "=x",
-        "-x",
-        "+x",
-        "--",
-        "- x",
-        "%1",
-        "%",
-        "@",
-        ",",
-        "+",
-        "/",
-        "//",
-        "./",
-        "..",
-        ".",
-        "bin/",
-        "bin",
-        "bin/args/",
-        "/dev/null",
-        "~",
-        "~/x",
-        "args ~",
-        "args ~root x=~",
-        "args *",
-        "args b*",
-        "args ?in",
-        "args [b]in",
-        "args {a,b}",
-        "args a{b",
-        "args #c",
-        "args a#c",
-        "args \\a",
-        "args \\",
-        "args 'a",
-        "args \"a",
-        "args $((1+2))",
-        "args $(args x)",
-        "args `args x`",
-        "args;args",
-        "args&&args",
-        "args||args",
-        "fails&&args",
-        "fails||args",
-        "(args)",
-        "{ args; }",
-        "args >out; args <out",
-        "args\nargs",
-        "args \r",
-        "args\x0bx",
-        "args x\n",
-        "\nargs",
-        " args",
-        "args !",
-        "args ^x",
-        "args a=b c=d",
-        "args =",
-        "args %s %%",
-        "args -",
-        "args --",
-        "args .",
-        "args ..",
-        "args / // /./",
-        "args 2",
-        "args 2>out",
-        "2 args",
-        "\u{e9}",
-        "args \u{e9}\u{20ac}",
-        "nohup args",
-        "env args",
-        "sleep 0",
-        "cat",
-        "sh",
-        "sh -c args",
-        "sh -c",
-        "dash -c x",
-        "ls nowhere",
-        "ls -d bin",
-        "cat nowhere",
-        "getconf",
-        "realpath bin",
-        "which args",
-    ];
-    strings.extend(shell.map(str::to_owned));
+    let unseen = ["args\nargs", "args \r", "args\x0bx", "args x\n", "\nargs", " args"];
+    strings.extend(TO_A_SHELL.lines().chain(unseen).map(str::to_owned));
     strings.push(format!("args {}", "x".repeat(100_000)));
     strings.push(format!("args {}", "x ".repeat(40_000)));
     // What runs beside the last command may be ended before it says anything.
@@ -239,7 +235,7 @@ fn a_plain_command_means_what_it_means_to_a_shell() {
         let blank: &[u8] = if string.starts_with(b"-") || string.starts_with(b"+") { b" " } else { b"" };
         let script = text(&[blank, string].concat());
         for words in [json!({"command": text(string)}), json!({"argv": ["/bin/sh", "-c", script]})] {
-            jobs += &format!("{words}\n");
+            writeln!(jobs, "{words}").unwrap();
         }
     }
     let path = format!("{}:/usr/bin:/bin", bench.file("bin").display());
