@@ -40,7 +40,7 @@ fn bench() -> Bench {
 }
 
 /// Strings that mean something to a shell, or look as if, one a line.
-const TO_A_SHELL: &str = r":
+const TO_A_SHELL: &str = r#":
 : x
 true --help
 false --version
@@ -179,7 +179,7 @@ ls -d bin
 cat nowhere
 getconf
 realpath bin
-which args";
+which args"#;
 
 fn strings(bench: &Bench) -> Vec<Vec<u8>> {
     let words = [
