@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::plain;
+use super::program::Programs;
 use super::tree;
 use crate::model::{Command, Environment, JobSpec};
 use crate::store::{Claim, Work};
@@ -35,9 +36,9 @@ pub(super) struct Strings<'a> {
 
 impl<'a> Strings<'a> {
     /// `None` if one has a NUL byte.
-    pub(super) fn of(claim: &Claim, own: Surroundings<'_>, cache: &'a mut Cache) -> Option<Self> {
+    pub(super) fn of(claim: &Claim, own: Surroundings<'_>, last: &'a mut LastEnvironment) -> Option<Self> {
         let work = &claim.work;
-        let inherited = cache.inherited(work)?;
+        let inherited = last.inherited(work)?;
         let cwd = work.cwd.as_os_str().as_bytes();
         let values: [(&str, &[u8]); OWN.len()] = [
             (OWN[0], cwd),
@@ -72,9 +73,16 @@ impl<'a> Strings<'a> {
 const OWN: [&str; 6] =
     ["PWD", "QUEUECTL_DB", "QUEUECTL_JOB_ID", "QUEUECTL_ATTEMPT", "QUEUECTL_SLOT", tree::LEASE_VARIABLE];
 
-/// What a worker keeps from one run to the next: the jobs of a batch share their environment.
+/// What a worker keeps from one run to the next.
 #[derive(Default)]
 pub(super) struct Cache {
+    pub(super) environment: LastEnvironment,
+    pub(super) programs: Programs,
+}
+
+/// The environment of the last run: the jobs of a batch share theirs.
+#[derive(Default)]
+pub(super) struct LastEnvironment {
     /// The environment that was prepared last; none if its job changed it.
     of: Option<Arc<Environment>>,
     inherited: Inherited,
@@ -88,7 +96,7 @@ struct Inherited {
     is_passed_on: bool,
 }
 
-impl Cache {
+impl LastEnvironment {
     fn inherited(&mut self, work: &Work) -> Option<&Inherited> {
         let is_same = self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &work.env));
         if !is_same || !work.env_change.is_empty() {

@@ -19,10 +19,10 @@ use super::child::{self, Exit, Launch, Reaped};
 use super::dispatcher::{Report, Why};
 use super::launch::{self, Strings};
 use super::lives::Live;
-use super::output::{Ends, Spool};
+use super::output::Ends;
 use super::places::Place;
 use super::pool::Shared;
-use super::program::{self, NotRunnable};
+use super::program::{self, NotRunnable, Programs};
 use super::tree::{self, Asked, Leader, Mark, Reach};
 use crate::model::{Ending, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, TimeLimit, show_duration};
 use crate::store::Claim;
@@ -64,8 +64,7 @@ enum NotStarted {
 /// Runs a claimed job to its end, and says how that came.
 pub(super) fn run(shared: &Shared, slot: usize, claim: Claim, cache: &mut launch::Cache) -> Report {
     let place = shared.places.take();
-    let spool = Arc::new(Spool::of(&shared.queue, shared.file.id(), place.number()));
-    let attempt = Attempt { shared, slot, place: &place, spool: &spool, claim: &claim };
+    let attempt = Attempt { shared, slot, place: &place, claim: &claim };
     let ending = match attempt.open_ends() {
         Ok(Some(ends)) => attempt.execute(ends, cache),
         Ok(None) => Ending::NotStarted,
@@ -81,7 +80,6 @@ struct Attempt<'a> {
     shared: &'a Shared,
     slot: usize,
     place: &'a Place,
-    spool: &'a Arc<Spool>,
     claim: &'a Claim,
 }
 
@@ -90,7 +88,7 @@ impl Attempt<'_> {
     /// more.
     fn open_ends(&self) -> io::Result<Option<Ends>> {
         loop {
-            match self.spool.open_ends() {
+            match self.place.spool().open_ends() {
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("open the output of a job", &error);
                     if self.is_not_wanted_after(NO_ROOM_RETRY) {
@@ -127,32 +125,48 @@ impl Attempt<'_> {
             slot: self.slot,
             token: self.shared.token(self.claim.token.lease()),
         };
-        let Some(strings) = Strings::of(self.claim, own, cache) else {
+        let launch::Cache { environment, programs } = cache;
+        let Some(strings) = Strings::of(self.claim, own, environment) else {
             return Started::Impossible { error: "its strings have a NUL byte".to_owned(), exit_code: None };
         };
+        let mut start =
+            |argv: &[CString], runs_scripts| self.start_as(Words { argv, runs_scripts }, &strings, programs, ends, at);
         // What is wrong with a plain command is the shell's to say, and a script without a first line its to run.
-        if let Some(words) = &strings.plain
-            && let Ok(started) = self.start_as(Words { argv: words, runs_scripts: false }, &strings, ends, at)
-        {
+        if let Some(Ok(started)) = strings.plain.as_ref().map(|words| start(words, false)) {
             return started;
         }
-        let words = Words { argv: &strings.argv, runs_scripts: true };
-        self.start_as(words, &strings, ends, at).unwrap_or_else(|why| self.impossible(&strings.argv, &why))
+        start(&strings.argv, true).unwrap_or_else(|why| self.impossible(&strings.argv, &why))
     }
 
     /// Starts a program with these words, waiting while the machine has no room for it.
-    fn start_as(&self, words: Words<'_>, strings: &Strings, ends: &Ends, at: Millis) -> Result<Started, NotStarted> {
-        let program = program::resolve(name(words.argv), strings.path(), &self.claim.work.cwd);
-        let program = program.map_err(NotStarted::NoProgram)?;
+    fn start_as(
+        &self,
+        words: Words<'_>,
+        strings: &Strings,
+        programs: &mut Programs,
+        ends: &Ends,
+        at: Millis,
+    ) -> Result<Started, NotStarted> {
+        let (name, path, cwd) = (name(words.argv), strings.path(), &self.claim.work.cwd);
+        let program = programs.find(name, path, cwd, self.shared.clock.elapsed());
+        let mut program = program.map_err(NotStarted::NoProgram)?;
         loop {
             match self.spawn(words, strings, &program, ends, at) {
+                Ok(started) => return Ok(started),
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
                     if self.is_not_wanted_after(NO_ROOM_RETRY) {
                         return Ok(Started::NotWanted);
                     }
                 }
-                spawned => return spawned.map_err(NotStarted::Refused),
+                Err(error) => {
+                    programs.forget();
+                    let found = program::resolve(name, path, cwd).map_err(NotStarted::NoProgram)?;
+                    if found == program {
+                        return Err(NotStarted::Refused(error));
+                    }
+                    program = found;
+                }
             }
         }
     }
@@ -217,8 +231,8 @@ impl Attempt<'_> {
 
     fn see_to_the_end(&self, at: Millis, pid: Pid, leader: &Leader) -> Run {
         let limit = self.claim.work.output_limit;
-        self.spool.begin(self.shared.clock.elapsed());
-        self.shared.lives.watch_output(self.slot, Arc::clone(self.spool), limit);
+        self.place.spool().begin(self.shared.clock.elapsed());
+        self.shared.lives.watch_output(self.slot, Arc::clone(self.place.spool()), limit);
         // Waiting can only fail for a process that is not our child any more.
         let waited = child::wait_until_exited(pid);
         let ended = self.shared.clock.now();
@@ -236,7 +250,7 @@ impl Attempt<'_> {
         self.end_what_is_left(&mut run, pid, why);
         *self.shared.lives.lock(self.slot) = None;
         self.shared.lives.unwatch_output(self.slot);
-        match self.spool.collect(&self.shared.queue, self.claim.token.seq(), self.claim.attempt, limit) {
+        match self.place.spool().collect(&self.shared.queue, self.claim.token.seq(), self.claim.attempt, limit) {
             Ok((stdout, stderr)) => (run.stdout, run.stderr) = (stdout, stderr),
             Err(error) => add_error(&mut run, &format!("its output could not be kept: {error}")),
         }
