@@ -1,8 +1,8 @@
 //! Compacting: every row is copied, as it is and in order, into a new file, which then takes the queue file's place.
 //!
-//! Rows that are inserted in order fill their pages, so that the new file has neither free pages nor half-empty ones.
-//! redb's own compaction moves pages to the front of the same file and fills none. On its way it commits in one phase
-//! and without its record of free pages, on which readers and the next writer rely here.
+//! Rows that are inserted in order fill their pages. What is free between these, redb's own compaction removes, in the
+//! new file while it is nobody else's. That alone would not do in a file that others use: it fills no page, and on its
+//! way it commits in one phase and without the record of free pages, on which readers and the next writer rely here.
 //!
 //! Nobody writes meanwhile, since the queue is [`Seized`]; readers go on seeing the old file, which is the same queue.
 //! No pool may live or be unrecovered: processes are known by the queue file's inode.
@@ -58,7 +58,7 @@ pub fn compact(queue: Seized) -> Result<Compacted, StoreError> {
 fn pack(rows: &Snapshot, folder: &Path) -> Result<(), StoreError> {
     fs::create_dir(folder.join("run")).map_err(|error| not_rewritten(&error))?;
     let write = || {
-        let (new, _) = Store::open_or_create(folder, Box::new(|| {}))?;
+        let (mut new, _) = Store::open_or_create(folder, Box::new(|| {}))?;
         new.fill(rows)?;
         new.close()
     };

@@ -17,8 +17,8 @@ use std::{io, process};
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError,
-    WriteTransaction,
+    Builder, CompactionError, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase,
+    StorageError, WriteTransaction,
 };
 
 use super::pages::{self, Damage, For, Pages, damage_in};
@@ -165,7 +165,7 @@ impl Store {
     /// A queue on `backend`, which is empty, with every row of this one, as `compact` copies them.
     #[cfg(any(test, feature = "sim"))]
     pub fn copied_onto(&self, backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
-        let fresh = Self::on(backend)?;
+        let mut fresh = Self::on(backend)?;
         self.read(|rows| fresh.fill(rows))?;
         Ok(fresh)
     }
@@ -245,13 +245,20 @@ impl Store {
         done
     }
 
-    /// Fills the queue, which was just made and is nobody else's, with every row of another.
-    pub(super) fn fill(&self, from: &Snapshot) -> Result<(), StoreError> {
+    /// Fills the queue, which was just made and is nobody else's, with every row of another, and ends the file where
+    /// they end.
+    pub(super) fn fill(&mut self, from: &Snapshot) -> Result<(), StoreError> {
         self.note_damage(|| {
             let txn = self.begin_write()?;
             from.copy_rows(&mut Tables::new(&txn))?;
             Ok(txn.commit()?)
-        })
+        })?;
+        let Handle::Writable(database) = &mut self.handle else { return Ok(()) };
+        match fence(|| Ok(database.compact()))? {
+            Ok(_) => Ok(()),
+            Err(CompactionError::Storage(error)) => Err(error.into()),
+            Err(error) => Err(StoreError::CommitFailed(error.to_string())),
+        }
     }
 
     /// Bytes and pages that redb has in use, all told.
