@@ -106,6 +106,19 @@ fn what_a_dead_pool_left_is_ended_first() {
     bench.is_clean();
 }
 
+#[test]
+fn who_waited_before_is_told() {
+    let bench = filled();
+    let mut waiting = ["wait --all", "logs -f 323"].map(|line| bench.cmd(line.split(' ')).spawn());
+    for process in &mut waiting {
+        process.stderr.until("no pool is running");
+    }
+    bench.ok("compact");
+    for process in waiting {
+        process.wait().says(5, &["the queue file was replaced, by a compaction, a repair or a restore"]);
+    }
+}
+
 /// The calls at which something strikes: all of the first, then fewer, until a command has done all of its own.
 fn calls() -> impl Iterator<Item = usize> {
     std::iter::successors(Some(0), |at| Some(at + 1 + at / 8))
