@@ -6,7 +6,7 @@
 //!
 //! Whole queues: `whole` reads jobs with everything of theirs, strictly or from what is left of a damaged file
 //! (`salvage`), and `adopt` takes them into another file with every index made anew; `repair`, backup and `portable`
-//! (export and import) stand on these two. `replace` puts a file in the place of another. `pages` verifies what is read.
+//! (export and import) stand on these two. `compact` copies rows as they are. `replace` puts a file in the place of another. `pages` verifies what is read.
 //!
 //! # Invariants
 //!
@@ -28,6 +28,7 @@ mod ask;
 mod check;
 mod claim;
 pub(crate) mod codec;
+mod compact;
 mod config;
 mod enqueue;
 mod error;
@@ -44,6 +45,7 @@ mod repair;
 mod replace;
 mod runs;
 mod salvage;
+mod scraps;
 mod tables;
 mod turnstile;
 mod whole;
@@ -57,6 +59,7 @@ pub use adopt::OutputFile;
 pub use ask::Cancelled;
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
+pub use compact::{Compacted, compact};
 pub use enqueue::Enqueued;
 pub use error::StoreError;
 pub use finish::Finished;

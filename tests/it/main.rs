@@ -10,6 +10,7 @@ mod act;
 mod backup;
 mod bytes;
 mod clocks;
+mod compact;
 mod crashes;
 mod damage;
 mod ending;

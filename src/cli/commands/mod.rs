@@ -3,6 +3,7 @@
 pub(super) mod ask;
 pub(super) mod backup;
 pub(super) mod check;
+pub(super) mod compact;
 pub(super) mod config;
 pub(super) mod enqueue;
 pub(super) mod export;
