@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use redb::{
     Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value, WriteTransaction,
@@ -10,12 +11,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
+use super::bulk::BULKS;
 use super::codec::{decode, encode};
-use super::records::{Generations, Head, state_of_code};
+use super::records::{Bulks, Generations, Head, state_of_code};
 use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
-pub(super) const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 2;
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];
@@ -84,7 +86,7 @@ macro_rules! tables {
 }
 
 tables! {
-    /// `schema`, `head`, `generations` → their records.
+    /// `schema`, `head`, `generations`, `bulks` → their records.
     META, meta: &'static str => Record;
     /// (queue, or "" for all; setting) → text.
     CONFIG, config: (&'static str, &'static str) => Record;
@@ -104,8 +106,8 @@ tables! {
     KEYS, keys: (u128, u128) => Record;
     /// (lane, rank, seq): what is pending, in the order in which it is claimed.
     READY, ready: (u64, u8, u64) => ();
-    /// (due, seq): what is scheduled or failed. Its first key is the next deadline.
-    SCHEDULE, schedule: (u64, u64) => ();
+    /// (lane, due, seq): what is scheduled or failed. The first key of each lane is its next deadline.
+    SCHEDULE, schedule: (u64, u64, u64) => ();
     /// (pool, seq): what is processing. The lease itself is in the job's state.
     LEASES, leases: (&'static str, u64) => ();
     /// (state, ended at, seq): what has ended.
@@ -143,6 +145,30 @@ impl<'t, K: Key + 'static, V: Value + 'static> Lazy<'t, K, V> {
             self.table = Some(self.txn.open_table(self.definition)?);
         }
         self.table.as_mut().ok_or_else(|| StoreError::Damaged("a table is not open".to_owned()))
+    }
+}
+
+impl Lazy<'_, (u64, u8, u64), ()> {
+    /// Adds rows in ascending order, between whose keys there is none yet.
+    pub(super) fn add_ascending(&mut self, keys: &[(u64, u8, u64)]) -> Result<(), StoreError> {
+        let Some(first) = keys.first() else { return Ok(()) };
+        let mut cursor = self.open()?.lower_bound_mut(Bound::Included(first))?;
+        for key in keys {
+            cursor.insert_before(key, ())?;
+        }
+        Ok(cursor.close()?)
+    }
+}
+
+impl Lazy<'_, u64, Record> {
+    /// Inserts encoded records in ascending order, between whose keys there is none yet.
+    pub(super) fn insert_ascending(&mut self, rows: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
+        let Some((first, _)) = rows.first() else { return Ok(()) };
+        let mut cursor = self.open()?.lower_bound_mut(Bound::Included(first))?;
+        for (key, bytes) in rows {
+            cursor.insert_before(key, bytes.as_slice())?;
+        }
+        Ok(cursor.close()?)
     }
 }
 
@@ -228,9 +254,13 @@ pub struct Tx<'t> {
     pub(super) now: Millis,
     pub(super) head: Head,
     pub(super) generations: Generations,
+    /// What is not published.
+    pub(super) bulks: Bulks,
     /// The settings of the queues that this transaction met.
     pub(super) settings: BTreeMap<String, Settings>,
     count_changes: BTreeMap<(u64, u8), i64>,
+    /// Whether META has a row for `bulks`.
+    had_bulks: bool,
     /// Whether there is anything to commit.
     changed: bool,
 }
@@ -243,6 +273,7 @@ impl<'t> Tx<'t> {
         // Never begun anew: numbers would be given twice.
         let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
         let generations = tables.meta.get("generations")?.unwrap_or_default();
+        let bulks: Option<Bulks> = tables.meta.get(BULKS)?;
         head.newest = head.newest.max(now.0);
         let now = Millis(head.newest);
         Ok(Self {
@@ -250,6 +281,8 @@ impl<'t> Tx<'t> {
             now,
             head,
             generations,
+            had_bulks: bulks.is_some(),
+            bulks: bulks.unwrap_or_default(),
             settings: BTreeMap::new(),
             count_changes: BTreeMap::new(),
             changed: false,
@@ -318,6 +351,11 @@ impl<'t> Tx<'t> {
             } else {
                 self.tables.counts.put((lane, state), &after)?;
             }
+        }
+        if !self.bulks.0.is_empty() {
+            self.tables.meta.put(BULKS, &self.bulks)?;
+        } else if self.had_bulks {
+            self.tables.meta.delete(BULKS)?;
         }
         self.tables.meta.put("head", &self.head)?;
         self.tables.meta.put("generations", &self.generations)
