@@ -287,14 +287,12 @@ impl Tx<'_> {
             .ok_or_else(|| StoreError::Damaged(format!("lane {lane} of a bulk is missing, or is published")))
     }
 
-    /// Whether a bulk is under way still.
-    pub fn has_bulk(&self, number: u64) -> bool {
-        self.bulks.0.iter().any(|bulk| bulk.number == number)
-    }
-
     /// Takes up to `limit` jobs of a bulk away, and the bulk itself with the last of them. Says whether it is gone.
-    pub fn undo_bulk(&mut self, number: u64, limit: usize) -> Result<bool, StoreError> {
-        let Some(mut bulk) = self.bulks.get(number).cloned() else { return Ok(true) };
+    pub fn undo_bulk(&mut self, bulk: &BulkInfo, limit: usize) -> Result<bool, StoreError> {
+        let number = bulk.number;
+        // Another may have that number in a file that took this one's place.
+        let found = self.bulks.get(number).filter(|found| found.maker == bulk.maker).cloned();
+        let Some(mut bulk) = found else { return Ok(true) };
         let mut left = limit;
         while let Some((first, last)) = bulk.ranges.first().copied() {
             let mut records = Vec::new();
