@@ -25,7 +25,7 @@ fn at<T>(store: &Store, ms: u64, change: impl FnOnce(&mut Tx<'_>) -> Result<T, S
     done
 }
 
-fn info(bulk: &Bulk) -> BulkInfo {
+fn of_maker(bulk: &Bulk) -> BulkInfo {
     BulkInfo { number: bulk.number(), maker: "abc1".to_owned() }
 }
 
@@ -97,7 +97,7 @@ fn a_bulk_is_taken_away_in_pieces() {
         at(&store, 3, |tx| tx.begin_bulk("abc2", &into(&["a"]), 1)).number();
     }
     let mut pieces = 0;
-    while !at(&store, 4, |tx| tx.undo_bulk(&info(&bulk), 5)) {
+    while !at(&store, 4, |tx| tx.undo_bulk(&of_maker(&bulk), 5)) {
         pieces += 1;
     }
     assert_eq!(pieces, 2, "four times three jobs, five at a time");
@@ -106,7 +106,7 @@ fn a_bulk_is_taken_away_in_pieces() {
         assert!(at(&store, 5, |tx| tx.undo_bulk(&other, 5)));
     }
     is_empty(&store);
-    assert!(at(&store, 6, |tx| tx.undo_bulk(&info(&bulk), 5)), "once more changes nothing");
+    assert!(at(&store, 6, |tx| tx.undo_bulk(&of_maker(&bulk), 5)), "once more changes nothing");
     assert!(matches!(
         store.write(Millis(7), |tx| tx.fill_bulk(&bulk, &[job(None, "a")], &wanted)),
         Err(StoreError::Contradiction(_))
@@ -163,7 +163,7 @@ fn a_run_begins_when_it_is_published() {
     let RunStart::Continued(other) = at(&store, 4, |tx| tx.publish_run(&two, &run, false)) else { panic!("not new") };
     assert_eq!(other, info);
     assert_eq!(store.read(|snapshot| snapshot.run_to_continue(7)).unwrap(), Some(info));
-    assert!(at(&store, 5, |tx| tx.undo_bulk(&info(&two), 10)));
+    assert!(at(&store, 5, |tx| tx.undo_bulk(&of_maker(&two), 10)));
     assert_eq!(seen(&store), [2, 1]);
 }
 
