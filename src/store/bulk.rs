@@ -69,6 +69,10 @@ pub struct BulkInfo {
     pub maker: String,
 }
 
+/// A bulk's number, the ranges of numbers set aside for it, the next of them, and those that its jobs have.
+#[cfg(any(test, feature = "sim"))]
+pub type Unpublished = (u64, Vec<(u64, u64)>, u64, Vec<Seq>);
+
 impl Bulk {
     /// Its number, which no other bulk has had.
     pub fn number(&self) -> u64 {
@@ -218,15 +222,12 @@ impl Tx<'_> {
 
     /// Writes new jobs in the order of each table's keys, by a cursor: several times as fast as row by row.
     fn write_rows(&mut self, mut rows: Rows) -> Result<(), StoreError> {
-        self.tables.jobs.insert_ascending(&rows.jobs)?;
-        self.tables.specs.insert_ascending(&rows.specs)?;
+        self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
         rows.ready.sort_unstable();
-        for run in rows.ready.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            self.tables.ready.add_ascending(run)?;
-        }
-        for (lane, due, seq) in rows.schedule {
-            self.tables.schedule.add((lane, due, seq))?;
-        }
+        self.tables.ready.insert_ascending(rows.ready.into_iter().map(|key| (key, ())))?;
+        rows.schedule.sort_unstable();
+        self.tables.schedule.insert_ascending(rows.schedule.into_iter().map(|key| (key, ())))?;
         for ((lane, state), count) in rows.counts {
             self.count(lane, state, count);
         }
@@ -336,7 +337,7 @@ struct Rows {
     jobs: Vec<(u64, Vec<u8>)>,
     specs: Vec<(u64, Vec<u8>)>,
     ready: Vec<(u64, u8, u64)>,
-    schedule: BTreeSet<(u64, u64, u64)>,
+    schedule: Vec<(u64, u64, u64)>,
     counts: BTreeMap<(u64, u8), i64>,
 }
 
@@ -347,7 +348,7 @@ impl Rows {
         *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
         match Placement::of(record) {
             Placement::Ready { lane, rank } => self.ready.push((lane, rank, seq.0)),
-            Placement::Schedule { lane, due } => drop(self.schedule.insert((lane, due, seq.0))),
+            Placement::Schedule { lane, due } => self.schedule.push((lane, due, seq.0)),
             Placement::Leases { .. } | Placement::Finished { .. } | Placement::Blocked => {
                 return Err(StoreError::Damaged("a new job is neither pending nor scheduled".to_owned()));
             }
@@ -361,6 +362,23 @@ impl Snapshot {
     pub fn bulks(&self) -> Result<Vec<BulkInfo>, StoreError> {
         let info = |bulk: BulkRecord| BulkInfo { number: bulk.number, maker: bulk.maker };
         Ok(self.hidden()?.0.into_iter().map(info).collect())
+    }
+
+    /// The bulks under way, to the last number: those set aside, the next of them, and those that jobs have.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn unpublished(&self) -> Result<Vec<Unpublished>, StoreError> {
+        let jobs = self.open(super::tables::JOBS)?;
+        let mut unpublished = Vec::new();
+        for bulk in self.hidden()?.0 {
+            let mut seqs = Vec::new();
+            for (first, last) in &bulk.ranges {
+                for row in jobs.range(*first..=*last)? {
+                    seqs.push(Seq(row?.0.value()));
+                }
+            }
+            unpublished.push((bulk.number, bulk.ranges, bulk.next, seqs));
+        }
+        Ok(unpublished)
     }
 
     /// What is unpublished.

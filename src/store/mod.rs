@@ -59,6 +59,8 @@ mod trials;
 
 pub use adopt::OutputFile;
 pub use ask::Cancelled;
+#[cfg(any(test, feature = "sim"))]
+pub use bulk::Unpublished;
 pub use bulk::{Bulk, BulkInfo, BulkInto};
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};

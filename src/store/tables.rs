@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use redb::{
-    Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value, WriteTransaction,
+    CursorError, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -148,27 +149,30 @@ impl<'t, K: Key + 'static, V: Value + 'static> Lazy<'t, K, V> {
     }
 }
 
-impl Lazy<'_, (u64, u8, u64), ()> {
-    /// Adds rows in ascending order, between whose keys there is none yet.
-    pub(super) fn add_ascending(&mut self, keys: &[(u64, u8, u64)]) -> Result<(), StoreError> {
-        let Some(first) = keys.first() else { return Ok(()) };
-        let mut cursor = self.open()?.lower_bound_mut(Bound::Included(first))?;
-        for key in keys {
-            cursor.insert_before(key, ())?;
+impl<K: Key + 'static, V: Value + 'static> Lazy<'_, K, V> {
+    /// Inserts rows in ascending order, none of which is there yet: by a cursor, which is several times as fast as row
+    /// by row as long as no other row comes between two of them.
+    pub(super) fn insert_ascending<'r>(
+        &mut self,
+        rows: impl IntoIterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
+    ) -> Result<(), StoreError> {
+        let table = self.open()?;
+        let mut rows = rows.into_iter().peekable();
+        while let Some((first, _)) = rows.peek() {
+            let mut cursor = table.lower_bound_mut(Bound::Included(first))?;
+            let mut inserted = 0;
+            while let Some((key, value)) = rows.peek() {
+                match cursor.insert_before(key, value) {
+                    Ok(()) => inserted += 1,
+                    // Another row is between: from its other side on it goes on.
+                    Err(CursorError::UnorderedKey) if inserted > 0 => break,
+                    Err(error) => return Err(error.into()),
+                }
+                rows.next();
+            }
+            cursor.close()?;
         }
-        Ok(cursor.close()?)
-    }
-}
-
-impl Lazy<'_, u64, Record> {
-    /// Inserts encoded records in ascending order, between whose keys there is none yet.
-    pub(super) fn insert_ascending(&mut self, rows: &[(u64, Vec<u8>)]) -> Result<(), StoreError> {
-        let Some((first, _)) = rows.first() else { return Ok(()) };
-        let mut cursor = self.open()?.lower_bound_mut(Bound::Included(first))?;
-        for (key, bytes) in rows {
-            cursor.insert_before(key, bytes.as_slice())?;
-        }
-        Ok(cursor.close()?)
+        Ok(())
     }
 }
 

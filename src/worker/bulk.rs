@@ -70,7 +70,7 @@ fn timed<T>(
 /// taken away again.
 pub struct Bulk<'q> {
     queue: &'q Queue,
-    bulk: store::Bulk,
+    begun: store::Bulk,
     /// None once there is nothing to take away.
     maker: Option<PoolFile>,
     wanted: Wanted,
@@ -83,8 +83,8 @@ impl<'q> Bulk<'q> {
     pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
         remove_dead_bulks(queue, &BTreeSet::new())?;
         let maker = PoolFile::create(&queue.folder().join("run"), 0)?;
-        let bulk = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs))?;
-        Ok(Self { queue, bulk, maker: Some(maker), wanted, pace: Pace(PIECE_JOBS_FIRST) })
+        let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs))?;
+        Ok(Self { queue, begun, maker: Some(maker), wanted, pace: Pace(PIECE_JOBS_FIRST) })
     }
 
     /// How many jobs the next piece should have.
@@ -94,21 +94,21 @@ impl<'q> Bulk<'q> {
 
     /// Adds a piece, all of it or nothing.
     pub fn add(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
-        let (enqueued, took) = timed(self.queue, |tx| tx.fill_bulk(&self.bulk, specs, &self.wanted))?;
+        let (enqueued, took) = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted))?;
         self.pace.learn(specs.len(), took);
         Ok(enqueued)
     }
 
     /// Publishes all jobs. Answers how many they are.
     pub fn publish(mut self) -> Result<u64, StoreError> {
-        let jobs = self.queue.write(|tx| tx.publish_bulk(&self.bulk))?;
+        let jobs = self.queue.write(|tx| tx.publish_bulk(&self.begun))?;
         self.end();
         Ok(jobs)
     }
 
     /// Publishes the jobs as a run, unless one of the same identity appeared meanwhile that is to be continued.
     pub fn publish_run(mut self, run: &NewRun, fresh: bool) -> Result<RunStart, StoreError> {
-        let start = self.queue.write(|tx| tx.publish_run(&self.bulk, run, fresh))?;
+        let start = self.queue.write(|tx| tx.publish_run(&self.begun, run, fresh))?;
         if matches!(start, RunStart::New(_)) {
             self.end();
         }
@@ -124,7 +124,7 @@ impl<'q> Bulk<'q> {
 
     /// Takes all of it away; where a failed commit left doubt, only if it was not published.
     fn undo(&self, maker: &PoolFile) -> Result<(), StoreError> {
-        let bulk = BulkInfo { number: self.bulk.number(), maker: maker.id().as_str().to_owned() };
+        let bulk = BulkInfo { number: self.begun.number(), maker: maker.id().as_str().to_owned() };
         match undo(self.queue, &bulk) {
             Ok(()) => Ok(()),
             // The handle refuses everything after a failure; another may not.

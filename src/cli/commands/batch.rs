@@ -60,7 +60,7 @@ impl Batch {
         &mut self,
         base: &Base,
         bulk: &mut Bulk<'_>,
-        each: &mut dyn FnMut(Vec<Enqueued>),
+        each: &mut dyn FnMut(&[Enqueued]),
     ) -> Result<(), Failure> {
         let (mut lines, mut specs) = (Vec::new(), Vec::new());
         self.again(base, |jobs| {
@@ -74,7 +74,7 @@ impl Batch {
                 if specs.is_empty() {
                     return Ok(());
                 }
-                each(bulk.add(&specs).map_err(|error| explain(error, &specs, &lines))?);
+                each(&bulk.add(&specs).map_err(|error| explain(error, &specs, &lines))?);
                 lines.clear();
                 specs.clear();
             }

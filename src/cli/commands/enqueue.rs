@@ -66,7 +66,7 @@ fn few(
         done => done,
     };
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
-    show(&queue, args, &Shown::of(args, enqueued), is_batch)?;
+    show(&queue, args, &Shown::of(args, &enqueued), is_batch)?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -97,18 +97,18 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(args: &args::Enqueue, enqueued: Vec<Enqueued>) -> Self {
+    fn of(args: &args::Enqueue, enqueued: &[Enqueued]) -> Self {
         let mut shown = Self::default();
         shown.add(args, enqueued);
         shown
     }
 
-    fn add(&mut self, args: &args::Enqueue, enqueued: Vec<Enqueued>) {
+    fn add(&mut self, args: &args::Enqueue, enqueued: &[Enqueued]) {
         self.jobs += enqueued.len() as u64;
         if args.json {
             self.seqs.extend(enqueued.iter().map(|job| job.seq));
         } else if args.quiet {
-            for job in &enqueued {
+            for job in enqueued {
                 self.names.extend_from_slice(job.id.as_str().as_bytes());
                 self.names.push(b'\n');
             }

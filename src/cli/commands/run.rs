@@ -109,7 +109,7 @@ fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh
     }
     let wanted = std::mem::take(&mut batch.survey.wanted);
     let mut bulk = Bulk::begin(queue, &BulkInto::Run, batch.survey.jobs, wanted)?;
-    batch.fill(base, &mut bulk, &mut drop)?;
+    batch.fill(base, &mut bulk, &mut |_| {})?;
     Ok(bulk.publish_run(run, fresh)?)
 }
 
