@@ -14,6 +14,8 @@
 //!   the pool, so that peers know what to end, what to run again, and what had ended already.
 //! - **Nothing is believed unseen.** Each page of the file is compared with its checksum as it is read; `check` looks at
 //!   all of them and at every invariant; repair, backup and import make a queue anew from whole jobs.
+//! - **A large batch appears at once.** It fills lanes that nobody sees, in short transactions between which others get
+//!   their turn; one row publishes them.
 //! - **Commit, then act.** A job starts after the transaction that claimed it; its outcome is accepted under the
 //!   lease of that claim, once.
 //!

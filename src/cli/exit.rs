@@ -111,7 +111,10 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
             StoreError::NoQueue(_) | StoreError::NoSuchJob(_) => Exit::NotFound,
-            StoreError::Duplicate(_) | StoreError::Contradiction(_) | StoreError::Refused { .. } => Exit::Refused,
+            StoreError::Duplicate(_)
+            | StoreError::Reserved(_)
+            | StoreError::Contradiction(_)
+            | StoreError::Refused { .. } => Exit::Refused,
             StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)

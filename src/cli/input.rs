@@ -1,19 +1,22 @@
 //! From texts to jobs: one JSON object, one command, or a batch of either, a line each.
 //!
-//! Reading the file or standard input is the caller's; what is here only turns bytes into [`JobSpec`]s or
-//! says what is wrong with them.
+//! [`Source`] is where a batch is read from; the rest turns bytes into [`JobSpec`]s or says what is wrong with them.
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod any;
 mod error;
 mod job_json;
 mod lines;
+mod source;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use error::{InputError, Problem};
-pub(crate) use lines::{Batch, Format, Warning, lines};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use lines::lines;
+pub(crate) use lines::{Few, Format, Jobs, Survey, Warning, survey};
+pub(crate) use source::Source;
 
 use crate::model::{Command, Environment, JobSpec, QueueName, TimeLimit};
 

@@ -10,8 +10,8 @@ use crate::model::{
     Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
 };
 use crate::store::{
-    Asked, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo, RunStart, Serves, Snapshot,
-    Store, StoreError, Token, Tx,
+    Asked, Bulk, BulkInfo, BulkInto, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
+    RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
 };
 
 /// A clock that is set by more than this is far off.
@@ -111,6 +111,8 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
     match done {
         Ok(value) => Ok(Ok(value)),
         Err(StoreError::Duplicate(id)) => Ok(Err(Refused::Duplicate(id))),
+        Err(StoreError::Reserved(id)) => Ok(Err(Refused::Reserved(id))),
+        Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
         Err(StoreError::BadValue(bad)) => Ok(Err(Refused::Value(bad.key))),
@@ -125,6 +127,8 @@ pub(super) struct World {
     queue: Reference,
     /// All claims ever handed out.
     issued: Vec<(Seq, Lease)>,
+    /// All bulks ever begun.
+    bulks: Vec<Bulk>,
     /// How often each pool was born.
     births: [u32; POOLS as usize],
 }
@@ -267,6 +271,8 @@ impl Comparison {
         }
         same("number of jobs", &jobs.len(), &expected.len())?;
         same("pools", &snapshot.pools()?, &queue.pools())?;
+        same("bulks", &snapshot.bulks()?, &queue.bulks())?;
+        same("unpublished", &snapshot.unpublished()?, &queue.unpublished())?;
         same("settings", &snapshot.settings()?, &queue.settings())?;
         same("settings set", &snapshot.settings_set()?, &queue.settings_set())?;
         self.compare_runs(snapshot)?;
@@ -287,6 +293,7 @@ impl Comparison {
             let identity = queue.identity(run.lane);
             let before = snapshot.run_before(identity, run.lane)?;
             same("run before", &before, &queue.run_before(identity, run.lane))?;
+            same("run to continue", &snapshot.run_to_continue(identity)?, &queue.cut_off(identity))?;
             same("counts of a lane", &snapshot.lane_counts(run.lane)?, &run.counts)?;
             let serves = Serves::Run(run.lane);
             same("unfinished of a run", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
@@ -418,6 +425,19 @@ impl Act<'_> {
             Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
             Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
+            Verb::BeginBulk { queues, jobs } => self.begin_bulk(tx, *queues, u64::from(*jobs)),
+            Verb::FillBulk { bulk, wishes } => match nth(&self.bulks(), usize::from(*bulk)) {
+                Some(n) => self.fill_bulk(tx, n, &specs(wishes)),
+                None => Ok(()),
+            },
+            Verb::PublishBulk { bulk, identity, fresh } => match nth(&self.bulks(), usize::from(*bulk)) {
+                Some(n) => self.publish_bulk(tx, n, *identity, *fresh),
+                None => Ok(()),
+            },
+            Verb::UndoBulk { bulk, limit } => match nth(&self.bulks(), usize::from(*bulk)) {
+                Some(n) => self.undo_bulk(tx, n, usize::from(*limit)),
+                None => Ok(()),
+            },
             Verb::Set(key, value) => {
                 let set = answer(tx.set(*key, value))?;
                 self.tally.note(if set.is_ok() { "set" } else { "set refused" }, true);
@@ -441,12 +461,83 @@ impl Act<'_> {
                 (Ok(jobs), _) if jobs.is_empty() => "enqueued none",
                 (Ok(jobs), _) if jobs.len() == 1 => "enqueued one",
                 (Ok(_), _) => "enqueued many",
+                (Err(Refused::Reserved(_)), _) => "enqueue refused: an id of a bulk",
                 (Err(_), true) => "enqueue refused: an id twice in it",
                 (Err(_), false) => "enqueue refused: an id that is taken",
             },
             true,
         );
         same("enqueued", &done, &self.world.queue.enqueue(specs))
+    }
+
+    /// The bulks under way, and the last one that is over.
+    fn bulks(&self) -> Vec<usize> {
+        let is_open = |bulk: &Bulk| self.world.queue.bulks().iter().any(|open| open.number == bulk.number());
+        let (open, over): (Vec<usize>, Vec<usize>) =
+            (0..self.world.bulks.len()).partition(|n| is_open(&self.world.bulks[*n]));
+        open.iter().chain(over.last()).copied().collect()
+    }
+
+    fn begin_bulk(&mut self, tx: &mut Tx<'_>, bits: u8, jobs: u64) -> Result<(), Parted> {
+        let names = queues(bits).into_iter().filter(|name| name.as_str() != "nowhere");
+        let names: BTreeSet<_> = names.collect();
+        let (into, of) = if names.is_empty() {
+            (BulkInto::Run, None)
+        } else {
+            (BulkInto::Queues(names.clone()), Some(names.into_iter().collect()))
+        };
+        let maker = format!("m{}", self.world.bulks.len());
+        let bulk = tx.begin_bulk(&maker, &into, jobs)?;
+        self.tally.note("bulk begun", true);
+        same("bulk begun", &bulk.number(), &self.world.queue.begin_bulk(&maker, of, jobs))?;
+        self.world.bulks.push(bulk);
+        Ok(())
+    }
+
+    fn fill_bulk(&mut self, tx: &mut Tx<'_>, n: usize, specs: &[JobSpec]) -> Result<(), Parted> {
+        let mut wanted = Wanted::default();
+        specs.iter().filter_map(|spec| spec.id.as_ref()).for_each(|id| wanted.note(id));
+        let bulk = &self.world.bulks[n];
+        let number = bulk.number();
+        let done = answer(tx.fill_bulk(bulk, specs, &wanted))?;
+        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
+        self.tally.note(
+            match &done {
+                Ok(_) => "bulk filled",
+                Err(Refused::Bulk) => "bulk not filled: it is over, or has no such queue",
+                Err(_) => "bulk not filled: an id that is taken",
+            },
+            true,
+        );
+        same("filled", &done, &self.world.queue.fill_bulk(number, specs))
+    }
+
+    fn publish_bulk(&mut self, tx: &mut Tx<'_>, n: usize, identity: u8, fresh: bool) -> Result<(), Parted> {
+        let bulk = &self.world.bulks[n];
+        let number = bulk.number();
+        if self.world.queue.is_run(number) {
+            let run = new_run(identity);
+            let done = answer(tx.publish_run(bulk, &run, fresh))?;
+            let done = done.map(|start| (matches!(start, RunStart::Continued(_)), start.info().clone()));
+            self.tally.note("bulk run published", matches!(done, Ok((false, _))));
+            self.tally.note("bulk run not published: another goes on", matches!(done, Ok((true, _))));
+            return same("published", &done, &self.world.queue.publish_run(number, &run, fresh));
+        }
+        let done = answer(tx.publish_bulk(bulk))?;
+        self.tally.note("bulk published", matches!(done, Ok(1..)));
+        self.tally.note("bulk not published: it is over", done.is_err());
+        same("published", &done, &self.world.queue.publish_bulk(number))
+    }
+
+    fn undo_bulk(&mut self, tx: &mut Tx<'_>, n: usize, limit: usize) -> Result<(), Parted> {
+        let number = self.world.bulks[n].number();
+        let found = self.world.queue.bulks().into_iter().find(|bulk| bulk.number == number);
+        self.tally.note("bulk undone in vain", found.is_none());
+        let info = found.unwrap_or_else(|| BulkInfo { number, maker: "over".to_owned() });
+        let done = tx.undo_bulk(&info, limit)?;
+        self.tally.note("bulk undone in part", !done);
+        self.tally.note("bulk undone", done);
+        same("undone", &done, &self.world.queue.undo_bulk(number, limit))
     }
 
     fn claim(&mut self, tx: &mut Tx<'_>, pool: u8, serving: Serving, limit: usize) -> Result<(), Parted> {
@@ -593,18 +684,22 @@ impl Act<'_> {
     }
 
     fn start_run(&mut self, tx: &mut Tx<'_>, identity: u8, specs: &[JobSpec], fresh: bool) -> Result<(), Parted> {
-        let run = NewRun {
-            identity: u128::from(identity) << 100,
-            line: format!("queuectl run {identity}"),
-            folder: "/".into(),
-            flags: "-j 2".to_owned(),
-        };
+        let run = new_run(identity);
         let done = answer(tx.start_run(&run, specs, fresh))?;
         let done = done.map(|start| (matches!(start, RunStart::Continued(_)), start.info().clone()));
         self.tally.note("run began", matches!(done, Ok((false, _))));
         self.tally.note("run went on", matches!(done, Ok((true, _))));
         self.tally.note("run refused", done.is_err());
         same("started", &done, &self.world.queue.start_run(&run, specs, fresh))
+    }
+}
+
+fn new_run(identity: u8) -> NewRun {
+    NewRun {
+        identity: u128::from(identity) << 100,
+        line: format!("queuectl run {identity}"),
+        folder: "/".into(),
+        flags: "-j 2".to_owned(),
     }
 }
 

@@ -8,13 +8,17 @@ use crate::model::{
     Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LaneId, Lease,
     Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, State, StateKind, Stream, WorkerId,
 };
-use crate::store::{Asked, NewRun, PoolInfo, Removed, RunInfo, Serves, Work};
+use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, Removed, RunInfo, Serves, Unpublished, Work};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// The id is taken.
     Duplicate(JobId),
+    /// The id is that of a job which is not published.
+    Reserved(JobId),
+    /// There is no such bulk, or it has no such queue.
+    Bulk,
     /// There is no such job.
     NoSuchJob(JobId),
     /// The job's state does not allow it.
@@ -61,6 +65,20 @@ enum Lane {
     Run { number: u64, run: NewRun, created: Millis },
 }
 
+/// Jobs that nobody sees yet.
+#[derive(Debug, Clone)]
+struct RefBulk {
+    maker: String,
+    /// None for a run.
+    queues: Option<Vec<QueueName>>,
+    /// The first of its lanes has its own number, the others the next ones.
+    first_lane: u64,
+    /// First and last of the numbers set aside.
+    ranges: Vec<(u64, u64)>,
+    next: u64,
+    jobs: BTreeMap<Seq, RefJob>,
+}
+
 /// Which waiting processes a transaction woke.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rung {
@@ -83,6 +101,7 @@ pub struct Reference {
     last_run: u64,
     lanes: BTreeMap<LaneId, Lane>,
     jobs: BTreeMap<Seq, RefJob>,
+    bulks: BTreeMap<u64, RefBulk>,
     pools: BTreeMap<PoolId, PoolInfo>,
     settings: BTreeMap<SettingKey, String>,
     /// The queue that each pool was served from last.
@@ -141,12 +160,26 @@ impl Reference {
         self.jobs.iter().find(|(_, job)| job.name == *id).map(|(seq, _)| *seq)
     }
 
+    /// Whether a job that is not published has this name.
+    fn is_reserved(&self, id: &JobId) -> bool {
+        self.bulks.values().flat_map(|bulk| bulk.jobs.values()).any(|job| job.name == *id)
+    }
+
+    /// Refuses the name of any job.
+    fn refuse_taken(&self, id: &JobId) -> Result<(), Refused> {
+        match self.find(id) {
+            Some(_) => Err(Refused::Duplicate(id.clone())),
+            None if self.is_reserved(id) => Err(Refused::Reserved(id.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// A number that is nobody's name and not in `wanted`.
     fn number(&mut self, wanted: &BTreeSet<&JobId>) -> Seq {
         loop {
             self.last_seq += 1;
             let name = JobId::from(Seq(self.last_seq));
-            if self.find(&name).is_none() && !wanted.contains(&name) {
+            if self.refuse_taken(&name).is_ok() && !wanted.contains(&name) {
                 return Seq(self.last_seq);
             }
         }
@@ -168,9 +201,7 @@ impl Reference {
     /// Enqueues all, or none.
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
         let wanted = distinct(specs)?;
-        if let Some(taken) = given(specs).find(|id| self.find(id).is_some()) {
-            return Err(Refused::Duplicate(taken.clone()));
-        }
+        given(specs).try_for_each(|id| self.refuse_taken(id))?;
         Ok(specs
             .iter()
             .map(|spec| {
@@ -182,13 +213,21 @@ impl Reference {
 
     fn add(&mut self, spec: &JobSpec, lane: LaneId, wanted: &BTreeSet<&JobId>) -> (Seq, JobId) {
         let seq = self.number(if spec.id.is_some() { &EMPTY } else { wanted });
-        let name = spec.id.clone().unwrap_or_else(|| JobId::from(seq));
+        let job = self.new_job(seq, spec, lane);
+        let name = job.name.clone();
+        self.jobs.insert(seq, job);
+        self.changed = true;
+        self.rung.work = true;
+        (seq, name)
+    }
+
+    fn new_job(&self, seq: Seq, spec: &JobSpec, lane: LaneId) -> RefJob {
         let state = match spec.start_at {
             Some(due) if due > self.now => State::Scheduled { due },
             Some(_) | None => State::Pending,
         };
-        let job = RefJob {
-            name: name.clone(),
+        RefJob {
+            name: spec.id.clone().unwrap_or_else(|| JobId::from(seq)),
             named: spec.id.is_some(),
             spec: spec.clone(),
             lane,
@@ -198,11 +237,7 @@ impl Reference {
             failures: 0,
             losses: 0,
             history: Vec::new(),
-        };
-        self.jobs.insert(seq, job);
-        self.changed = true;
-        self.rung.work = true;
-        (seq, name)
+        }
     }
 
     fn queue_lane(&mut self, queue: &QueueName) -> LaneId {
@@ -224,13 +259,15 @@ impl Reference {
     /// Continues the newest run of the identity that was cut off, else begins one. Says whether it continued.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<(bool, RunInfo), Refused> {
         let same = |lane: &Lane| matches!(lane, Lane::Run { run: other, .. } if other.identity == run.identity);
-        let runs = self.lanes.iter().rev().filter(|(_, lane)| same(lane)).filter_map(|(id, _)| self.run(*id));
-        if let Some(info) = runs.into_iter().find(|info| info.unfinished() > 0 && !fresh) {
+        if let Some(info) = self.cut_off(run.identity).filter(|_| !fresh) {
             return Ok((true, info));
         }
         let wanted = distinct(specs)?;
         for id in given(specs) {
-            let Some(owner) = self.find(id) else { continue };
+            let Some(owner) = self.find(id) else {
+                self.refuse_taken(id)?;
+                continue;
+            };
             let job = &self.jobs[&owner];
             if !job.named || !job.state.kind().has_ended() || !self.lanes.get(&job.lane).is_some_and(same) {
                 return Err(Refused::Duplicate(id.clone()));
@@ -249,11 +286,20 @@ impl Reference {
         Ok((false, info))
     }
 
+    /// The newest run of an identity that was cut off.
+    pub fn cut_off(&self, identity: u128) -> Option<RunInfo> {
+        let same = |lane: &Lane| matches!(lane, Lane::Run { run, .. } if run.identity == identity);
+        let mut runs = self.lanes.iter().rev().filter(|(_, lane)| same(lane)).filter_map(|(id, _)| self.run(*id));
+        runs.find(|info| info.unfinished() > 0)
+    }
+
     /// The job that was called `id` goes by its number, or by another if that is somebody's name.
     fn take_name(&mut self, id: &JobId, wanted: &BTreeSet<&JobId>) {
         let Some(seq) = self.find(id) else { return };
         let own = JobId::from(seq);
-        let free = !wanted.contains(&own) && self.find(&own).is_none_or(|owner| owner == seq && own != *id);
+        let free = !wanted.contains(&own)
+            && !self.is_reserved(&own)
+            && self.find(&own).is_none_or(|owner| owner == seq && own != *id);
         let name = if free {
             own
         } else {
@@ -264,6 +310,138 @@ impl Reference {
             job.named = name != JobId::from(seq);
             job.name = name;
         }
+    }
+
+    // ---- bulks
+
+    /// Begins a bulk for these queues, or for a run. Answers its number.
+    pub fn begin_bulk(&mut self, maker: &str, queues: Option<Vec<QueueName>>, jobs: u64) -> u64 {
+        let first_lane = self.last_lane + 1;
+        self.last_lane += queues.as_ref().map_or(1, |queues| queues.len() as u64);
+        let mut bulk =
+            RefBulk { maker: maker.to_owned(), queues, first_lane, ranges: Vec::new(), next: 0, jobs: BTreeMap::new() };
+        if jobs > 0 {
+            self.set_aside(&mut bulk, jobs);
+        }
+        self.bulks.insert(first_lane, bulk);
+        self.changed = true;
+        first_lane
+    }
+
+    fn set_aside(&mut self, bulk: &mut RefBulk, count: u64) {
+        let range = (self.last_seq + 1, self.last_seq + count);
+        self.last_seq += count;
+        bulk.next = range.0;
+        match bulk.ranges.last_mut() {
+            Some(last) if last.1 + 1 == range.0 => last.1 = range.1,
+            Some(_) | None => bulk.ranges.push(range),
+        }
+    }
+
+    /// Adds jobs that nobody sees, all or none.
+    pub fn fill_bulk(&mut self, number: u64, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
+        let wanted = distinct(specs)?;
+        given(specs).try_for_each(|id| self.refuse_taken(id))?;
+        let mut bulk = self.bulks.get(&number).cloned().ok_or(Refused::Bulk)?;
+        let lane_of = |bulk: &RefBulk, spec: &JobSpec| match &bulk.queues {
+            None => Some(LaneId(number)),
+            Some(queues) => {
+                (number..).zip(queues).find(|(_, queue)| **queue == spec.queue).map(|(lane, _)| LaneId(lane))
+            }
+        };
+        let lanes: Option<Vec<LaneId>> = specs.iter().map(|spec| lane_of(&bulk, spec)).collect();
+        let mut filled = Vec::new();
+        for (n, (spec, lane)) in specs.iter().zip(lanes.ok_or(Refused::Bulk)?).enumerate() {
+            let seq = loop {
+                if bulk.ranges.last().is_none_or(|(_, last)| bulk.next > *last) {
+                    self.set_aside(&mut bulk, (specs.len() - n) as u64);
+                }
+                let seq = Seq(bulk.next);
+                bulk.next += 1;
+                let own = JobId::from(seq);
+                let is_free = self.refuse_taken(&own).is_ok() && bulk.jobs.values().all(|job| job.name != own);
+                if spec.id.is_some() || is_free && !wanted.contains(&own) {
+                    break seq;
+                }
+            };
+            let job = self.new_job(seq, spec, lane);
+            filled.push((seq, job.name.clone()));
+            bulk.jobs.insert(seq, job);
+        }
+        self.bulks.insert(number, bulk);
+        self.changed = true;
+        Ok(filled)
+    }
+
+    /// All jobs of a bulk appear. Answers how many.
+    pub fn publish_bulk(&mut self, number: u64) -> Result<u64, Refused> {
+        let bulk = self.bulks.remove(&number).ok_or(Refused::Bulk)?;
+        for (lane, queue) in (bulk.first_lane..).zip(bulk.queues.into_iter().flatten()) {
+            if bulk.jobs.values().any(|job| job.lane == LaneId(lane)) {
+                self.lanes.insert(LaneId(lane), Lane::Queue(queue));
+            }
+        }
+        let jobs = bulk.jobs.len() as u64;
+        self.jobs.extend(bulk.jobs);
+        (self.changed, self.rung.work) = (true, true);
+        Ok(jobs)
+    }
+
+    /// The same as a run, unless one is continued. Says whether it was.
+    pub fn publish_run(&mut self, number: u64, run: &NewRun, fresh: bool) -> Result<(bool, RunInfo), Refused> {
+        if let Some(info) = self.cut_off(run.identity).filter(|_| !fresh) {
+            return Ok((true, info));
+        }
+        let bulk = self.bulks.remove(&number).ok_or(Refused::Bulk)?;
+        self.last_run += 1;
+        let lane = Lane::Run { number: self.last_run, run: run.clone(), created: self.now };
+        self.lanes.insert(LaneId(number), lane);
+        self.jobs.extend(bulk.jobs);
+        (self.changed, self.rung.work) = (true, true);
+        let info = self.run(LaneId(number)).unwrap_or_else(|| unreachable!("the run was just begun"));
+        Ok((false, info))
+    }
+
+    /// Takes up to `limit` jobs of a bulk away, those of the lowest numbers, and with the last the bulk. Says whether
+    /// it is gone.
+    pub fn undo_bulk(&mut self, number: u64, limit: usize) -> bool {
+        let Some(bulk) = self.bulks.get_mut(&number) else { return true };
+        self.changed = true;
+        let mut left = limit;
+        while let Some((first, last)) = bulk.ranges.first().copied() {
+            let taken: Vec<Seq> = bulk.jobs.range(Seq(first)..=Seq(last)).map(|(seq, _)| *seq).take(left).collect();
+            left -= taken.len();
+            bulk.jobs.retain(|seq, _| !taken.contains(seq));
+            if left == 0 {
+                bulk.ranges[0].0 = taken.last().map_or(first, |seq| seq.0 + 1);
+                bulk.ranges.retain(|(first, last)| first <= last);
+                break;
+            }
+            bulk.ranges.remove(0);
+        }
+        let is_over = bulk.ranges.is_empty();
+        if is_over {
+            self.bulks.remove(&number);
+        }
+        is_over
+    }
+
+    /// The bulks under way, with their makers.
+    pub fn bulks(&self) -> Vec<BulkInfo> {
+        self.bulks.iter().map(|(number, bulk)| BulkInfo { number: *number, maker: bulk.maker.clone() }).collect()
+    }
+
+    /// The bulks under way, to the last number.
+    pub fn unpublished(&self) -> Vec<Unpublished> {
+        let one = |(number, bulk): (&u64, &RefBulk)| {
+            (*number, bulk.ranges.clone(), bulk.next, bulk.jobs.keys().copied().collect())
+        };
+        self.bulks.iter().map(one).collect()
+    }
+
+    /// Whether a bulk is to be a run.
+    pub fn is_run(&self, bulk: u64) -> bool {
+        self.bulks.get(&bulk).is_some_and(|bulk| bulk.queues.is_none())
     }
 
     // ---- claims

@@ -28,7 +28,7 @@ pub(super) fn number(variable: &str, default: u64) -> u64 {
 
 #[test]
 fn the_store_does_what_the_rules_say() {
-    let tally = try_seeds(0..100, 150);
+    let tally = try_seeds(0..150, 150);
     for kind in StateKind::ALL.into_iter().filter(|kind| *kind != StateKind::Blocked) {
         assert!(tally.states.get(&kind).is_some_and(|steps| *steps > 100), "{} is hardly reached", kind.name());
     }
@@ -70,6 +70,11 @@ const EVENTS: &str = "
     asked: Stop, news; asked: StopNow, news; asked: Stop, in vain; asked: StopNow, in vain; asked: Work, in vain
     run began; run went on; run refused
     set; set refused; unset; unset in vain
+
+    enqueue refused: an id of a bulk
+    bulk begun; bulk filled; bulk published; bulk run published; bulk undone; bulk undone in part; bulk undone in vain
+    bulk not filled: an id that is taken; bulk not filled: it is over, or has no such queue
+    bulk not published: it is over; bulk run not published: another goes on
 
     kept; changes nothing; clock set back by a day; clock set forward by a day
 ";

@@ -81,6 +81,36 @@ pub enum Verb {
         /// Whether it never continues.
         fresh: bool,
     },
+    /// A bulk is begun.
+    BeginBulk {
+        /// For those of [`QUEUES`] whose bit is set; for a run if there is none.
+        queues: u8,
+        /// How many numbers are set aside.
+        jobs: u8,
+    },
+    /// A bulk gets a piece.
+    FillBulk {
+        /// Which bulk.
+        bulk: u8,
+        /// The jobs.
+        wishes: Vec<Wish>,
+    },
+    /// A bulk is published.
+    PublishBulk {
+        /// Which bulk.
+        bulk: u8,
+        /// If it is a run: which of a few.
+        identity: u8,
+        /// Whether that never continues.
+        fresh: bool,
+    },
+    /// At most so many jobs of a bulk are taken away.
+    UndoBulk {
+        /// Which bulk.
+        bulk: u8,
+        /// How many.
+        limit: u8,
+    },
     /// A setting is set.
     Set(SettingKey, &'static str),
     /// A setting is unset.
@@ -313,7 +343,7 @@ impl<'b> Maker<'b> {
 
     fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
-        match choices.below(120) {
+        match choices.below(134) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
@@ -329,6 +359,12 @@ impl<'b> Maker<'b> {
                 let (key, value) = choices.one(&VALUES).unwrap_or(VALUES[0]);
                 Verb::Set(key, value)
             }
+            118..121 => Verb::BeginBulk { queues: choices.byte(8), jobs: choices.byte(6) },
+            121..129 => Verb::FillBulk { bulk: choices.byte(4), wishes: self.wishes() },
+            129..131 => {
+                Verb::PublishBulk { bulk: choices.byte(4), identity: choices.byte(RUNS), fresh: choices.percent(30) }
+            }
+            131..133 => Verb::UndoBulk { bulk: choices.byte(4), limit: choices.byte(5) },
             _ => Verb::Unset(choices.one(&VALUES).unwrap_or(VALUES[0]).0),
         }
     }

@@ -104,8 +104,11 @@ impl Tx<'_> {
             }
             let given = job.spec.id()?;
             let name = given.clone().unwrap_or_else(|| JobId::from(Seq(seq)));
-            if self.find(&name)?.is_some() || (given.is_none() && self.tables.ids.get::<u64>(name.as_str())?.is_some())
-            {
+            self.refuse_taken(&name)?;
+            if self.bulks.hide(seq) {
+                return refused(format!("the number {seq} is held by an enqueue that is under way"));
+            }
+            if given.is_none() && self.tables.ids.get::<u64>(name.as_str())?.is_some() {
                 return Err(StoreError::Duplicate(name));
             }
             ids.insert(name.clone()).then_some(()).ok_or(StoreError::Duplicate(name))?;

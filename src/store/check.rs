@@ -14,8 +14,8 @@ use super::codec::decode;
 use super::finish::{STDERR, STDOUT};
 use super::placement::Placement;
 use super::records::{
-    AttemptRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord, StateRecord,
-    state_code,
+    AttemptRecord, BulkRecord, Bulks, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord,
+    StateRecord, state_code,
 };
 use super::tables::{
     ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
@@ -71,6 +71,7 @@ impl Snapshot {
     pub fn check(&self) -> Result<Report, StoreError> {
         let mut check = Check { snapshot: self, report: Report::default(), seen: Seen::default() };
         check.lanes()?;
+        check.bulks();
         check.pools()?;
         check.jobs()?;
         check.indexes()?;
@@ -92,6 +93,10 @@ struct Seen {
     rows: BTreeSet<Row>,
     counts: BTreeMap<(u64, u8), u64>,
     lanes: BTreeSet<u64>,
+    /// Those of them that LANES says are not published.
+    unpublished: BTreeSet<u64>,
+    /// What META says of those.
+    bulks: Bulks,
     runs: BTreeSet<(u128, u64)>,
     queue_lanes: BTreeSet<(String, u64)>,
     live_pools: BTreeSet<String>,
@@ -138,6 +143,9 @@ impl Check<'_> {
         self.records(LANES, |check, lane, record: LaneRecord| {
             check.seen.lanes.insert(lane);
             match record.kind {
+                _ if !record.published => {
+                    check.seen.unpublished.insert(lane);
+                }
                 LaneKind::Queue => {
                     check.seen.queue_lanes.insert((record.queue, lane));
                 }
@@ -165,6 +173,52 @@ impl Check<'_> {
         Ok(())
     }
 
+    fn bulks(&mut self) {
+        let bulks = match self.snapshot.hidden() {
+            Ok(bulks) => bulks,
+            Err(error) => {
+                self.report.wrong(10, || format!("what is unpublished cannot be told: {error}"));
+                Bulks::default()
+            }
+        };
+        let mut named = BTreeSet::new();
+        for lane in bulks.0.iter().flat_map(|bulk| &bulk.lanes) {
+            if !named.insert(*lane) {
+                self.report.wrong(10, || format!("lane {lane} is of two bulks"));
+            }
+        }
+        for lane in named.symmetric_difference(&self.seen.unpublished) {
+            self.report.wrong(10, || format!("LANES and the bulks disagree whether lane {lane} is published"));
+        }
+        let mut ranges: Vec<(u64, u64)> = bulks.0.iter().flat_map(|bulk| bulk.ranges.iter().copied()).collect();
+        ranges.sort_unstable();
+        if ranges.iter().any(|(first, last)| first > last) || ranges.windows(2).any(|two| two[0].1 >= two[1].0) {
+            self.report.wrong(10, || format!("the numbers set aside overlap: {ranges:?}"));
+        }
+        self.seen.bulks = bulks;
+    }
+
+    /// What is unpublished has its own numbers and was never started.
+    fn publication(&mut self, seq: u64, record: &JobRecord) {
+        let is_hidden = self.seen.unpublished.contains(&record.lane);
+        let of_lane = |bulk: &&BulkRecord| bulk.lanes.contains(&record.lane);
+        let has_number = |bulk: &BulkRecord| {
+            seq < bulk.next && bulk.ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq))
+        };
+        let fits = match self.seen.bulks.0.iter().find(of_lane) {
+            Some(bulk) => is_hidden && has_number(bulk),
+            None => !is_hidden && !self.seen.bulks.hide(seq),
+        };
+        if !fits {
+            self.report.wrong(10, || format!("job {seq} in lane {} does not have its number by a bulk", record.lane));
+        }
+        let is_new = matches!(record.state, StateRecord::Pending | StateRecord::Scheduled { .. });
+        if is_hidden && (!is_new || record.attempts > 0) {
+            self.report.wrong(10, || format!("job {seq} is {}, but not published", record.kind().name()));
+        }
+        self.report.jobs += u64::from(!is_hidden);
+    }
+
     fn pools(&mut self) -> Result<(), StoreError> {
         self.records(POOLS, |check, id, record: PoolRecord| {
             if record.ended.is_none() {
@@ -175,7 +229,7 @@ impl Check<'_> {
 
     fn jobs(&mut self) -> Result<(), StoreError> {
         self.records(JOBS, |check, seq, record: JobRecord| {
-            check.report.jobs += 1;
+            check.publication(seq, &record);
             *check.seen.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
             check.seen.attempts.insert(seq, record.attempts);
             if record.needs > 0 {
@@ -195,7 +249,7 @@ impl Check<'_> {
     fn placement(&mut self, seq: u64, record: &JobRecord) {
         let row = match Placement::of(record) {
             Placement::Ready { lane, rank } => ("READY", String::new(), lane, u64::from(rank), seq),
-            Placement::Schedule { due } => ("SCHEDULE", String::new(), due, 0, seq),
+            Placement::Schedule { lane, due } => ("SCHEDULE", String::new(), lane, due, seq),
             Placement::Leases { pool } => ("LEASES", pool, 0, 0, seq),
             Placement::Finished { state, at } => ("FINISHED", String::new(), u64::from(state), at, seq),
             Placement::Blocked => return,
@@ -228,8 +282,8 @@ impl Check<'_> {
             rows.insert(("READY", String::new(), lane, u64::from(rank), seq));
         }
         for row in redb::ReadableTable::iter(&self.snapshot.open(SCHEDULE)?)? {
-            let (due, seq) = row?.0.value();
-            rows.insert(("SCHEDULE", String::new(), due, 0, seq));
+            let (lane, due, seq) = row?.0.value();
+            rows.insert(("SCHEDULE", String::new(), lane, due, seq));
         }
         for row in redb::ReadableTable::iter(&self.snapshot.open(LEASES)?)? {
             let key = row?.0;
@@ -419,8 +473,10 @@ impl Check<'_> {
     fn counters(&mut self) -> Result<(), StoreError> {
         let head = self.snapshot.head()?;
         let last = |found: Option<&u64>| found.copied().unwrap_or_default();
+        let set_aside = self.seen.bulks.0.iter().flat_map(|bulk| &bulk.ranges).map(|(_, last)| *last).max();
+        let set_aside = set_aside.unwrap_or_default();
         let in_use = [
-            ("seq", head.next_seq, last(self.seen.attempts.keys().next_back())),
+            ("seq", head.next_seq, last(self.seen.attempts.keys().next_back()).max(set_aside)),
             ("lease", head.next_lease, last(self.seen.leases.last())),
             ("lane", head.next_lane, last(self.seen.lanes.last())),
             ("run", head.next_run, self.seen.next_run.saturating_sub(1)),

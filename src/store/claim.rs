@@ -167,7 +167,8 @@ impl Tx<'_> {
     fn lanes_served(&mut self, serves: &Serves) -> Result<Vec<(String, LaneId)>, StoreError> {
         if let Serves::Run(lane) = serves {
             let record: Option<LaneRecord> = self.tables.lanes.get(lane.0)?;
-            return Ok(record.map(|record| (record.queue, *lane)).into_iter().collect());
+            let published = record.filter(|record| record.published);
+            return Ok(published.map(|record| (record.queue, *lane)).into_iter().collect());
         }
         let mut lanes = Vec::new();
         for row in self.tables.queues.open()?.range::<(&str, u64)>(..)? {

@@ -31,9 +31,7 @@ impl Tx<'_> {
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
         let wanted = Wanted::of(specs)?;
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
-            if self.find(id)?.is_some() {
-                return Err(StoreError::Duplicate(id.clone()));
-            }
+            self.refuse_taken(id)?;
         }
         let mut lanes: BTreeMap<&QueueName, LaneId> = BTreeMap::new();
         for spec in specs {
@@ -81,20 +79,25 @@ impl Tx<'_> {
         }
     }
 
-    fn names_nobody(&mut self, seq: Seq, wanted: &Wanted) -> Result<bool, StoreError> {
+    pub(super) fn names_nobody(&mut self, seq: Seq, wanted: &Wanted) -> Result<bool, StoreError> {
         Ok(!wanted.0.contains(&seq) && self.tables.ids.get::<u64>(JobId::from(seq).as_str())?.is_none())
     }
 
     /// The lane of a queue, made if it has none.
     pub(super) fn queue_lane(&mut self, queue: &QueueName) -> Result<LaneId, StoreError> {
         let name = queue.as_str();
-        let first = self.tables.queues.open()?.range((name, 0)..=(name, u64::MAX))?.next();
-        if let Some(lane) = first.transpose()?.map(|(key, _)| key.value().1) {
-            return Ok(LaneId(lane));
+        if let Some(lane) = self.first_lane(name)? {
+            return Ok(lane);
         }
         let lane = self.add_lane(&LaneRecord { queue: name.to_owned(), published: true, kind: LaneKind::Queue })?;
         self.tables.queues.add((name, lane.0))?;
         Ok(lane)
+    }
+
+    /// The oldest published lane of a queue.
+    pub(super) fn first_lane(&mut self, queue: &str) -> Result<Option<LaneId>, StoreError> {
+        let first = self.tables.queues.open()?.range((queue, 0)..=(queue, u64::MAX))?.next();
+        Ok(first.transpose()?.map(|(key, _)| LaneId(key.value().1)))
     }
 
     /// A new lane.
@@ -123,8 +126,8 @@ impl Tx<'_> {
 
 /// The ids of a batch that look like numbers. Its jobs without an id are not given these, so that whether a
 /// batch is refused can be told before its first write.
-#[derive(Default)]
-pub(super) struct Wanted(BTreeSet<Seq>);
+#[derive(Debug, Default)]
+pub struct Wanted(BTreeSet<Seq>);
 
 impl Wanted {
     /// The ids of `specs`, each of which may be there only once.
@@ -137,9 +140,14 @@ impl Wanted {
         }
         Ok(Self(ids.into_iter().filter_map(numbered).collect()))
     }
+
+    /// Takes note of an id of the batch.
+    pub fn note(&mut self, id: &JobId) {
+        self.0.extend(numbered(id));
+    }
 }
 
-fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
+pub(super) fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
     let state = match spec.start_at {
         Some(due) if due.0 > now => StateRecord::Scheduled { due: due.0 },
         Some(_) | None => StateRecord::Pending,

@@ -49,6 +49,9 @@ pub enum StoreError {
     /// An id that is taken.
     #[error("there is already a job {0}")]
     Duplicate(JobId),
+    /// An id of a job that an enqueue under way has not published yet.
+    #[error("the id {0} is held by an enqueue that is under way")]
+    Reserved(JobId),
     /// What was to be taken over contradicts itself, or what is there.
     #[error("it does not fit: {0}")]
     Contradiction(String),
@@ -94,6 +97,15 @@ impl From<redb::TableError> for StoreError {
     fn from(error: redb::TableError) -> Self {
         match error {
             redb::TableError::Storage(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<redb::CursorError> for StoreError {
+    fn from(error: redb::CursorError) -> Self {
+        match error {
+            redb::CursorError::Storage(error) => error.into(),
             other => Self::Damaged(other.to_string()),
         }
     }

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::claim::Token;
-use super::records::{AttemptRecord, LaneRecord, SpecRecord};
+use super::records::{AttemptRecord, Bulks, LaneRecord, SpecRecord};
 use super::tables::Tx;
 use crate::model::{Ending, JobId, Kept, Policy, Progress, Run, Seq, State};
 
@@ -68,11 +68,8 @@ impl Tx<'_> {
 
     /// Makes up to `limit` jobs ready whose start or retry time has come. Returns how many there were.
     pub fn promote_due(&mut self, limit: usize) -> Result<usize, StoreError> {
-        let now = self.now.0;
-        let mut due = Vec::new();
-        for row in self.tables.schedule.open()?.range((0, 0)..=(now, u64::MAX))?.take(limit) {
-            due.push(Seq(row?.0.value().1));
-        }
+        let due = waiting(self.tables.schedule.open()?, &self.bulks, self.now.0, limit)?;
+        let due: Vec<Seq> = due.into_iter().map(|(_, seq)| Seq(seq)).collect();
         for seq in &due {
             let record = self.job(*seq)?;
             let progress = record.progress()?.due(self.now);
@@ -85,7 +82,42 @@ impl Tx<'_> {
 
     /// When the next job becomes ready by itself.
     pub fn next_due(&mut self) -> Result<Option<crate::model::Millis>, StoreError> {
-        let first = self.tables.schedule.open()?.range::<(u64, u64)>(..)?.next();
-        Ok(first.transpose()?.map(|(key, _)| crate::model::Millis(key.value().0)))
+        let first = waiting(self.tables.schedule.open()?, &self.bulks, u64::MAX, 1)?;
+        Ok(first.first().map(|(due, _)| crate::model::Millis(*due)))
     }
+}
+
+/// The first `limit` rows of the published lanes in SCHEDULE that are due at `until`: due and seq, the earliest first.
+pub(super) fn waiting(
+    schedule: &impl ReadableTable<(u64, u64, u64), ()>,
+    bulks: &Bulks,
+    until: u64,
+    limit: usize,
+) -> Result<Vec<(u64, u64)>, StoreError> {
+    let mut waiting = Vec::new();
+    for lane in lanes_waiting(schedule, bulks)? {
+        for row in schedule.range((lane, 0, 0)..=(lane, until, u64::MAX))?.take(limit) {
+            let (_, due, seq) = row?.0.value();
+            waiting.push((due, seq));
+        }
+    }
+    waiting.sort_unstable();
+    waiting.truncate(limit);
+    Ok(waiting)
+}
+
+/// The published lanes that have rows in SCHEDULE. Goes from lane to lane, however many rows each has.
+pub(super) fn lanes_waiting(
+    schedule: &impl ReadableTable<(u64, u64, u64), ()>,
+    bulks: &Bulks,
+) -> Result<Vec<u64>, StoreError> {
+    let (mut lanes, mut from) = (Vec::new(), 0);
+    while let Some(row) = schedule.range((from, 0, 0)..)?.next() {
+        let (lane, ..) = row?.0.value();
+        lanes.push(lane);
+        let Some(next) = lane.checked_add(1) else { break };
+        from = next;
+    }
+    lanes.retain(|lane| !bulks.hide_lane(*lane));
+    Ok(lanes)
 }

@@ -1,6 +1,6 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
+//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -22,9 +22,13 @@
 //! 7. Next seq, lease, lane and run exceed all in use; ids are unique and mirrored.
 //! 8. Inline outputs that records name exist; reference counts of environments are right.
 //! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
+//! 10. What is unpublished is some bulk's: the lanes that LANES says are not published are those that META's bulks
+//!     name, each once; their jobs, which 3 does not count, are pending or scheduled and were never started, and have
+//!     numbers that were set aside for them, and nobody else has such a number.
 
 mod adopt;
 mod ask;
+mod bulk;
 mod check;
 mod claim;
 pub(crate) mod codec;
@@ -57,10 +61,13 @@ mod trials;
 
 pub use adopt::OutputFile;
 pub use ask::Cancelled;
+#[cfg(any(test, feature = "sim"))]
+pub use bulk::Unpublished;
+pub use bulk::{Bulk, BulkInfo, BulkInto};
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
 pub use compact::{Compacted, compact};
-pub use enqueue::Enqueued;
+pub use enqueue::{Enqueued, Wanted};
 pub use error::StoreError;
 pub use finish::Finished;
 pub use open::{Store, panic_is_fenced};

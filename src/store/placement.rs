@@ -12,7 +12,7 @@ use crate::model::{JobId, Progress, Seq};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Placement {
     Ready { lane: u64, rank: u8 },
-    Schedule { due: u64 },
+    Schedule { lane: u64, due: u64 },
     Leases { pool: String },
     Finished { state: u8, at: u64 },
     Blocked,
@@ -23,7 +23,9 @@ impl Placement {
         let state = state_code(record.kind());
         match &record.state {
             StateRecord::Pending => Self::Ready { lane: record.lane, rank: record.rank },
-            StateRecord::Scheduled { due } | StateRecord::Failed { due, .. } => Self::Schedule { due: *due },
+            StateRecord::Scheduled { due } | StateRecord::Failed { due, .. } => {
+                Self::Schedule { lane: record.lane, due: *due }
+            }
             StateRecord::Processing { pool, .. } => Self::Leases { pool: pool.clone() },
             StateRecord::Completed { at } | StateRecord::Dead { at, .. } | StateRecord::Cancelled { at, .. } => {
                 Self::Finished { state, at: *at }
@@ -83,9 +85,9 @@ impl Tx<'_> {
                 self.ring_for_work();
                 self.tables.ready.add((lane, rank, seq.0))
             }
-            Placement::Schedule { due } => {
+            Placement::Schedule { lane, due } => {
                 self.ring_for_work();
-                self.tables.schedule.add((due, seq.0))
+                self.tables.schedule.add((lane, due, seq.0))
             }
             Placement::Leases { pool } => self.tables.leases.add((pool.as_str(), seq.0)),
             Placement::Finished { state, at } => self.tables.finished.add((state, at, seq.0)),
@@ -96,7 +98,7 @@ impl Tx<'_> {
     fn take_row(&mut self, seq: Seq, record: &JobRecord) -> Result<(), StoreError> {
         match Placement::of(record) {
             Placement::Ready { lane, rank } => self.tables.ready.take((lane, rank, seq.0)),
-            Placement::Schedule { due } => self.tables.schedule.take((due, seq.0)),
+            Placement::Schedule { lane, due } => self.tables.schedule.take((lane, due, seq.0)),
             Placement::Leases { pool } => self.tables.leases.take((pool.as_str(), seq.0)),
             Placement::Finished { state, at } => self.tables.finished.take((state, at, seq.0)),
             Placement::Blocked => Ok(()),
@@ -105,6 +107,21 @@ impl Tx<'_> {
 
     /// The job that `id` names.
     pub(super) fn find(&mut self, id: &JobId) -> Result<Option<Seq>, StoreError> {
+        let owner = self.owner(id)?;
+        Ok(owner.filter(|seq| !self.bulks.hide(seq.0)))
+    }
+
+    /// An id that a job has, or is to have, is refused.
+    pub(super) fn refuse_taken(&mut self, id: &JobId) -> Result<(), StoreError> {
+        match self.owner(id)? {
+            None => Ok(()),
+            Some(seq) if self.bulks.hide(seq.0) => Err(StoreError::Reserved(id.clone())),
+            Some(_) => Err(StoreError::Duplicate(id.clone())),
+        }
+    }
+
+    /// The job that has an id, published or not.
+    fn owner(&mut self, id: &JobId) -> Result<Option<Seq>, StoreError> {
         if let Some(seq) = self.tables.ids.get::<u64>(id.as_str())? {
             return Ok(Some(Seq(seq)));
         }

@@ -336,6 +336,10 @@ impl Tx<'_> {
             if let Some(seq) = taken.map(|(seq, _)| seq.value()) {
                 return Err(StoreError::Contradiction(format!("there is already a job number {seq}")));
             }
+            if self.bulks.overlap(first.0, last.0) {
+                let what = format!("numbers from {} to {} are held by an enqueue that is under way", first.0, last.0);
+                return Err(StoreError::Contradiction(what));
+            }
             if self.head.next_seq <= last.0 {
                 self.head.next_seq = last.0 + 1;
                 self.touch();

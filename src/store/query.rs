@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::codec::decode;
-use super::finish::{STDERR, STDOUT};
+use super::finish::{STDERR, STDOUT, lanes_waiting, waiting};
 use super::placement::numbered;
 use super::records::{
     AttemptRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord, queue_name, state_code,
@@ -43,8 +43,12 @@ impl Snapshot {
     /// How many jobs are in each state; every state has an entry.
     pub fn counts(&self) -> Result<BTreeMap<StateKind, u64>, StoreError> {
         let mut counts: BTreeMap<StateKind, u64> = StateKind::ALL.into_iter().map(|kind| (kind, 0)).collect();
+        let hidden = self.hidden()?;
         for row in self.open(COUNTS)?.range::<(u64, u8)>(..)? {
             let (key, count) = row?;
+            if hidden.hide_lane(key.value().0) {
+                continue;
+            }
             let kind = state_of_code(key.value().1)?;
             *counts.entry(kind).or_default() += decode::<u64>("COUNTS", count.value())?;
         }
@@ -53,16 +57,23 @@ impl Snapshot {
 
     /// When the next job becomes ready by itself.
     pub fn next_due(&self) -> Result<Option<Millis>, StoreError> {
-        let first = self.open(SCHEDULE)?.range::<(u64, u64)>(..)?.next();
-        Ok(first.transpose()?.map(|(key, _)| Millis(key.value().0)))
+        let first = waiting(&self.open(SCHEDULE)?, &self.hidden()?, u64::MAX, 1)?;
+        Ok(first.first().map(|(due, _)| Millis(*due)))
     }
 
     /// The seq of the job that `id` names.
     pub fn find(&self, id: &JobId) -> Result<Option<Seq>, StoreError> {
-        if let Some(seq) = self.get::<_, u64>(IDS, id.as_str())? {
-            return Ok(Some(Seq(seq)));
-        }
-        let Some(seq) = numbered(id) else { return Ok(None) };
+        let found = match self.get::<_, u64>(IDS, id.as_str())? {
+            Some(seq) => Some(Seq(seq)),
+            None => self.unnamed(id)?,
+        };
+        let Some(seq) = found else { return Ok(None) };
+        Ok((!self.hidden()?.hide(seq.0)).then_some(seq))
+    }
+
+    /// The job without an id that goes by this number.
+    fn unnamed(&self, number: &JobId) -> Result<Option<Seq>, StoreError> {
+        let Some(seq) = numbered(number) else { return Ok(None) };
         let spec: Option<SpecRecord> = self.get(SPECS, seq.0)?;
         Ok(spec.filter(|spec| spec.id.is_none()).map(|_| seq))
     }
@@ -155,14 +166,16 @@ impl Snapshot {
         wanted: impl Fn(&JobRecord) -> bool,
     ) -> Result<Vec<(u64, u64)>, StoreError> {
         let end = cursor.before.map_or(u64::MAX, |(_, seq)| seq);
-        let mut keys = Vec::new();
-        for row in self.open(JOBS)?.range(..end)?.rev() {
-            let (seq, record) = row?;
-            if keys.len() == limit {
-                break;
-            }
-            if wanted(&decode("JOBS", record.value())?) {
-                keys.push((0, seq.value()));
+        let (jobs, mut keys) = (self.open(JOBS)?, Vec::new());
+        for (from, end) in self.hidden()?.visible(end) {
+            for row in jobs.range(from..end)?.rev() {
+                let (seq, record) = row?;
+                if keys.len() == limit {
+                    return Ok(keys);
+                }
+                if wanted(&decode("JOBS", record.value())?) {
+                    keys.push((0, seq.value()));
+                }
             }
         }
         Ok(keys)
@@ -180,29 +193,40 @@ impl Snapshot {
     }
 
     fn latest_due(&self, kind: StateKind, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let jobs = self.open(JOBS)?;
+        let (jobs, schedule) = (self.open(JOBS)?, self.open(SCHEDULE)?);
+        let (due, seq) = cursor.before.unwrap_or((u64::MAX, u64::MAX));
         let mut keys = Vec::new();
-        for row in self.open(SCHEDULE)?.range(..cursor.before.unwrap_or((u64::MAX, u64::MAX)))?.rev() {
-            let key = row?.0.value();
-            if keys.len() == limit {
-                break;
-            }
-            let record: Option<JobRecord> = get(&jobs, key.1)?;
-            if record.is_some_and(|record| record.kind() == kind) {
-                keys.push(key);
+        for lane in lanes_waiting(&schedule, &self.hidden()?)? {
+            let mut left = limit;
+            for row in schedule.range((lane, 0, 0)..(lane, due, seq))?.rev() {
+                if left == 0 {
+                    break;
+                }
+                let (_, due, seq) = row?.0.value();
+                let record: Option<JobRecord> = get(&jobs, seq)?;
+                if record.is_some_and(|record| record.kind() == kind) {
+                    keys.push((due, seq));
+                    left -= 1;
+                }
             }
         }
+        keys.sort_unstable_by(|a, b| b.cmp(a));
+        keys.truncate(limit);
         Ok(keys)
     }
 
     /// The newest of all lanes: each (lane, rank) is a run of seqs of its own.
     fn newest_ready(&self, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let ready = self.open(READY)?;
+        let (ready, hidden) = (self.open(READY)?, self.hidden()?);
         let end = cursor.before.map_or(u64::MAX, |(_, seq)| seq);
         let mut keys = Vec::new();
         let mut from = (0, 0, 0);
         while let Some(row) = ready.range(from..)?.next() {
             let (lane, rank, _) = row?.0.value();
+            if hidden.hide_lane(lane) {
+                from = (lane, u8::MAX, u64::MAX);
+                continue;
+            }
             for row in ready.range((lane, rank, 0)..(lane, rank, end))?.rev().take(limit) {
                 keys.push((0, row?.0.value().2));
             }

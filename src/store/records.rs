@@ -36,6 +36,25 @@ pub struct Generations {
     pub control: u64,
 }
 
+/// META `bulks`: what is not published yet. No row when there is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Bulks(pub Vec<BulkRecord>);
+
+/// A bulk under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct BulkRecord {
+    /// That of its first lane.
+    pub number: u64,
+    /// The name of a file in `run/`.
+    pub maker: String,
+    /// None of them is published, and no other is not.
+    pub lanes: Vec<u64>,
+    /// First and last of the numbers set aside for its jobs, in order.
+    pub ranges: Vec<(u64, u64)>,
+    /// The next of these to be given.
+    pub next: u64,
+}
+
 /// LANES: a stream of jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct LaneRecord {

@@ -2,8 +2,8 @@
 //!
 //! Precondition: each id is a job's, and that job has ended; else nothing is written. Afterwards no table has a row
 //! of it: its id is free, its number is not, for numbers are never given again. Its environment goes with the last
-//! job that shares it, the lane of a run with the run's last job; the lane of a queue stays, as it is found by name.
-//! What it needed, or was needed by, is settled, since it has ended: those rows go too. (KEYS has no rows yet: whoever
+//! job that shares it, the lane of a run or of a bulk with its last job; the first lane of a queue stays, as it is found
+//! by name. What it needed, or was needed by, is settled, since it has ended: those rows go too. (KEYS has no rows yet: whoever
 //! writes them says whether a key outlives its job.)
 //!
 //! # Crash points
@@ -27,7 +27,7 @@ use super::StoreError;
 use super::finish::{STDERR, STDOUT};
 use super::records::{AttemptRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord};
 use super::tables::{JOBS, Snapshot, Tx};
-use crate::model::{JobId, Progress, Seq, Stream};
+use crate::model::{JobId, LaneId, Progress, Seq, Stream};
 
 /// A job that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +57,12 @@ impl Tx<'_> {
         }
         self.head.removed += removed.len() as u64;
         for lane in lanes {
-            self.remove_empty_run(lane)?;
+            self.remove_empty_lane(lane)?;
         }
         Ok(removed)
     }
 
-    fn remove_spec(&mut self, seq: Seq, spec: &SpecRecord) -> Result<(), StoreError> {
+    pub(super) fn remove_spec(&mut self, seq: Seq, spec: &SpecRecord) -> Result<(), StoreError> {
         if let Some(id) = &spec.id {
             self.tables.ids.delete(id.as_str())?;
         }
@@ -121,15 +121,18 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// A run without jobs is none.
-    fn remove_empty_run(&mut self, lane: u64) -> Result<(), StoreError> {
-        let record: Option<LaneRecord> = self.tables.lanes.get(lane)?;
-        let Some(LaneKind::Run(run)) = record.map(|record| record.kind) else { return Ok(()) };
-        if self.lane_counts(lane)?.is_empty() {
-            self.tables.runs.take((run.identity, lane))?;
-            self.tables.lanes.delete(lane)?;
+    /// A run without jobs is none. A queue needs one lane, by which it is found; others came of bulks.
+    fn remove_empty_lane(&mut self, lane: u64) -> Result<(), StoreError> {
+        let Some(record) = self.tables.lanes.get::<LaneRecord>(lane)? else { return Ok(()) };
+        if !self.lane_counts(lane)?.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match record.kind {
+            LaneKind::Run(run) => self.tables.runs.take((run.identity, lane))?,
+            LaneKind::Queue if self.first_lane(&record.queue)? == Some(LaneId(lane)) => return Ok(()),
+            LaneKind::Queue => self.tables.queues.take((record.queue.as_str(), lane))?,
+        }
+        self.tables.lanes.delete(lane)
     }
 }
 

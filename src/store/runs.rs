@@ -82,10 +82,15 @@ impl Tx<'_> {
     /// Continues the newest run of this identity that was cut off, unless `fresh` forbids it; else begins a run of
     /// `specs`.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<RunStart, StoreError> {
-        if !fresh && let Some(info) = self.newest_cut_off(run.identity)? {
+        if let Some(info) = self.run_to_continue(run, fresh)? {
             return Ok(RunStart::Continued(info));
         }
         self.begin_run(run, specs).map(RunStart::New)
+    }
+
+    /// The run that is continued instead of beginning `run`.
+    pub(super) fn run_to_continue(&mut self, run: &NewRun, fresh: bool) -> Result<Option<RunInfo>, StoreError> {
+        if fresh { Ok(None) } else { self.newest_cut_off(run.identity) }
     }
 
     /// The newest run of an identity that has jobs which could still run. An older one can have them again, after
@@ -108,16 +113,7 @@ impl Tx<'_> {
         for seq in self.ids_to_take_over(run.identity, specs)? {
             self.release_id(seq, &wanted)?;
         }
-        let number = self.head.next_run;
-        self.head.next_run += 1;
-        let record = RunRecord {
-            number,
-            identity: run.identity,
-            line: run.line.clone(),
-            folder: run.folder.as_os_str().as_bytes().to_vec(),
-            created: self.now.0,
-            flags: run.flags.clone(),
-        };
+        let record = self.new_run(run);
         let queue = QueueName::default_queue().as_str().to_owned();
         let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
         self.tables.runs.add((run.identity, lane.0))?;
@@ -125,12 +121,29 @@ impl Tx<'_> {
         Ok(info(lane, record, self.lane_counts(lane.0)?))
     }
 
+    /// The record of a run that begins now, under a new number.
+    pub(super) fn new_run(&mut self, run: &NewRun) -> RunRecord {
+        let number = self.head.next_run;
+        self.head.next_run += 1;
+        RunRecord {
+            number,
+            identity: run.identity,
+            line: run.line.clone(),
+            folder: run.folder.as_os_str().as_bytes().to_vec(),
+            created: self.now.0,
+            flags: run.flags.clone(),
+        }
+    }
+
     /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity: those that have
     /// to give theirs up.
     fn ids_to_take_over(&mut self, identity: u128, specs: &[JobSpec]) -> Result<Vec<Seq>, StoreError> {
         let mut giving = Vec::new();
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
-            let Some(seq) = self.find(id)? else { continue };
+            let Some(seq) = self.find(id)? else {
+                self.refuse_taken(id)?;
+                continue;
+            };
             let record = self.job(seq)?;
             let given = self.spec(seq)?.id.is_some();
             if !given || !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {

@@ -76,7 +76,7 @@ impl Tx<'_> {
     fn unplace(&mut self, seq: Seq, record: &JobRecord) -> Result<(), StoreError> {
         match Placement::of(record) {
             Placement::Ready { lane, rank } => self.tables.ready.take((lane, rank, seq.0))?,
-            Placement::Schedule { due } => self.tables.schedule.take((due, seq.0))?,
+            Placement::Schedule { lane, due } => self.tables.schedule.take((lane, due, seq.0))?,
             Placement::Leases { pool } => self.tables.leases.take((pool.as_str(), seq.0))?,
             Placement::Finished { state, at } => self.tables.finished.take((state, at, seq.0))?,
             Placement::Blocked => {}

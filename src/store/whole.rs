@@ -5,7 +5,7 @@
 //!
 //! **Primary** are settings, lanes, jobs with specs, attempts, outputs and needs, environments, keys, and the
 //! counters. All other tables follow from them. Leases and pools are left out: a copied queue never touches the
-//! original's processes.
+//! original's processes. So is what is not published: whoever enqueues it still does so in the original.
 //!
 //! # Damage
 //!
@@ -168,6 +168,8 @@ struct Reader<'a> {
     head: Option<Head>,
     /// The lanes handed out.
     lanes: BTreeSet<u64>,
+    /// The lanes that are not published: what is in them is left out.
+    hidden_lanes: BTreeSet<u64>,
     /// Those of them that are runs made up from RUNS.
     guessed_lanes: BTreeSet<u64>,
     /// Where jobs go whose lane is unknown, once there are some.
@@ -199,6 +201,7 @@ impl<'a> Reader<'a> {
             lost,
             head,
             lanes: BTreeSet::new(),
+            hidden_lanes: BTreeSet::new(),
             guessed_lanes: BTreeSet::new(),
             stray_lane: None,
             environments: HashMap::new(),
@@ -237,7 +240,8 @@ impl<'a> Reader<'a> {
         for lane in self.numbers("lanes", &table, end)? {
             let record = fence(|| super::tables::get::<_, LaneRecord>(&table, lane)?.ok_or_else(missing));
             match record.and_then(|record| queue_name(&record.queue).map(|_| record)) {
-                Ok(record) => self.give_lane(lane, record, take)?,
+                Ok(record) if record.published => self.give_lane(lane, record, take)?,
+                Ok(_) => drop(self.hidden_lanes.insert(lane)),
                 Err(error) => (self.lost)(format!("the record of lane {lane} cannot be read: {error}"))?,
             }
         }
@@ -337,6 +341,9 @@ impl<'a> Reader<'a> {
             let record = records.next_if_eq(&seq).map(|_| numbered(&tables.jobs, seq));
             let spec = specs.next_if_eq(&seq).map(|_| numbered(&tables.specs, seq));
             let (record, spec) = (record.unwrap_or_else(|| Err(missing())), spec.unwrap_or_else(|| Err(missing())));
+            if record.as_ref().is_ok_and(|record: &JobRecord| self.hidden_lanes.contains(&record.lane)) {
+                continue;
+            }
             let Some(job) = self.job(&tables, seq, record, spec, take)? else { continue };
             self.kept.insert(seq);
             jobs += 1;
@@ -666,8 +673,8 @@ fn indexed(snapshot: &Snapshot) -> BTreeMap<u64, Indexed> {
     let mut found = BTreeMap::new();
     // What cannot be read of them names no job.
     let _ = fence(|| {
-        for row in snapshot.open(SCHEDULE)?.range::<(u64, u64)>(..)? {
-            found.insert(row?.0.value().1, Indexed::Elsewhere);
+        for row in snapshot.open(SCHEDULE)?.range::<(u64, u64, u64)>(..)? {
+            found.insert(row?.0.value().2, Indexed::Elsewhere);
         }
         Ok(())
     });

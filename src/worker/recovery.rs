@@ -24,6 +24,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::board::{self, Board, Identity, Life, Slot, Stage};
+use super::bulk::{dead_bulks, remove_dead_bulks};
 use super::news::{News, Observer};
 use super::output::{collect_left, spool_folder};
 use super::pool::{Shared, token_prefix};
@@ -56,7 +57,7 @@ pub fn obstacles(queue: &Queue, pool: &PoolInfo) -> Result<Vec<String>, StoreErr
     Autopsy::of(queue, pool)?.obstacles()
 }
 
-/// Recovers every pool that died, `own` excepted. `closed` are those whose files were just closed. Says whether
+/// Recovers every pool that died, `own` excepted, and takes away what dead makers of bulks left. `closed` are those whose files were just closed. Says whether
 /// all could be recovered.
 pub fn recover(
     queue: &Queue,
@@ -77,8 +78,9 @@ pub fn recover(
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
     }
+    let bulks = remove_dead_bulks(queue, closed);
     sweep(queue, &run)?;
-    outcome
+    bulks.and(outcome)
 }
 
 /// Removes what pools that died while they were made, or while they were removed, left in `run/` and `output/`.
@@ -348,7 +350,8 @@ impl<'a> Recoverer<'a> {
     pub(super) fn new(shared: &'a Shared, queue: &Queue) -> Self {
         // Who died without a row is no dead pool: nobody else would come to tidy up. What stays is only untidy.
         let _ = sweep(queue, &queue.folder().join("run"));
-        let look = dead_pools(queue).map_or(true, |dead| !dead.is_empty());
+        let look = dead_pools(queue).map_or(true, |dead| !dead.is_empty())
+            || dead_bulks(queue, &BTreeSet::new()).map_or(true, |dead| !dead.is_empty());
         let state = Mutex::new(Suspicions { look, ..Suspicions::default() });
         Self { shared, folder: queue.folder().to_owned(), state, news: Condvar::new(), said: Mutex::default() }
     }

@@ -8,6 +8,7 @@ mod support;
 
 mod act;
 mod backup;
+mod bulk;
 mod bytes;
 mod clocks;
 mod compact;

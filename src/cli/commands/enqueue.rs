@@ -1,129 +1,143 @@
 //! `enqueue`.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::super::args;
-use super::super::context::{Context, say, stdout};
+use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
-use super::super::input::{self, Batch, Format, InputError, Warning};
+use super::super::input::{self, Base, Format};
 use super::super::render::{human, json};
-use crate::model::JobSpec;
+use super::batch::{Batch, explain, wrong_input};
+use crate::model::{JobSpec, Seq};
 use crate::queue::Queue;
-use crate::store::{Enqueued, StoreError};
+use crate::store::{BulkInto, Enqueued, StoreError};
+use crate::worker::{Bulk, remove_dead_bulks};
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
-    let (specs, lines, is_batch) = jobs(context, args)?;
+    let base = context.base();
+    if let Some(spec) = one(args, &base)? {
+        return few(context, args, &[spec], &[1], false);
+    }
+    let file = args.file.as_ref().map_or(OsStr::new("-"), |file| file.as_os_str());
+    let mut batch = Batch::look_at(Path::new(file), Format::Auto, &base, b"")?;
+    match batch.survey.few.take() {
+        Some(jobs) => {
+            let (lines, specs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+            few(context, args, &specs, &lines, true)
+        }
+        None => many(context, args, &mut batch, &base),
+    }
+}
+
+/// The one job of the command line, if that has it.
+fn one(args: &args::Enqueue, base: &Base) -> Result<Option<JobSpec>, Failure> {
+    let spec = if let Some(text) = &args.shell_text {
+        input::shell(text.clone().into_vec(), base)
+    } else if !args.argv.is_empty() {
+        input::argv(args.argv.iter().cloned().map(OsString::into_vec).collect(), base)
+    } else {
+        match (&args.file, &args.job) {
+            (None, Some(job)) if job != "-" => input::job(&job.clone().into_vec(), base),
+            (None | Some(_), _) => return Ok(None),
+        }
+    };
+    spec.map(Some).map_err(wrong_input)
+}
+
+/// What fits one transaction.
+fn few(
+    context: &Context,
+    args: &args::Enqueue,
+    specs: &[JobSpec],
+    lines: &[usize],
+    is_batch: bool,
+) -> Result<Exit, Failure> {
     if specs.is_empty() {
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
     let queue = context.open_or_create()?;
-    let enqueued = queue.enqueue(&specs).map_err(|error| explain(error, &specs, &lines))?;
-    show(&queue, args, &enqueued, is_batch)?;
+    let enqueued = match queue.enqueue(specs) {
+        // Whoever held the id may be dead.
+        Err(StoreError::Reserved(_)) if remove_dead_bulks(&queue, &BTreeSet::new())? > 0 => queue.enqueue(specs),
+        done => done,
+    };
+    let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
+    show(&queue, args, &Shown::of(args, &enqueued), is_batch)?;
     queue.leave();
     Ok(Exit::Done)
 }
 
-/// The jobs with the lines that they stand in, and whether they are a batch.
-fn jobs(context: &Context, args: &args::Enqueue) -> Result<(Vec<JobSpec>, Vec<usize>, bool), Failure> {
-    let base = context.base();
-    let one = |spec| Ok((vec![spec], vec![1], false));
-    if let Some(text) = &args.shell_text {
-        return one(input::shell(text.clone().into_vec(), &base).map_err(wrong_input)?);
+/// What does not: others get in between, and all of it appears at once.
+fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
+    let queue = context.open_or_create()?;
+    let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
+    let mut bulk = Bulk::begin(&queue, &into, batch.survey.jobs, std::mem::take(&mut batch.survey.wanted))?;
+    let mut shown = Shown::default();
+    batch.fill(base, &mut bulk, &mut |enqueued| shown.add(args, enqueued))?;
+    bulk.publish()?;
+    show(&queue, args, &shown, true)?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+/// What is to be shown of the jobs that were enqueued: no more of them is kept.
+#[derive(Default)]
+struct Shown {
+    jobs: u64,
+    /// The name of the last.
+    last: String,
+    /// All names, a line each, if they are asked for.
+    names: Vec<u8>,
+    /// All numbers, if the jobs are.
+    seqs: Vec<Seq>,
+}
+
+impl Shown {
+    fn of(args: &args::Enqueue, enqueued: &[Enqueued]) -> Self {
+        let mut shown = Self::default();
+        shown.add(args, enqueued);
+        shown
     }
-    if !args.argv.is_empty() {
-        let words = args.argv.iter().cloned().map(OsString::into_vec).collect();
-        return one(input::argv(words, &base).map_err(wrong_input)?);
-    }
-    let file = match (&args.file, &args.job) {
-        (Some(file), _) => file.as_os_str(),
-        (None, Some(job)) if job != "-" => {
-            return one(input::job(&job.clone().into_vec(), &base).map_err(wrong_input)?);
+
+    fn add(&mut self, args: &args::Enqueue, enqueued: &[Enqueued]) {
+        self.jobs += enqueued.len() as u64;
+        if args.json {
+            self.seqs.extend(enqueued.iter().map(|job| job.seq));
+        } else if args.quiet {
+            for job in enqueued {
+                self.names.extend_from_slice(job.id.as_str().as_bytes());
+                self.names.push(b'\n');
+            }
         }
-        (None, _) => OsStr::new("-"),
-    };
-    let (name, bytes) = read_input(Path::new(file))?;
-    let batch = input::lines(&bytes, Format::Auto, &base).map_err(|error| wrong_input(error).of(&name))?;
-    let (lines, specs) = accept(batch, &name);
-    Ok((specs, lines, true))
-}
-
-/// A file, or standard input for `-`, with what to call it.
-pub(crate) fn read_input(file: &Path) -> Result<(String, Vec<u8>), Failure> {
-    if file.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .map_err(|error| Failure::new(Exit::Other, format!("cannot read standard input: {error}")))?;
-        return Ok(("standard input".to_owned(), bytes));
-    }
-    let name = human::path(file);
-    let bytes = fs::read(file).map_err(|error| {
-        let exit = if error.kind() == io::ErrorKind::NotFound { Exit::Usage } else { Exit::Other };
-        Failure::new(exit, format!("cannot read {name}: {error}"))
-    })?;
-    Ok((name, bytes))
-}
-
-/// What was read, its warnings said.
-pub(crate) fn accept(batch: Batch, name: &str) -> (Vec<usize>, Vec<JobSpec>) {
-    for warning in &batch.warnings {
-        match warning {
-            Warning::CarriageReturns => say(format_args!("{name} has Windows line ends; their CR is dropped")),
-            Warning::ByteOrderMark => say(format_args!("{name} begins with a byte order mark, which is dropped")),
+        if let Some(job) = enqueued.last() {
+            self.last = job.id.to_string();
         }
     }
-    batch.jobs.into_iter().unzip()
 }
 
-/// Input that is not taken.
-pub(crate) fn wrong_input(error: InputError) -> Failure {
-    let exit = match error {
-        InputError::DuplicateId { .. } => Exit::Refused,
-        InputError::Job { .. } => Exit::Usage,
-    };
-    Failure::new(exit, error)
-}
-
-/// Which line of a batch the store refused.
-pub(crate) fn explain(error: StoreError, specs: &[JobSpec], lines: &[usize]) -> Failure {
-    let at = match &error {
-        StoreError::Duplicate(id) => specs.iter().position(|spec| spec.id.as_ref() == Some(id)),
-        _ => None,
-    };
-    let failure = Failure::from(error);
-    match at {
-        Some(at) if specs.len() > 1 => failure.of(format_args!("line {}", lines[at])),
-        Some(_) | None => failure,
-    }
-}
-
-fn show(queue: &Queue, args: &args::Enqueue, enqueued: &[Enqueued], is_batch: bool) -> Result<(), Failure> {
+fn show(queue: &Queue, args: &args::Enqueue, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
     let mut out = stdout();
     if args.json {
-        show_json(queue, enqueued, is_batch, &mut out)?;
+        show_json(queue, &shown.seqs, is_batch, &mut out)?;
     } else if args.quiet {
-        for job in enqueued {
-            writeln!(out, "{}", job.id)?;
-        }
-    } else if let [job] = enqueued {
-        writeln!(out, "✓ Job {} enqueued", job.id)?;
+        out.write_all(&shown.names)?;
+    } else if shown.jobs == 1 {
+        writeln!(out, "✓ Job {} enqueued", shown.last)?;
     } else {
-        writeln!(out, "✓ {} enqueued", human::count(enqueued.len() as u64, "job"))?;
+        writeln!(out, "✓ {} enqueued", human::count(shown.jobs, "job"))?;
     }
     out.flush()?;
     Ok(())
 }
 
-fn show_json(queue: &Queue, enqueued: &[Enqueued], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
+fn show_json(queue: &Queue, seqs: &[Seq], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut separator = if is_batch { "[" } else { "" };
-    for chunk in enqueued.chunks(1_000) {
-        let jobs =
-            queue.read(|snapshot| chunk.iter().map(|job| snapshot.job(job.seq)).collect::<Result<Vec<_>, _>>())?;
+    for chunk in seqs.chunks(1_000) {
+        let jobs = queue.read(|snapshot| chunk.iter().map(|seq| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
         for job in jobs.into_iter().flatten() {
             write!(out, "{separator}{}", serde_json::Value::from(json::job(&job, None)))?;
             separator = ",\n";

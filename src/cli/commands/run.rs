@@ -1,9 +1,9 @@
 //! `run`: a batch in one go, by a pool of its own.
 //!
-//! Crash points: before the transaction that stores the batch nothing has happened; after it, whatever ends this
-//! process, the same line finds the run by its identity and goes on.
+//! Crash points: before the transaction that stores the batch, or publishes it if it is large, nothing has happened;
+//! after it, whatever ends this process, the same line finds the run by its identity and goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Base, Format};
 use super::super::render::human;
 use super::super::reporter::Reporter;
-use super::enqueue::{accept, explain, read_input, wrong_input};
+use super::batch::{Batch, explain, wrong_input};
 use super::status::shell_word;
-use crate::model::{Job, JobSpec, Outcome, StateKind, TimeLimit};
+use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
 use crate::queue::Queue;
-use crate::store::{NewRun, RunInfo, RunStart, Serves, StoreError};
-use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions};
+use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
+use crate::worker::{self, Bulk, Observer, Pool, PoolEnd, PoolOptions, remove_dead_bulks};
 
 /// How many dead jobs the summary names.
 const DEAD_NAMED_MAX: usize = 10;
@@ -31,30 +31,34 @@ const TIMED_OUT: u8 = 124;
 const SIGNALLED: i32 = 128;
 
 /// What a run executes.
-struct Batch {
-    specs: Vec<JobSpec>,
-    lines: Vec<usize>,
+struct Input {
+    jobs: Jobs,
     run: NewRun,
-    name: String,
+    base: Base,
+}
+
+enum Jobs {
+    Command(JobSpec),
+    Batch(Batch),
 }
 
 pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> {
-    let batch = read(context, args)?;
-    if batch.specs.is_empty() {
+    let mut input = read(context, args)?;
+    if let Jobs::Batch(batch) = &input.jobs
+        && batch.survey.jobs == 0
+    {
         say(format_args!("{} has no commands: nothing to do", batch.name));
         return Ok(Exit::Done);
     }
     let queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
     let clock = Arc::clone(queue.clock());
     let started = clock.elapsed();
-    let start = queue
-        .write(|tx| tx.start_run(&batch.run, &batch.specs, args.fresh))
-        .map_err(|error| explain(error, &batch.specs, &batch.lines))?;
-    drop(batch.specs);
+    let start = input.start(&queue, args)?;
     let lane = start.info().lane;
     if !args.quiet {
-        tell_start(&queue, &start, &batch.run)?;
+        tell_start(&queue, &start, &input.run)?;
     }
+    drop(input);
     let reporter = Arc::new(Reporter::new(&queue, start.info(), args.quiet));
     let options = PoolOptions {
         workers: args.jobs.unwrap_or_else(cores),
@@ -72,54 +76,85 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
     verdict
 }
 
+impl Input {
+    /// Continues the run, or begins it: in one transaction if its jobs are few, else in pieces.
+    fn start(&mut self, queue: &Queue, args: &args::Run) -> Result<RunStart, Failure> {
+        let (lines, specs) = match &mut self.jobs {
+            Jobs::Command(spec) => (vec![1], vec![spec.clone()]),
+            Jobs::Batch(batch) if batch.survey.few.is_some() || takes_over(queue, batch, &self.run)? => {
+                batch.all(&self.base)?
+            }
+            Jobs::Batch(batch) => return start_many(queue, batch, &self.run, &self.base, args.fresh),
+        };
+        let start = || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh));
+        let start = match start() {
+            // Whoever held the id may be dead.
+            Err(StoreError::Reserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => start(),
+            done => done,
+        };
+        start.map_err(|error| explain(error, &specs, &lines))
+    }
+}
+
+/// Whether the jobs may take ids over from those of an earlier run: that and the new run are one transaction, however
+/// many they are, as nobody may see the one without the other.
+fn takes_over(queue: &Queue, batch: &Batch, run: &NewRun) -> Result<bool, StoreError> {
+    let earlier = || queue.read(|snapshot| snapshot.run_before(run.identity, LaneId(u64::MAX)));
+    Ok(batch.survey.has_ids && earlier()?.is_some())
+}
+
+fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh: bool) -> Result<RunStart, Failure> {
+    if !fresh && let Some(cut_off) = queue.read(|snapshot| snapshot.run_to_continue(run.identity))? {
+        return Ok(RunStart::Continued(cut_off));
+    }
+    let wanted = std::mem::take(&mut batch.survey.wanted);
+    let mut bulk = Bulk::begin(queue, &BulkInto::Run, batch.survey.jobs, wanted)?;
+    batch.fill(base, &mut bulk, &mut |_| {})?;
+    Ok(bulk.publish_run(run, fresh)?)
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn read(context: &Context, args: &args::Run) -> Result<Batch, Failure> {
+fn read(context: &Context, args: &args::Run) -> Result<Input, Failure> {
     let base = Base {
         max_retries: args.max_retries,
         // A run's jobs do not follow the setting.
         timeout: Some(args.timeout.unwrap_or(TimeLimit::Unlimited)),
         ..context.base()
     };
-    let (name, bytes, lines, specs) = match &args.file {
+    let prefix = identity_prefix(args, context.cwd.as_os_str());
+    let (jobs, identity) = match &args.file {
         None => {
             let words: Vec<Vec<u8>> = args.argv.iter().cloned().map(OsString::into_vec).collect();
-            let bytes = words.join(&0);
-            let spec = input::argv(words, &base).map_err(wrong_input)?;
-            ("the command".to_owned(), bytes, vec![1], vec![spec])
+            let identity = xxh3_128(&[prefix, words.join(&0)].concat());
+            (Jobs::Command(input::argv(words, &base).map_err(wrong_input)?), identity)
         }
         Some(file) => {
-            let (name, bytes) = read_input(file)?;
             let format = match (args.lines, args.jsonl) {
                 (true, _) => Format::Lines,
                 (_, true) => Format::JsonLines,
                 (false, false) => Format::Auto,
             };
-            let batch = input::lines(&bytes, format, &base).map_err(|error| wrong_input(error).of(&name))?;
-            let (lines, specs) = accept(batch, &name);
-            (name, bytes, lines, specs)
+            let batch = Batch::look_at(file, format, &base, &prefix)?;
+            let identity = batch.survey.digest;
+            (Jobs::Batch(batch), identity)
         }
     };
-    let run = NewRun {
-        identity: identity(args, context.cwd.as_os_str(), &bytes),
-        line: line(args),
-        folder: context.cwd.clone(),
-        flags: flags(args),
-    };
-    Ok(Batch { specs, lines, run, name })
+    let run = NewRun { identity, line: line(args), folder: context.cwd.clone(), flags: flags(args) };
+    Ok(Input { jobs, run, base })
 }
 
-/// The whole input, how it is read, and the folder.
-fn identity(args: &args::Run, cwd: &OsStr, input: &[u8]) -> u128 {
+/// A run's identity is the whole input, after how it is read, and the folder.
+fn identity_prefix(args: &args::Run, cwd: &OsStr) -> Vec<u8> {
     let kind = match (args.argv.is_empty(), args.lines, args.jsonl) {
         (false, _, _) => b"argv",
         (true, true, _) => b"line",
         (true, _, true) => b"json",
         (true, false, false) => b"auto",
     };
-    xxh3_128(&[kind.as_slice(), cwd.as_bytes(), input].join(&0))
+    [kind.as_slice(), cwd.as_bytes(), b""].join(&0)
 }
 
 /// The line as it was typed, to be typed again.

@@ -30,6 +30,12 @@ pub(crate) enum InputError {
         /// The line that has it again.
         line: usize,
     },
+    /// It is not the same when it is read a second time.
+    #[error("it was changed while it was read: nothing was done; type it again")]
+    Changed,
+    /// The system does not let it be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
 }
 
 impl InputError {
@@ -39,7 +45,7 @@ impl InputError {
             Self::Job { at, problem } => {
                 Self::Job { at: Some(At { line, column: at.and_then(|at| at.column) }), problem }
             }
-            Self::DuplicateId { .. } => self,
+            Self::DuplicateId { .. } | Self::Changed | Self::Unreadable(_) => self,
         }
     }
 }

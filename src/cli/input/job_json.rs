@@ -56,7 +56,7 @@ pub(super) fn parse(text: &[u8], maker: &Maker<'_>) -> Result<JobSpec, InputErro
     let Strict(value) = Strict::deserialize(&mut json).map_err(|error| InputError::of_json(&error, text))?;
     json.end().map_err(|error| match InputError::of_json(&error, text) {
         InputError::Job { at, .. } => InputError::Job { at, problem: Problem::Trailing },
-        other @ InputError::DuplicateId { .. } => other,
+        other @ (InputError::DuplicateId { .. } | InputError::Changed | InputError::Unreadable(_)) => other,
     })?;
     match value {
         Value::Object(map) => Ok(Fields(map).spec(maker)?),

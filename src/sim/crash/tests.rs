@@ -2,7 +2,9 @@
 
 use super::power::power_on;
 use super::*;
+use crate::model::Millis;
 use crate::sim::tests::number;
+use crate::sim::workload::{Op, Serving, Verb, Wish};
 
 const EFFORT: Effort = Effort { fates: 3, second: 2, afterwards: 5 };
 const FAULTS: [Fault; 3] = [Fault::Broken, Fault::Full, Fault::Forgotten];
@@ -31,14 +33,14 @@ fn power_can_be_lost_at_every_moment() {
 #[test]
 fn a_process_can_be_killed_at_every_io() {
     let mut survey = kill_one(1, 24);
-    survey += kill_one(4, 24);
+    survey += kill_one(4, 32);
     assert!(survey.points > 300 && survey.happened > 5, "{survey:?}");
 }
 
 #[test]
 fn every_io_can_fail() {
     for (error, lasting) in FAULTS.into_iter().flat_map(|error| [(error, false), (error, true)]) {
-        let survey = fail(1, 12, error, lasting);
+        let survey = fail(2, 24, error, lasting);
         assert!(survey.points > 10 && survey.happened > 0, "{error:?}: {survey:?}");
     }
 }
@@ -82,5 +84,69 @@ fn everything_can_go_wrong_for_long() {
 
 #[test]
 fn what_happened_without_a_trace_but_a_number_is_told_from_what_did_not() {
-    kill_one(100_057, 40);
+    // Begun and taken away in one transaction, a bulk leaves only the numbers that it was given.
+    let once = |_| op(vec![Verb::BeginBulk { queues: 1, jobs: 3 }, Verb::UndoBulk { bulk: 0, limit: 9 }]);
+    let survey = kill(&(0..6).map(once).collect::<Vec<_>>()).unwrap();
+    assert!(survey.happened > 0, "{survey:?}");
+}
+
+fn op(verbs: Vec<Verb>) -> Op {
+    Op { at: Millis(1_000), verbs, kept: true }
+}
+
+/// A bulk from its beginning to its end, either end, with others between the pieces.
+fn bulks() -> Vec<Op> {
+    let wish = |id, queue| Wish {
+        id,
+        queue,
+        priority: 0,
+        max_retries: None,
+        backoff_base: None,
+        timeout: None,
+        start_at: (queue == 1).then_some(Millis(2_000)),
+        environment: 1,
+        length: 1,
+    };
+    let fill = |id| op(vec![Verb::FillBulk { bulk: 0, wishes: vec![wish(id, 0), wish(None, 1), wish(None, 0)] }]);
+    let enqueue = |id| op(vec![Verb::Enqueue(vec![wish(id, 0)])]);
+    let publish = op(vec![Verb::PublishBulk { bulk: 0, identity: 1, fresh: false }]);
+    let undo = || op(vec![Verb::UndoBulk { bulk: 0, limit: 4 }]);
+    let begin = |queues| op(vec![Verb::BeginBulk { queues, jobs: 5 }]);
+    let claim = op(vec![
+        Verb::Register { pool: 0, again: false },
+        Verb::Claim { pool: 0, serves: Serving::All, limit: 9 },
+        Verb::Promote(9),
+    ]);
+    vec![
+        begin(3),
+        fill(Some("a")),
+        enqueue(None),
+        fill(Some("b")),
+        enqueue(Some("a")),
+        claim.clone(),
+        undo(),
+        undo(),
+        enqueue(Some("a")),
+        begin(3),
+        fill(Some("c")),
+        fill(None),
+        publish.clone(),
+        claim,
+        begin(0),
+        fill(Some("d")),
+        publish,
+    ]
+}
+
+/// Bulks are what the reference says wherever they are cut off: whole, as far as they had come, or gone.
+#[test]
+fn bulks_survive_every_blow() {
+    let ops = bulks();
+    let survey = power(&ops, 1, EFFORT).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(survey.points > 1_000 && survey.happened > 5, "{survey:?}");
+    let survey = kill(&ops).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(survey.points > 100 && survey.happened > 5, "{survey:?}");
+    for error in FAULTS {
+        fault(&ops, error, false).unwrap_or_else(|broken| panic!("{broken}"));
+    }
 }

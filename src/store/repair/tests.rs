@@ -125,8 +125,8 @@ fn every_index_is_made_anew_and_each_difference_told() {
     );
     tells(
         "SCHEDULE",
-        |t| drop(t.open_table(SCHEDULE).unwrap().remove((9_000, 5)).unwrap()),
-        &["SCHEDULE lacks (9000, 5)"],
+        |t| drop(t.open_table(SCHEDULE).unwrap().remove((1, 9_000, 5)).unwrap()),
+        &["SCHEDULE lacks (1, 9000, 5)"],
     );
     tells(
         "FINISHED",

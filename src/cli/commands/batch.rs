@@ -1,0 +1,158 @@
+//! A batch on its way from an input to the queue: few jobs at once, many in pieces.
+
+use std::io;
+use std::path::Path;
+
+use super::super::context::say;
+use super::super::exit::{Exit, Failure};
+use super::super::input::{self, Base, Few, Format, InputError, Jobs, Source, Survey, Warning};
+use super::super::render::human;
+use crate::model::JobSpec;
+use crate::store::{Enqueued, StoreError};
+use crate::worker::{Bulk, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
+
+/// An input that was looked at, and can be taken.
+pub(crate) struct Batch {
+    source: Source,
+    format: Format,
+    /// What to call it.
+    pub name: String,
+    /// What was found.
+    pub survey: Survey,
+    prefix: Vec<u8>,
+}
+
+impl Batch {
+    /// Looks at a file, or at standard input for `-`, and says what should be said of it. `prefix` comes before it in
+    /// its digest.
+    pub(crate) fn look_at(file: &Path, format: Format, base: &Base, prefix: &[u8]) -> Result<Self, Failure> {
+        let (name, mut source) = open(file)?;
+        let few = Few { jobs: PIECE_JOBS_FIRST, bytes: PIECE_BYTES_MAX as u64 };
+        let survey = input::survey(&mut source, format, base, prefix, few);
+        let survey = survey.map_err(|error| wrong_input(error).of(&name))?;
+        for warning in &survey.warnings {
+            match warning {
+                Warning::CarriageReturns => say(format_args!("{name} has Windows line ends; their CR is dropped")),
+                Warning::ByteOrderMark => say(format_args!("{name} begins with a byte order mark, which is dropped")),
+            }
+        }
+        Ok(Self { source, format, name, survey, prefix: prefix.to_vec() })
+    }
+
+    /// All jobs with their lines, at once: for what has to be one transaction.
+    pub(crate) fn all(&mut self, base: &Base) -> Result<(Vec<usize>, Vec<JobSpec>), Failure> {
+        if let Some(few) = self.survey.few.take() {
+            return Ok(few.into_iter().unzip());
+        }
+        let (mut lines, mut specs) = (Vec::new(), Vec::new());
+        self.again(base, |jobs| {
+            while let Some((line, spec)) = jobs.next()? {
+                lines.push(line);
+                specs.push(spec);
+            }
+            Ok(())
+        })?;
+        Ok((lines, specs))
+    }
+
+    /// Reads all jobs into `bulk`, and tells `each` of them.
+    pub(crate) fn fill(
+        &mut self,
+        base: &Base,
+        bulk: &mut Bulk<'_>,
+        each: &mut dyn FnMut(&[Enqueued]),
+    ) -> Result<(), Failure> {
+        let (mut lines, mut specs) = (Vec::new(), Vec::new());
+        self.again(base, |jobs| {
+            loop {
+                let (room, begin) = (bulk.room(), jobs.bytes_read());
+                while specs.len() < room && jobs.bytes_read() - begin < PIECE_BYTES_MAX as u64 {
+                    let Some((line, spec)) = jobs.next()? else { break };
+                    lines.push(line);
+                    specs.push(spec);
+                }
+                if specs.is_empty() {
+                    return Ok(());
+                }
+                each(&bulk.add(&specs).map_err(|error| explain(error, &specs, &lines))?);
+                lines.clear();
+                specs.clear();
+            }
+        })
+    }
+
+    /// Reads it once more; it has to be what it was.
+    fn again(
+        &mut self,
+        base: &Base,
+        mut read: impl FnMut(&mut Jobs<'_, Box<dyn io::BufRead + '_>>) -> Result<(), Wrong>,
+    ) -> Result<(), Failure> {
+        let done = self.source.read().map_err(Wrong::from).and_then(|input| {
+            let mut jobs = Jobs::new(input, self.format, base, &self.prefix);
+            read(&mut jobs)?;
+            if jobs.digest() == self.survey.digest { Ok(()) } else { Err(InputError::Changed.into()) }
+        });
+        done.map_err(|wrong| match wrong {
+            Wrong::Input(error) => wrong_input(error).of(&self.name),
+            Wrong::Queue(failure) => failure,
+        })
+    }
+}
+
+/// What stops the second reading.
+enum Wrong {
+    Input(InputError),
+    Queue(Failure),
+}
+
+impl From<InputError> for Wrong {
+    fn from(error: InputError) -> Self {
+        Self::Input(error)
+    }
+}
+
+impl From<Failure> for Wrong {
+    fn from(failure: Failure) -> Self {
+        Self::Queue(failure)
+    }
+}
+
+/// A file, or standard input for `-`, with what to call it.
+fn open(file: &Path) -> Result<(String, Source), Failure> {
+    if file.as_os_str() == "-" {
+        let source = Source::stdin()
+            .map_err(|error| Failure::new(Exit::Other, format!("cannot read standard input: {error}")))?;
+        return Ok(("standard input".to_owned(), source));
+    }
+    let name = human::path(file);
+    let source = Source::open(file).map_err(|error| {
+        let exit = if error.kind() == io::ErrorKind::NotFound { Exit::Usage } else { Exit::Other };
+        Failure::new(exit, format!("cannot read {name}: {error}"))
+    })?;
+    Ok((name, source))
+}
+
+/// Input that is not taken.
+pub(crate) fn wrong_input(error: InputError) -> Failure {
+    let exit = match error {
+        InputError::DuplicateId { .. } => Exit::Refused,
+        InputError::Job { .. } => Exit::Usage,
+        InputError::Changed | InputError::Unreadable(_) => Exit::Other,
+    };
+    Failure::new(exit, error)
+}
+
+/// Which line of a batch the store refused.
+pub(crate) fn explain(error: StoreError, specs: &[JobSpec], lines: &[usize]) -> Failure {
+    let at = match &error {
+        StoreError::Duplicate(id) | StoreError::Reserved(id) => {
+            specs.iter().position(|spec| spec.id.as_ref() == Some(id))
+        }
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match at {
+        Some(at) if specs.len() > 1 => failure.of(format_args!("line {}", lines[at])),
+        Some(_) | None => failure,
+    }
+}

@@ -1,0 +1,403 @@
+//! Bulk enqueueing: more jobs than fit one short transaction, all or none.
+//!
+//! A *bulk* fills lanes of its own, one for each queue or one for a run, by transactions of bounded size. Until they
+//! are published nobody sees them; the last transaction publishes all of them, and so all jobs appear at once. Others
+//! get in between the pieces.
+//!
+//! META's row `bulks` alone tells what is unpublished: of each bulk the lanes, the ranges of numbers that were set
+//! aside for its jobs, and its **maker**, the name of a file in `run/` which a process holds locked as long as it
+//! lives. Readers leave out those lanes and those numbers; where there is no bulk, that costs them one lookup. LANES
+//! says the same of each lane, for whoever reads what is left of a damaged file.
+//!
+//! What is unpublished has no place that others come by: READY and SCHEDULE sort by lane; QUEUES and RUNS do not name
+//! the lanes yet; `enqueued` does not count the jobs. Their ids are in IDS, so that nobody else takes them: that is
+//! refused as [`StoreError::Reserved`], since it is not said yet that there will be such a job.
+//!
+//! # Crash points
+//!
+//! | the maker was killed | the file holds | what becomes of it |
+//! |---|---|---|
+//! | before its first transaction | nothing of it | its file in `run/` is swept away, as a pool's |
+//! | after the first, before the last | an unpublished bulk: numbers set aside, empty lanes, some of the jobs | whoever finds the maker dead takes it away in pieces; its numbers are never given again |
+//! | in the last, before its commit | the same | the same |
+//! | after that commit | all of its jobs, published | they are jobs as all others; the file in `run/` is swept away |
+//! | while it took its jobs away again | a bulk with fewer jobs | whoever finds it goes on: each piece takes the lowest numbers and shortens the ranges in the same transaction |
+//!
+//! The maker's file is locked and has its name before the first transaction, and is deleted after the last. So a bulk
+//! whose maker's file is missing or unlocked has no maker. Two who take the same bulk away are serialised by the file:
+//! what one took the other does not find.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::ReadableTable;
+
+use super::StoreError;
+use super::codec::{decode, encode};
+use super::enqueue::{Enqueued, Environments, Wanted, new_record};
+use super::placement::Placement;
+use super::records::{BulkRecord, Bulks, JobRecord, LaneKind, LaneRecord, SpecRecord, state_code};
+use super::runs::{NewRun, RunInfo, RunStart};
+use super::tables::{META, Snapshot, Tx};
+use crate::model::{JobId, JobSpec, LaneId, QueueName, Seq};
+
+/// The row of META that names the bulks under way.
+pub(super) const BULKS: &str = "bulks";
+
+/// Where the jobs of a bulk go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BulkInto {
+    /// Each into its queue, which has to be one of these.
+    Queues(BTreeSet<QueueName>),
+    /// All into one run.
+    Run,
+}
+
+/// A bulk that was begun: what its maker needs to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bulk {
+    number: u64,
+    /// None for a run, whose one lane has the bulk's number.
+    lanes: Option<BTreeMap<QueueName, LaneId>>,
+}
+
+/// A bulk as a reader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BulkInfo {
+    /// Its number.
+    pub number: u64,
+    /// The file in `run/` that its maker holds as long as it lives.
+    pub maker: String,
+}
+
+/// A bulk's number, the ranges of numbers set aside for it, the next of them, and those that its jobs have.
+#[cfg(any(test, feature = "sim"))]
+pub type Unpublished = (u64, Vec<(u64, u64)>, u64, Vec<Seq>);
+
+impl Bulk {
+    /// Its number, which no other bulk has had.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn lane_of(&self, queue: &QueueName) -> Result<LaneId, StoreError> {
+        let Some(lanes) = &self.lanes else { return Ok(LaneId(self.number)) };
+        let lane = lanes.get(queue).copied();
+        lane.ok_or_else(|| StoreError::Contradiction(format!("queue {queue} came up late")))
+    }
+}
+
+impl Bulks {
+    /// Whether a number was set aside for a job that is not published.
+    pub(super) fn hide(&self, seq: u64) -> bool {
+        self.overlap(seq, seq)
+    }
+
+    /// Whether one of these numbers was.
+    pub(super) fn overlap(&self, from: u64, to: u64) -> bool {
+        self.0.iter().flat_map(|bulk| &bulk.ranges).any(|(first, last)| *first <= to && from <= *last)
+    }
+
+    /// Whether a lane is not published.
+    pub(super) fn hide_lane(&self, lane: u64) -> bool {
+        self.0.iter().any(|bulk| bulk.lanes.contains(&lane))
+    }
+
+    /// The ranges of numbers that are not set aside, below `end`, the highest first: from and up to, exclusive.
+    pub(super) fn visible(&self, end: u64) -> Vec<(u64, u64)> {
+        let mut hidden: Vec<(u64, u64)> = self.0.iter().flat_map(|bulk| bulk.ranges.iter().copied()).collect();
+        hidden.sort_unstable();
+        let (mut visible, mut end) = (Vec::new(), end);
+        for (first, last) in hidden.into_iter().rev() {
+            if last < end {
+                visible.push((last.saturating_add(1), end));
+            }
+            end = end.min(first);
+        }
+        visible.push((0, end));
+        visible
+    }
+
+    fn get(&mut self, number: u64) -> Option<&mut BulkRecord> {
+        self.0.iter_mut().find(|bulk| bulk.number == number)
+    }
+}
+
+impl Tx<'_> {
+    /// Begins a bulk of about so many jobs, whose maker's file in `run/` is locked already.
+    pub fn begin_bulk(&mut self, maker: &str, into: &BulkInto, jobs: u64) -> Result<Bulk, StoreError> {
+        let unpublished = |queue: &QueueName| LaneRecord {
+            queue: queue.as_str().to_owned(),
+            published: false,
+            kind: LaneKind::Queue,
+        };
+        let (first, lanes) = (self.head.next_lane, self.head.next_lane..);
+        let lanes = match into {
+            BulkInto::Queues(queues) if queues.is_empty() => {
+                return Err(StoreError::Contradiction("a bulk without a queue".to_owned()));
+            }
+            BulkInto::Queues(queues) => {
+                for queue in queues {
+                    self.add_lane(&unpublished(queue))?;
+                }
+                Some(queues.iter().cloned().zip(lanes.map(LaneId)).collect())
+            }
+            BulkInto::Run => {
+                self.add_lane(&unpublished(&QueueName::default_queue()))?;
+                None
+            }
+        };
+        let mut record = BulkRecord {
+            number: first,
+            maker: maker.to_owned(),
+            lanes: (first..self.head.next_lane).collect(),
+            ranges: Vec::new(),
+            next: 0,
+        };
+        if jobs > 0 {
+            self.set_aside(&mut record, jobs);
+        }
+        self.bulks.0.push(record);
+        self.touch();
+        Ok(Bulk { number: first, lanes })
+    }
+
+    /// Sets so many numbers aside.
+    fn set_aside(&mut self, bulk: &mut BulkRecord, count: u64) {
+        let first = self.head.next_seq;
+        self.head.next_seq += count;
+        match bulk.ranges.last_mut() {
+            // Then there is nothing between.
+            Some((_, last)) if last.saturating_add(1) == first => *last += count,
+            Some(_) | None => bulk.ranges.push((first, first + count - 1)),
+        }
+        bulk.next = bulk.next.max(first);
+    }
+
+    /// Adds jobs to a bulk, all of `specs` or none, in this order. Ids of the whole bulk that look like numbers are in
+    /// `wanted`: they are not given to its jobs without an id.
+    pub fn fill_bulk(&mut self, bulk: &Bulk, specs: &[JobSpec], wanted: &Wanted) -> Result<Vec<Enqueued>, StoreError> {
+        Wanted::of(specs)?;
+        for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
+            self.refuse_taken(id)?;
+        }
+        let lanes: Vec<LaneId> = specs.iter().map(|spec| bulk.lane_of(&spec.queue)).collect::<Result<_, _>>()?;
+        let found = self.bulks.get(bulk.number).cloned();
+        let mut record = found.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
+        let mut environments = Environments::default();
+        let mut rows = Rows::default();
+        let mut enqueued = Vec::with_capacity(specs.len());
+        for (n, (spec, lane)) in specs.iter().zip(lanes).enumerate() {
+            let env = environments.share(self, &spec.env)?;
+            let left = (specs.len() - n) as u64;
+            let seq = self.next_set_aside(&mut record, left, spec.id.is_none().then_some(wanted))?;
+            if let Some(id) = &spec.id {
+                self.tables.ids.put(id.as_str(), &seq.0)?;
+            }
+            rows.add(seq, &SpecRecord::of(spec, env), &new_record(spec, lane, self.now.0))?;
+            enqueued.push(Enqueued { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)) });
+        }
+        self.write_rows(rows)?;
+        environments.write_references(self)?;
+        if let Some(there) = self.bulks.get(bulk.number) {
+            *there = record;
+        }
+        self.touch();
+        Ok(enqueued)
+    }
+
+    /// The next of a bulk's numbers; for a job without an id one whose text is nobody's id, nor in `wanted`.
+    fn next_set_aside(&mut self, bulk: &mut BulkRecord, left: u64, wanted: Option<&Wanted>) -> Result<Seq, StoreError> {
+        loop {
+            if bulk.ranges.last().is_none_or(|(_, last)| bulk.next > *last) {
+                self.set_aside(bulk, left);
+            }
+            let seq = Seq(bulk.next);
+            bulk.next += 1;
+            match wanted {
+                Some(wanted) if !self.names_nobody(seq, wanted)? => {}
+                Some(_) | None => return Ok(seq),
+            }
+        }
+    }
+
+    /// Writes new jobs in the order of each table's keys, by a cursor: several times as fast as row by row.
+    fn write_rows(&mut self, mut rows: Rows) -> Result<(), StoreError> {
+        self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        rows.ready.sort_unstable();
+        self.tables.ready.insert_ascending(rows.ready.into_iter().map(|key| (key, ())))?;
+        rows.schedule.sort_unstable();
+        self.tables.schedule.insert_ascending(rows.schedule.into_iter().map(|key| (key, ())))?;
+        for ((lane, state), count) in rows.counts {
+            self.count(lane, state, count);
+        }
+        Ok(())
+    }
+
+    /// Publishes a bulk: all of its jobs appear. Answers how many they are.
+    pub fn publish_bulk(&mut self, bulk: &Bulk) -> Result<u64, StoreError> {
+        let record = self.end_bulk(bulk)?;
+        let mut jobs = 0;
+        for lane in record.lanes {
+            let count: u64 = self.lane_counts(lane)?.values().sum();
+            if count == 0 {
+                self.tables.lanes.delete(lane)?;
+                continue;
+            }
+            jobs += count;
+            let mut lane_record = self.unpublished_lane(lane)?;
+            lane_record.published = true;
+            self.tables.queues.add((lane_record.queue.as_str(), lane))?;
+            self.tables.lanes.put(lane, &lane_record)?;
+        }
+        self.head.enqueued += jobs;
+        self.ring_for_work();
+        Ok(jobs)
+    }
+
+    /// Publishes a bulk as a run; unless another of the same identity can be continued, which appeared meanwhile. Then
+    /// the bulk stays unpublished.
+    pub fn publish_run(&mut self, bulk: &Bulk, run: &NewRun, fresh: bool) -> Result<RunStart, StoreError> {
+        if let Some(info) = self.run_to_continue(run, fresh)? {
+            return Ok(RunStart::Continued(info));
+        }
+        let record = self.end_bulk(bulk)?;
+        let lane = record.lanes.first().copied().unwrap_or(bulk.number);
+        let queue = self.unpublished_lane(lane)?.queue;
+        let kind = LaneKind::Run(self.new_run(run));
+        self.tables.lanes.put(lane, &LaneRecord { queue, published: true, kind })?;
+        self.tables.runs.add((run.identity, lane))?;
+        let info = self.run_of_lane(LaneId(lane))?;
+        let info = info.ok_or_else(|| StoreError::Damaged("a run that was just begun is none".to_owned()))?;
+        self.head.enqueued += info.total();
+        self.ring_for_work();
+        Ok(RunStart::New(info))
+    }
+
+    fn end_bulk(&mut self, bulk: &Bulk) -> Result<BulkRecord, StoreError> {
+        let at = self.bulks.0.iter().position(|record| record.number == bulk.number);
+        let at = at.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
+        self.touch();
+        Ok(self.bulks.0.remove(at))
+    }
+
+    fn unpublished_lane(&mut self, lane: u64) -> Result<LaneRecord, StoreError> {
+        let record: Option<LaneRecord> = self.tables.lanes.get(lane)?;
+        record
+            .filter(|record| !record.published)
+            .ok_or_else(|| StoreError::Damaged(format!("lane {lane} of a bulk is missing, or is published")))
+    }
+
+    /// Takes up to `limit` jobs of a bulk away, and the bulk itself with the last of them. Says whether it is gone.
+    pub fn undo_bulk(&mut self, bulk: &BulkInfo, limit: usize) -> Result<bool, StoreError> {
+        let number = bulk.number;
+        // Another may have that number in a file that took this one's place.
+        let found = self.bulks.get(number).filter(|found| found.maker == bulk.maker).cloned();
+        let Some(mut bulk) = found else { return Ok(true) };
+        let mut left = limit;
+        while let Some((first, last)) = bulk.ranges.first().copied() {
+            let mut records = Vec::new();
+            for row in self.tables.jobs.open()?.range(first..=last)?.take(left) {
+                let (seq, record) = row?;
+                records.push((Seq(seq.value()), decode::<JobRecord>("JOBS", record.value())?));
+            }
+            for (seq, record) in &records {
+                let spec = self.spec(*seq)?;
+                self.displace_job(*seq, record)?;
+                self.remove_spec(*seq, &spec)?;
+            }
+            let taken = records.last().map(|(seq, _)| seq.0);
+            left -= records.len();
+            if left == 0 {
+                bulk.ranges[0].0 = taken.map_or(first, |taken| taken + 1);
+                if bulk.ranges[0].0 > last {
+                    bulk.ranges.remove(0);
+                }
+                break;
+            }
+            bulk.ranges.remove(0);
+        }
+        self.touch();
+        let is_over = bulk.ranges.is_empty();
+        if is_over {
+            for lane in &bulk.lanes {
+                self.tables.lanes.delete(*lane)?;
+            }
+            self.bulks.0.retain(|other| other.number != number);
+        } else if let Some(there) = self.bulks.get(number) {
+            *there = bulk;
+        }
+        Ok(is_over)
+    }
+}
+
+/// The rows of new jobs, for each table in the order of the jobs.
+#[derive(Default)]
+struct Rows {
+    jobs: Vec<(u64, Vec<u8>)>,
+    specs: Vec<(u64, Vec<u8>)>,
+    ready: Vec<(u64, u8, u64)>,
+    schedule: Vec<(u64, u64, u64)>,
+    counts: BTreeMap<(u64, u8), i64>,
+}
+
+impl Rows {
+    fn add(&mut self, seq: Seq, spec: &SpecRecord, record: &JobRecord) -> Result<(), StoreError> {
+        self.jobs.push((seq.0, encode(record)?));
+        self.specs.push((seq.0, encode(spec)?));
+        *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
+        match Placement::of(record) {
+            Placement::Ready { lane, rank } => self.ready.push((lane, rank, seq.0)),
+            Placement::Schedule { lane, due } => self.schedule.push((lane, due, seq.0)),
+            Placement::Leases { .. } | Placement::Finished { .. } | Placement::Blocked => {
+                return Err(StoreError::Damaged("a new job is neither pending nor scheduled".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// The bulks under way, those whose makers died included.
+    pub fn bulks(&self) -> Result<Vec<BulkInfo>, StoreError> {
+        let info = |bulk: BulkRecord| BulkInfo { number: bulk.number, maker: bulk.maker };
+        Ok(self.hidden()?.0.into_iter().map(info).collect())
+    }
+
+    /// The bulks under way, to the last number: those set aside, the next of them, and those that jobs have.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn unpublished(&self) -> Result<Vec<Unpublished>, StoreError> {
+        let jobs = self.open(super::tables::JOBS)?;
+        let mut unpublished = Vec::new();
+        for bulk in self.hidden()?.0 {
+            let mut seqs = Vec::new();
+            for (first, last) in &bulk.ranges {
+                for row in jobs.range(*first..=*last)? {
+                    seqs.push(Seq(row?.0.value()));
+                }
+            }
+            unpublished.push((bulk.number, bulk.ranges, bulk.next, seqs));
+        }
+        Ok(unpublished)
+    }
+
+    /// What is unpublished.
+    pub(super) fn hidden(&self) -> Result<Bulks, StoreError> {
+        self.get(META, BULKS).map(Option::unwrap_or_default)
+    }
+
+    /// The run of this identity that the same line would continue.
+    pub fn run_to_continue(&self, identity: u128) -> Result<Option<RunInfo>, StoreError> {
+        let mut lane = Some(LaneId(u64::MAX));
+        while let Some(run) = lane.map(|lane| self.run_before(identity, lane)).transpose()?.flatten() {
+            if run.unfinished() > 0 {
+                return Ok(Some(run));
+            }
+            lane = Some(run.lane);
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests;

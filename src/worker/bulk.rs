@@ -1,0 +1,206 @@
+//! The maker of a bulk (see the crash points in the store's `bulk`): a file in `run/` that is locked as long as this
+//! process lives, and the pace of the pieces.
+//!
+//! Each piece is a transaction of its own, so that others get in between. The turnstile lets them: whoever waits for
+//! the file holds the turn, and the next piece comes after them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::board::{self, Life, PoolFile};
+use crate::model::{JobSpec, PoolId};
+use crate::queue::{Folder, Queue};
+use crate::store::{self, BulkInfo, BulkInto, Enqueued, NewRun, RunStart, StoreError, Wanted};
+
+/// How long a piece should take before its commit. On a common disk that makes about 8 ms with it, of the 10 ms that any
+/// transaction may take: not every piece takes as long as the one before.
+const PIECE: Duration = Duration::from_millis(5);
+/// Where a commit takes longer than that, a piece does too: with less it would only come to more waiting in all, for
+/// everybody. But not longer than this.
+const PIECE_MAX: Duration = Duration::from_millis(20);
+/// How many jobs the first piece has, and what fits one transaction and needs no bulk.
+pub const PIECE_JOBS_FIRST: usize = 1_000;
+/// A piece has at least so many jobs, however slow the disk: each costs a commit.
+const PIECE_JOBS_MIN: usize = 100;
+/// A piece has at most so many.
+const PIECE_JOBS_MAX: usize = 20_000;
+/// Most bytes of input for one piece, and what fits one transaction and needs no bulk.
+pub const PIECE_BYTES_MAX: usize = 1024 * 1024;
+
+/// How many jobs the next transaction should have, by how long the last took.
+#[derive(Debug)]
+struct Pace(usize);
+
+impl Pace {
+    /// `done` jobs took so long.
+    fn learn(&mut self, done: usize, took: Took) {
+        let aim = took.commit.clamp(PIECE, PIECE_MAX);
+        let fits = aim.as_micros().saturating_mul(done as u128) / took.work.as_micros().max(1);
+        // By steps, since one piece that was quick or slow says little.
+        let next = usize::try_from(fits).unwrap_or(usize::MAX).clamp(self.0 / 2, self.0.saturating_mul(2));
+        self.0 = next.clamp(PIECE_JOBS_MIN, PIECE_JOBS_MAX);
+    }
+}
+
+/// How long a transaction took, once it had the file.
+#[derive(Debug, Clone, Copy)]
+struct Took {
+    work: Duration,
+    commit: Duration,
+}
+
+/// One transaction, and how long it took.
+fn timed<T>(
+    queue: &Queue,
+    change: impl FnOnce(&mut store::Tx<'_>) -> Result<T, StoreError>,
+) -> Result<(T, Took), StoreError> {
+    let clock = queue.clock();
+    let (mut began, mut worked) = (clock.elapsed(), clock.elapsed());
+    let done = queue.write(|tx| {
+        began = clock.elapsed();
+        let done = change(tx);
+        worked = clock.elapsed();
+        done
+    })?;
+    let took = Took { work: worked.saturating_sub(began), commit: clock.elapsed().saturating_sub(worked) };
+    Ok((done, took))
+}
+
+/// Jobs on their way into a queue, that all appear at once when they are published. Dropped before that, they are
+/// taken away again.
+pub struct Bulk<'q> {
+    queue: &'q Queue,
+    begun: store::Bulk,
+    /// None once there is nothing to take away.
+    maker: Option<PoolFile>,
+    wanted: Wanted,
+    pace: Pace,
+}
+
+impl<'q> Bulk<'q> {
+    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs;
+    /// `wanted` are the ids of all of them that look like numbers.
+    pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
+        remove_dead_bulks(queue, &BTreeSet::new())?;
+        let maker = PoolFile::create(&queue.folder().join("run"), 0)?;
+        let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs))?;
+        Ok(Self { queue, begun, maker: Some(maker), wanted, pace: Pace(PIECE_JOBS_FIRST) })
+    }
+
+    /// How many jobs the next piece should have.
+    pub fn room(&self) -> usize {
+        self.pace.0
+    }
+
+    /// Adds a piece, all of it or nothing.
+    pub fn add(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        let (enqueued, took) = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted))?;
+        self.pace.learn(specs.len(), took);
+        Ok(enqueued)
+    }
+
+    /// Publishes all jobs. Answers how many they are.
+    pub fn publish(mut self) -> Result<u64, StoreError> {
+        let jobs = self.queue.write(|tx| tx.publish_bulk(&self.begun))?;
+        self.end();
+        Ok(jobs)
+    }
+
+    /// Publishes the jobs as a run, unless one of the same identity appeared meanwhile that is to be continued.
+    pub fn publish_run(mut self, run: &NewRun, fresh: bool) -> Result<RunStart, StoreError> {
+        let start = self.queue.write(|tx| tx.publish_run(&self.begun, run, fresh))?;
+        if matches!(start, RunStart::New(_)) {
+            self.end();
+        }
+        Ok(start)
+    }
+
+    fn end(&mut self) {
+        if let Some(maker) = self.maker.take() {
+            // What stays is swept away by others.
+            let _ = maker.remove();
+        }
+    }
+
+    /// Takes all of it away; where a failed commit left doubt, only if it was not published.
+    fn undo(&self, maker: &PoolFile) -> Result<(), StoreError> {
+        let bulk = BulkInfo { number: self.begun.number(), maker: maker.id().as_str().to_owned() };
+        match undo(self.queue, &bulk) {
+            Ok(()) => Ok(()),
+            // The handle refuses everything after a failure; another may not.
+            Err(_) => match Folder::existing(self.queue.folder()) {
+                Ok(Some(folder)) => undo(&Queue::open(&folder, Box::new(|| {}))?, &bulk),
+                Ok(None) | Err(_) => Ok(()),
+            },
+        }
+    }
+}
+
+impl Drop for Bulk<'_> {
+    fn drop(&mut self) {
+        if let Some(maker) = &self.maker {
+            // What stays, nobody sees; who finds its maker dead takes it away.
+            let _ = self.undo(maker);
+            self.end();
+        }
+    }
+}
+
+/// Takes a bulk away, piece after piece.
+fn undo(queue: &Queue, bulk: &BulkInfo) -> Result<(), StoreError> {
+    let mut pace = Pace(PIECE_JOBS_FIRST);
+    loop {
+        let limit = pace.0;
+        let (is_gone, took) = timed(queue, |tx| tx.undo_bulk(bulk, limit))?;
+        if is_gone {
+            return Ok(());
+        }
+        pace.learn(limit, took);
+    }
+}
+
+/// The bulks whose makers died. `closed` are those whose files were just closed.
+pub(super) fn dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<Vec<BulkInfo>, StoreError> {
+    let run = queue.folder().join("run");
+    let mut bulks = queue.read(store::Snapshot::bulks)?;
+    bulks.retain(|bulk| {
+        let path = run.join(&bulk.maker);
+        let just_closed = closed.iter().any(|maker| maker.as_str() == bulk.maker);
+        let life = if just_closed { board::probe_after_close(&path) } else { board::probe(&path) };
+        // What cannot be probed is not declared dead.
+        matches!(life, Ok(Life::Dead))
+    });
+    Ok(bulks)
+}
+
+/// Takes away what dead makers left. Answers how many bulks that were.
+pub fn remove_dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<usize, StoreError> {
+    let dead = dead_bulks(queue, closed)?;
+    for bulk in &dead {
+        undo(queue, bulk)?;
+    }
+    Ok(dead.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_as_large_as_the_time_allows() {
+        let settled = |work_us_a_job: u64, commit_ms: u64| {
+            let mut pace = Pace(PIECE_JOBS_FIRST);
+            for _ in 0..20 {
+                let done = pace.0;
+                let work = Duration::from_micros(work_us_a_job * done as u64);
+                pace.learn(done, Took { work, commit: Duration::from_millis(commit_ms) });
+            }
+            pace.0
+        };
+        assert_eq!(settled(2, 1), 2_500);
+        assert_eq!(settled(2, 10), 5_000, "where commits are slow");
+        assert_eq!(settled(2, 500), 10_000, "but others wait");
+        assert_eq!(settled(1_000, 1), PIECE_JOBS_MIN);
+        assert_eq!(settled(0, 100), PIECE_JOBS_MAX);
+    }
+}

@@ -1,0 +1,200 @@
+//! Batches too large for one transaction: nothing is seen before all is, whatever happens, and others get in between.
+
+use std::fmt::Write;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use queuectl::store::{BulkInfo, Snapshot, Store};
+
+use super::support::{Background, Bench, Turn};
+
+/// More than any one transaction takes.
+const LINES: usize = 60_000;
+
+/// A file of so many jobs, the first of which is called `first`.
+fn write_jobs(bench: &Bench, name: &str, count: usize) {
+    let mut text = "{\"id\":\"first\",\"command\":\"true\"}\n".to_owned();
+    (1..count).for_each(|_| text.push_str("{\"command\":\"true\"}\n"));
+    std::fs::write(bench.file(name), text).unwrap();
+}
+
+/// What is under way.
+fn bulks(bench: &Bench) -> Vec<BulkInfo> {
+    let store = Store::open_read_only(&bench.queue(), Box::new(|| {})).unwrap();
+    let bulks = store.read(Snapshot::bulks).unwrap();
+    store.leave();
+    bulks
+}
+
+fn total(bench: &Bench) -> usize {
+    bench.json("list --json").as_array().unwrap().len()
+}
+
+/// A bulk enqueue that waits for its turn in the middle, and the turn.
+fn in_the_middle(bench: &Bench) -> (Background, Turn) {
+    write_jobs(bench, "jobs", LINES);
+    let enqueue = bench.cmd(["enqueue", "--file", "jobs"]).start();
+    bench.until("a bulk is under way", || !bulks(bench).is_empty());
+    let turn = bench.take_turn();
+    bench.until_at_turnstile(enqueue.pid());
+    assert_eq!(bulks(bench).len(), 1);
+    (enqueue, turn)
+}
+
+fn kill_9(process: Background) {
+    kill(Pid::from_raw(process.pid()), Signal::SIGKILL).unwrap();
+    assert_eq!(process.wait().0, 128 + 9);
+}
+
+#[test]
+fn what_is_killed_in_the_middle_was_never_there() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    assert_eq!((total(&bench), bench.json("status --json")["jobs"]["pending"].as_u64()), (1, Some(1)));
+    bench.run("show first").says(3, &["there is no job first"]);
+    bench.run("show 2").fails(3);
+    kill_9(enqueue);
+    drop(turn);
+    assert_eq!((total(&bench), bulks(&bench).len()), (1, 1));
+    bench.check();
+    // Whoever wants what it held takes it away.
+    bench.add(r#"{"id":"first","command":"true"}"#);
+    assert_eq!((total(&bench), bulks(&bench)), (2, vec![]));
+    bench.check();
+    bench.is_clean();
+}
+
+#[test]
+fn what_is_under_way_holds_its_ids() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    let other = bench.cmd(["enqueue", r#"{"id":"first","command":"true"}"#]).start();
+    bench.until_at_turnstile(other.pid());
+    drop(turn);
+    assert_eq!(other.wait().0, 4);
+    enqueue.wait();
+    bench.run(r#"enqueue {"id":"first","command":"true"}"#).says(4, &["there is already a job first"]);
+    bench.is_clean();
+}
+
+#[test]
+fn the_next_bulk_takes_away_what_a_dead_one_left() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    kill_9(enqueue);
+    drop(turn);
+    write_jobs(&bench, "few", 2_500);
+    assert_eq!(bench.ok("enqueue --file few"), "✓ 2500 jobs enqueued\n");
+    assert_eq!((total(&bench), bulks(&bench)), (2_501, vec![]));
+    bench.check();
+}
+
+#[test]
+fn a_pool_takes_away_what_a_dead_one_left() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let pool = bench.pool("");
+    let (enqueue, turn) = in_the_middle(&bench);
+    // It hears of the death.
+    kill_9(enqueue);
+    drop(turn);
+    bench.until("it is gone", || bulks(&bench).is_empty());
+    bench.ok("worker stop");
+    pool.wait().ok();
+    let (enqueue, turn) = in_the_middle(&bench);
+    kill_9(enqueue);
+    drop(turn);
+    // It finds what died before.
+    let pool = bench.pool("");
+    bench.until("it is gone", || bulks(&bench).is_empty());
+    bench.ok("worker stop");
+    pool.wait().ok();
+    assert_eq!(total(&bench), 1);
+    bench.check();
+    bench.is_clean();
+}
+
+#[test]
+fn others_get_in_between() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    let other = bench.cmd(["enqueue", "--quiet", "-c", "echo between"]).start();
+    bench.until_at_turnstile(other.pid());
+    drop(turn);
+    let (code, id) = other.wait();
+    // The numbers of the bulk were set aside.
+    assert_eq!((code, id.trim()), (0, (LINES + 2).to_string().as_str()));
+    assert_eq!(enqueue.wait(), (0, format!("✓ {LINES} jobs enqueued\n")));
+    let created = |id: &str| bench.show(id)["created_at"].as_str().unwrap().to_owned();
+    let (first, between, last) = (created("first"), created(id.trim()), created(&(LINES + 1).to_string()));
+    assert!(first <= between && between <= last, "{first} {between} {last}");
+    bench.check();
+    bench.is_clean();
+}
+
+#[test]
+fn an_id_that_is_taken_undoes_all() {
+    let bench = Bench::new();
+    bench.add(r#"{"id":"taken","command":"true"}"#);
+    let mut text = "true\n".repeat(3_000);
+    text.insert_str(0, "# as JSON\n");
+    let mut jobs = text.replace("true", r#"{"command":"true"}"#);
+    writeln!(jobs, r#"{{"id":"taken","command":"true"}}"#).unwrap();
+    bench.cmd(["enqueue", "-"]).stdin(jobs.clone()).run().says(4, &["line 3002", "there is already a job taken"]);
+    assert_eq!((total(&bench), bulks(&bench)), (1, vec![]));
+    // What is wrong with the input itself is found before anything is done.
+    let twice = jobs.replace("taken", "mine") + "{\"id\":\"mine\",\"command\":\"true\"}\n";
+    bench.cmd(["enqueue", "-"]).stdin(twice).run().says(4, &["line 3003", "the id `mine` is taken by line 3002"]);
+    bench.cmd(["enqueue", "-"]).stdin(jobs + "nonsense\n").run().says(2, &["line 3003"]);
+    bench.check();
+    bench.is_clean();
+}
+
+#[test]
+fn a_large_batch_is_told_as_a_small_one_is() {
+    let bench = Bench::new();
+    let ids = bench.cmd(["enqueue", "--quiet", "-"]).stdin("true\n".repeat(2_500)).run().ok();
+    assert_eq!(ids.lines().map(|id| id.parse().unwrap()).collect::<Vec<usize>>(), (1..=2_500).collect::<Vec<_>>());
+    let json = bench.cmd(["enqueue", "--json", "-"]).stdin("echo $PWD\n".repeat(1_500)).run().ok();
+    let jobs: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let jobs = jobs.as_array().unwrap();
+    assert_eq!((jobs.len(), jobs[1_499]["id"].as_str()), (1_500, Some("4000")));
+    // Each queue has a lane of its own.
+    let queues: String = (0..1_200).fold(String::new(), |mut text, n| {
+        writeln!(text, r#"{{"command":"true","queue":"q{}"}}"#, n % 3).unwrap();
+        text
+    });
+    bench.cmd(["enqueue", "-"]).stdin(queues).run().ok();
+    bench.run("worker start --until-empty --queue q1 --queue q2").ok();
+    let (done, left) = (
+        bench.json("status --json")["jobs"]["completed"].clone(),
+        bench.json("status --json")["jobs"]["pending"].clone(),
+    );
+    assert_eq!((done.as_u64(), left.as_u64()), (Some(800), Some(4_400)));
+    bench.check();
+}
+
+#[test]
+fn a_large_run_begins_when_all_of_it_is_there() {
+    let bench = Bench::new();
+    bench.enqueue("false");
+    std::fs::write(bench.file("lines"), "true\n".repeat(LINES)).unwrap();
+    let run = bench.cmd(["run", "lines"]).start();
+    bench.until("a bulk is under way", || !bulks(&bench).is_empty());
+    let turn = bench.take_turn();
+    bench.until_at_turnstile(run.pid());
+    assert_eq!(total(&bench), 1);
+    kill_9(run);
+    drop(turn);
+    // Nothing is there to be continued.
+    std::fs::write(bench.file("lines"), "true\n".repeat(1_200)).unwrap();
+    bench.run("run lines").says(0, &["run 1: 1200 completed"]);
+    assert_eq!(bulks(&bench), []);
+    bench.run("run lines").says(0, &["run 1 of this input has ended (1200 completed)", "run 2: 1200 completed"]);
+    bench.check();
+    bench.is_clean();
+}
