@@ -6,7 +6,7 @@ use redb::{Builder, ConcurrencyMode};
 use super::Result;
 use super::args::Args;
 use super::engine::{BATCH, Engine};
-use super::process::{first_line, text};
+use super::process::text;
 use super::report::{Bar, Report, Row, count, number};
 use super::room::Room;
 
@@ -24,16 +24,13 @@ fn a_job(args: &Args, report: &mut Report, jobs: usize) -> Result<()> {
     let mut engine = Engine::new(&room)?;
     engine.pass(jobs, BATCH, &Kept::Inline(OUTPUT.to_vec()))?;
     engine.end()?;
-    let has_compact = first_line(room.queuectl("compact").arg("--help")).is_some_and(|line| !line.contains("error"));
-    if has_compact {
-        text(&mut room.queuectl("compact"))?;
-    } else {
-        report.skip("compact: there is no such command yet");
-    }
+    text(&mut room.queuectl("compact"))?;
     let what = format!("allocated in the file for a completed job with its history and output, of {}", count(jobs));
-    let how = if has_compact { "`queuectl compact`, then redb's statistics" } else { "redb's statistics" };
     let row = Row::new(what, &[allocated(&room)? / jobs as f64], "bytes").bar(Bar::AtMost(400.0));
-    report.row(row.from(format!("the file has {} bytes a job", number(file_bytes(&room)? / jobs as f64))).how(how));
+    report.row(
+        row.from(format!("the file has {} bytes a job", number(file_bytes(&room)? / jobs as f64)))
+            .how("`queuectl compact`, then redb's statistics"),
+    );
     Ok(())
 }
 
