@@ -39,6 +39,7 @@ Act:
 Keep:
   config    Read and change settings
   check     Verify the queue file, or repair it
+  compact   Make the queue file as small as what is in it
   backup    Copy the queue to a folder while it is at work
   restore   Put a backup in the queue's place
   export    Write everything as JSON lines
@@ -105,6 +106,7 @@ Examples:
     #[command(subcommand)]
     Config(Config),
     Check(Check),
+    Compact(Compact),
     Backup(Backup),
     Restore(Restore),
     Export(Export),
@@ -529,6 +531,21 @@ pub(super) struct Check {
     /// Make every index anew from the jobs, and tell each difference; the file as it was is kept
     #[arg(long, conflicts_with = "deep")]
     pub repair: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Make the queue file as small as what is in it
+///
+/// The file keeps the room of what was removed, and uses it for what comes; this gives it back to the system. Others who
+/// want to write wait meanwhile; looking goes on. Refused while a pool works. Needs room for the new file beside the old
+/// one; stopped at any moment, it changes nothing.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  queuectl worker stop && queuectl compact")]
+pub(super) struct Compact {
     /// Print JSON
     #[arg(long)]
     pub json: bool,

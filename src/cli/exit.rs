@@ -121,6 +121,7 @@ impl From<StoreError> for Failure {
             | StoreError::Schema { .. }
             | StoreError::ReadOnly(_)
             | StoreError::Replaced
+            | StoreError::NotRewritten(_)
             | StoreError::Io(_)
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,
         };

@@ -25,8 +25,8 @@ pub(super) struct Journal {
 }
 
 enum Line {
-    /// Of a job that ended: a result.
-    Job(String),
+    /// Of jobs that ended: results.
+    Jobs(Vec<String>),
     /// About the pool itself: talk.
     Note(String),
 }
@@ -37,7 +37,7 @@ impl Journal {
         Self::with(|line| {
             match line {
                 // Nobody may be listening any more: that is no reason to stop working.
-                Line::Job(text) => drop(writeln!(stdout(), "{text}")),
+                Line::Jobs(lines) => drop(writeln!(stdout(), "{}", lines.join("\n"))),
                 Line::Note(text) => say(format_args!("{text}")),
             }
         })
@@ -47,9 +47,14 @@ impl Journal {
     pub(super) fn to_file(path: &Path) -> io::Result<Self> {
         let mut log = Log::open(path)?;
         Ok(Self::with(move |line| {
-            let (Line::Job(text) | Line::Note(text)) = line;
-            // A full disk costs log lines, not jobs.
-            let _ = log.write(&text);
+            let lines = match line {
+                Line::Jobs(lines) => lines,
+                Line::Note(text) => vec![text],
+            };
+            for line in lines {
+                // A full disk costs log lines, not jobs.
+                let _ = log.write(&line);
+            }
         }))
     }
 
@@ -89,15 +94,13 @@ impl Observer for Journal {
         if let News::Recovered { dead, .. } = &news {
             self.deaths.fetch_add(*dead as u64, Ordering::Relaxed);
         }
-        match news {
-            News::Finished(job) => {
-                if job.progress.state.kind() == StateKind::Dead {
-                    self.deaths.fetch_add(1, Ordering::Relaxed);
-                }
-                self.send(Line::Job(job_line(&job)));
-            }
-            other => self.note(&words(&other, "Ctrl-C once more, or `queuectl worker stop --now`, ends what runs")),
-        }
+        self.note(&words(&news, "Ctrl-C once more, or `queuectl worker stop --now`, ends what runs"));
+    }
+
+    fn finished(&self, jobs: Vec<JobNews>) {
+        let dead = jobs.iter().filter(|job| job.progress.state.kind() == StateKind::Dead).count();
+        self.deaths.fetch_add(dead as u64, Ordering::Relaxed);
+        self.send(Line::Jobs(jobs.iter().map(job_line).collect()));
     }
 }
 
@@ -126,7 +129,6 @@ fn job_line(job: &JobNews) -> String {
 /// News of a pool in words; `how_to_end` says what ends jobs that are waited for.
 pub(super) fn words(news: &News, how_to_end: &str) -> String {
     match news {
-        News::Finished(job) => job_line(job),
         News::Stopping { running, ending } if running.is_empty() => {
             if *ending { "stopping" } else { "stopping: no job is running" }.to_owned()
         }

@@ -23,7 +23,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
-use commands::{ask, backup, check, config, enqueue, export, import, list, logs, run, show, status, wait, worker};
+use commands::{
+    ask, backup, check, compact, config, enqueue, export, import, list, logs, run, show, status, wait, worker,
+};
 use context::Context;
 use exit::{Exit, Failure};
 
@@ -73,6 +75,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Dlq(Dlq::Retry(args)) => ask::retry(&context, &args.ids, args.all),
         Command::Config(args) => config::config(&context, args),
         Command::Check(args) => check::check(&context, &args),
+        Command::Compact(args) => compact::compact(&context, &args),
         Command::Export(args) => export::export(&context, &args),
         Command::Import(args) => import::import(&context, &args),
         Command::Backup(args) => backup::backup(&context, &args),

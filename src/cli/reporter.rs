@@ -27,7 +27,7 @@ use crate::worker::{JobNews, News, Observer, output_path, spawn_shielded};
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) struct Reporter {
-    lines: Mutex<Option<Sender<Message>>>,
+    lines: Mutex<Option<Sender<Vec<Message>>>>,
     printer: Mutex<Option<JoinHandle<()>>>,
     waiting: Arc<AtomicUsize>,
     quiet: bool,
@@ -64,9 +64,9 @@ impl Reporter {
         Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet }
     }
 
-    fn send(&self, message: Message) {
+    fn send(&self, messages: Vec<Message>) {
         if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = lines.send(message);
+            let _ = lines.send(messages);
         }
     }
 
@@ -92,16 +92,19 @@ impl Reporter {
         }
     }
 
-    fn finished(&self, job: JobNews) {
+    /// What is to be printed of a run that ended.
+    fn ended(&self, job: JobNews) -> Option<Message> {
         let kind = job.progress.state.kind();
         if kind.has_ended() {
             let outputs = [(Stream::Stdout, self.piece(job.run.stdout)), (Stream::Stderr, self.piece(job.run.stderr))];
             let failed = kind != StateKind::Completed;
-            self.send(Message::Ended { seq: job.seq, attempt: job.attempt, outputs, failed });
+            Some(Message::Ended { seq: job.seq, attempt: job.attempt, outputs, failed })
         } else if let (Some(due), false) = (job.progress.state.due(), self.quiet) {
             let error = job.run.error.as_deref().map_or_else(|| "failed".to_owned(), human::plain);
             let wait = human::about(due.since(job.run.ended));
-            self.send(Message::Note(format!("job {} failed ({error}); retry in {wait}", job.id)));
+            Some(Message::Note(format!("job {} failed ({error}); retry in {wait}", job.id)))
+        } else {
+            None
         }
     }
 }
@@ -109,10 +112,13 @@ impl Reporter {
 impl Observer for Reporter {
     fn news(&self, news: News) {
         match news {
-            News::Finished(job) => self.finished(*job),
             News::Recovered { .. } if self.quiet => {}
-            other => self.send(Message::Note(words(&other, "Ctrl-C once more ends what runs"))),
+            other => self.send(vec![Message::Note(words(&other, "Ctrl-C once more ends what runs"))]),
         }
+    }
+
+    fn finished(&self, jobs: Vec<JobNews>) {
+        self.send(jobs.into_iter().filter_map(|job| self.ended(job)).collect());
     }
 }
 
@@ -159,11 +165,11 @@ struct Printer {
 }
 
 impl Printer {
-    fn run(mut self, messages: &Receiver<Message>) {
+    fn run(mut self, messages: &Receiver<Vec<Message>>) {
         // Rate and time left mean something from the first end on.
         let mut template = Some("{bar:30} {pos}/{len} jobs  {rate:.dim}  {left} left{msg}");
         let (mut failures, from) = (0, self.bar.position());
-        for message in messages {
+        for message in messages.iter().flatten() {
             match message {
                 Message::Note(text) => self.bar.suspend(|| super::context::say(format_args!("{text}"))),
                 Message::Ended { seq, attempt, outputs, failed } => {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::disk::Disk;
 use super::*;
 use crate::model::StateKind;
 use crate::store::tests::temp_queue;
+use crate::store::{Snapshot, Store};
 
 fn try_seed(seed: u64, steps: usize) -> Tally {
     let (_dir, store) = temp_queue();
@@ -83,6 +85,32 @@ fn the_store_does_what_the_rules_say_for_long() {
     let (first, seeds) = (number("SIM_SEED", 1_000), number("SIM_SEEDS", 1_000));
     let tally = try_seeds(first..first + seeds, usize::try_from(number("SIM_STEPS", 400)).unwrap());
     println!("{tally:#?}");
+}
+
+/// `compact` at any moment of a queue's life, even while jobs are held, which the command itself excludes.
+#[test]
+fn a_queue_whose_rows_were_copied_goes_on_as_it_would_have() {
+    let mut jobs = 0;
+    for seed in 0..40 {
+        let (ops, mut comparison) = (workload::seeded(seed, 120), compare::Comparison::default());
+        let mut disk = Disk::default();
+        let mut store = Store::on(disk.drive()).unwrap();
+        for (step, op) in ops.iter().enumerate() {
+            if step % 30 == 29 {
+                let fresh = Disk::default();
+                let copy = store.copied_onto(fresh.drive()).unwrap();
+                let same = |store: &Store| store.read(Snapshot::fingerprint).unwrap();
+                assert_eq!(same(&copy), same(&store), "seed {seed}, step {step}");
+                (store, disk) = (copy, fresh);
+            }
+            let done = comparison.step(&store, step, op).map_err(|parted| Mismatch::at(step, &ops, parted));
+            done.unwrap_or_else(|mismatch| panic!("seed {seed}, {mismatch}"));
+        }
+        jobs += store.read(Snapshot::check).unwrap().jobs;
+        drop(store);
+        assert!(Store::is_sound_on(Disk::holding(disk.contents()).drive()).unwrap(), "seed {seed}");
+    }
+    assert!(jobs > 400, "{jobs}");
 }
 
 #[test]

@@ -33,8 +33,13 @@ pub enum StoreError {
     #[error("cannot read or write the queue: {0}")]
     Io(#[from] io::Error),
     /// Another file took the place of the one that was opened.
-    #[error("the queue was replaced meanwhile, by a repair or a restore: nothing was done; type it again")]
+    #[error(
+        "the queue was replaced meanwhile, by a repair, a restore or a compaction: nothing was done; type it again"
+    )]
     Replaced,
+    /// The file that was to take the queue file's place could not be made.
+    #[error("it cannot be written anew, and is as it was: {0}")]
+    NotRewritten(String),
     /// The commit failed half-way: it may have happened, or not.
     #[error("the queue could not be written to the end: {0}")]
     CommitFailed(String),

@@ -6,7 +6,7 @@
 //!
 //! Whole queues: `whole` reads jobs with everything of theirs, strictly or from what is left of a damaged file
 //! (`salvage`), and `adopt` takes them into another file with every index made anew; `repair`, backup and `portable`
-//! (export and import) stand on these two. `replace` puts a file in the place of another. `pages` verifies what is read.
+//! (export and import) stand on these two. `compact` copies rows as they are. `replace` puts a file in the place of another. `pages` verifies what is read.
 //!
 //! # Invariants
 //!
@@ -32,6 +32,7 @@ mod bulk;
 mod check;
 mod claim;
 pub(crate) mod codec;
+mod compact;
 mod config;
 mod enqueue;
 mod error;
@@ -48,6 +49,7 @@ mod repair;
 mod replace;
 mod runs;
 mod salvage;
+mod scraps;
 mod tables;
 mod turnstile;
 mod whole;
@@ -64,6 +66,7 @@ pub use bulk::Unpublished;
 pub use bulk::{Bulk, BulkInfo, BulkInto};
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
+pub use compact::{Compacted, compact};
 pub use enqueue::{Enqueued, Wanted};
 pub use error::StoreError;
 pub use finish::Finished;

@@ -17,8 +17,8 @@ use std::{io, process};
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase, StorageError,
-    WriteTransaction,
+    Builder, CompactionError, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase,
+    StorageError, WriteTransaction,
 };
 
 use super::pages::{self, Damage, For, Pages, damage_in};
@@ -162,6 +162,14 @@ impl Store {
         Self::checked(nowhere, Handle::Writable(database), None, &on_wait)
     }
 
+    /// A queue on `backend`, which is empty, with every row of this one, as `compact` copies them.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn copied_onto(&self, backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        let mut fresh = Self::on(backend)?;
+        self.read(|rows| fresh.fill(rows))?;
+        Ok(fresh)
+    }
+
     /// Whether redb finds every page of the queue on `backend` as its checksums say.
     #[cfg(any(test, feature = "sim"))]
     pub fn is_sound_on(backend: impl redb::StorageBackend) -> Result<bool, StoreError> {
@@ -235,6 +243,31 @@ impl Store {
             self.is_damaged.store(true, Ordering::Relaxed);
         }
         done
+    }
+
+    /// Fills the queue, which was just made and is nobody else's, with every row of another, and ends the file where
+    /// they end.
+    pub(super) fn fill(&mut self, from: &Snapshot) -> Result<(), StoreError> {
+        self.note_damage(|| {
+            let txn = self.begin_write()?;
+            from.copy_rows(&mut Tables::new(&txn))?;
+            Ok(txn.commit()?)
+        })?;
+        let Handle::Writable(database) = &mut self.handle else { return Ok(()) };
+        match fence(|| Ok(database.compact()))? {
+            Ok(_) => Ok(()),
+            Err(CompactionError::Storage(error)) => Err(error.into()),
+            Err(error) => Err(StoreError::CommitFailed(error.to_string())),
+        }
+    }
+
+    /// Bytes and pages that redb has in use, all told.
+    #[cfg(test)]
+    pub(super) fn allocated(&self) -> Result<(u64, u64), StoreError> {
+        let txn = self.begin_write()?;
+        let stats = txn.stats()?;
+        txn.abort()?;
+        Ok((stats.allocated_pages() * stats.page_size() as u64, stats.allocated_pages()))
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {

@@ -5,12 +5,11 @@
 //! # Crash points
 //!
 //! Until the rename of [`Seized::replace_file`] the queue is what it was, and `repair.tmp` holds scraps that the next
-//! repair removes. After it the queue is whole; `repair.tmp` may still be there.
+//! repair or compaction removes. After it the queue is whole; `repair.tmp` may still be there.
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{self, Seek};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::open::{Store, fence, file_of, missing};
 use super::records::{Head, JobRecord, StateRecord};
 use super::replace::Seized;
 use super::salvage::Salvage;
+use super::scraps::Scraps;
 use super::tables::{
     COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
 };
@@ -70,7 +70,7 @@ pub struct Repaired {
 
 /// Makes the queue anew from its jobs, if anything of it is wrong. No pool may live or be unrecovered.
 pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
-    let scraps = Scraps::make(queue.folder())?;
+    let scraps = Scraps::make(queue.folder(), "repair.tmp")?;
     let copy = file_of(&scraps.path("old")?);
     fs::copy(queue.file(), &copy)?;
     let fresh = scraps.path("new")?;
@@ -130,35 +130,6 @@ fn rebuild(before: &Snapshot, new: &Store, now: Millis, repaired: &mut Repaired)
         new.read(|after| compare_all(before, after, &mut repaired.differences))?;
     }
     Ok(())
-}
-
-/// Folders for what is being made, removed with this.
-struct Scraps(PathBuf);
-
-impl Scraps {
-    fn make(folder: &Path) -> Result<Self, StoreError> {
-        let scraps = folder.join("repair.tmp");
-        // Of a repair that was killed: this one has the queue to itself.
-        match fs::remove_dir_all(&scraps) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        fs::DirBuilder::new().mode(0o700).create(&scraps)?;
-        Ok(Self(scraps))
-    }
-
-    fn path(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.0.join(name);
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Scraps {
-    fn drop(&mut self) {
-        // What remains is removed by the next repair.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Runs redb's own check on a copy of the queue file, and tells what it finds wrong. Writers are kept out while the

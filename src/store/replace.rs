@@ -14,9 +14,11 @@
 //!
 //! | killed | what is there |
 //! |---|---|
-//! | while the new file is made | the old queue, and a folder of scraps that the next repair or restore removes |
+//! | while the new file is made | the old queue, and a folder of scraps that the next one of its kind removes |
 //! | after the old file got its second name | the old queue, under both names |
 //! | after the rename | the new queue, and the old one under its second name |
+//!
+//! A compaction keeps no second name.
 //!
 //! Of folders: after the new one got its second name, the old queue, and a copy under that name that is too much;
 //! after the exchange, the new queue, and the old one under that name.
@@ -77,13 +79,17 @@ impl Seized {
     /// Puts the closed file `new`, on the same file system, in the place of the queue file, which is kept under
     /// the first free name that starts with `kept`. Returns that.
     pub fn replace_file(self, new: &Path, kept: &str) -> Result<PathBuf, StoreError> {
-        let old = self.file();
-        sync(new)?;
-        let kept = keep(&old, &self.folder, kept)?;
+        let kept = keep(&self.file(), &self.folder, kept)?;
         sync(&self.folder)?;
-        fs::rename(new, &old)?;
-        sync(&self.folder)?;
+        self.give_way_to(new)?;
         Ok(kept)
+    }
+
+    /// The same; the queue file is gone with that.
+    pub fn give_way_to(self, new: &Path) -> Result<(), StoreError> {
+        sync(new)?;
+        fs::rename(new, self.file())?;
+        Ok(sync(&self.folder)?)
     }
 
     /// Puts the folder `new`, beside the queue's and synced, in the queue's place. The queue's folder is kept under

@@ -56,15 +56,23 @@ macro_rules! tables {
             }
         }
 
-        #[cfg(any(test, feature = "sim"))]
         impl Snapshot {
+            /// Puts every row of every table, in order, into `to`, where each lies as it lies here.
+            pub(super) fn copy_rows(&self, to: &mut Tables<'_>) -> Result<(), StoreError> {
+                $(copy_table(&self.open($constant)?, to.$field.open()?)?;)*
+                Ok(())
+            }
+
             /// A hash of every byte of every table: whether anything changed.
             pub fn fingerprint(&self) -> Result<u64, StoreError> {
                 let mut hasher = xxhash_rust::xxh3::Xxh3::new();
                 $(hash_table(&self.open($constant)?, &mut hasher)?;)*
                 Ok(hasher.digest())
             }
+        }
 
+        #[cfg(any(test, feature = "sim"))]
+        impl Snapshot {
             /// The same, META's generations aside: they only have to move, not to be anywhere.
             pub fn fingerprint_but_generations(&self) -> Result<u64, StoreError> {
                 let mut hasher = xxhash_rust::xxh3::Xxh3::new();
@@ -225,7 +233,17 @@ pub(super) fn get<'k, K: Key + 'static, T: DeserializeOwned>(
     table.get(key)?.map(|bytes| decode(name_of::<T>(), bytes.value())).transpose()
 }
 
-#[cfg(any(test, feature = "sim"))]
+fn copy_table<K: Key + 'static, V: Value + 'static>(
+    from: &impl ReadableTable<K, V>,
+    to: &mut Table<'_, K, V>,
+) -> Result<(), StoreError> {
+    for row in from.iter()? {
+        let (key, value) = row?;
+        to.insert(key.value(), value.value())?;
+    }
+    Ok(())
+}
+
 fn hash_table<K: Key + 'static, V: Value + 'static>(
     table: &impl ReadableTable<K, V>,
     hasher: &mut xxhash_rust::xxh3::Xxh3,
@@ -240,7 +258,6 @@ fn hash_table<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
-#[cfg(any(test, feature = "sim"))]
 fn each_row<K: Key + 'static, V: Value + 'static>(
     table: &impl ReadableTable<K, V>,
     mut visit: impl FnMut(&[u8], &[u8]),

@@ -35,7 +35,9 @@ pub(crate) struct Launch<'a> {
     /// The arguments, the name of the program first.
     pub argv: &'a [CString],
     /// The whole environment, as `NAME=value`.
-    pub env: &'a [CString],
+    pub env: &'a [&'a CStr],
+    /// Whether a file that the kernel cannot execute is run as a script by `/bin/sh`, as `execvp` does.
+    pub runs_scripts: bool,
     /// The folder that the child starts in.
     pub cwd: &'a CStr,
     /// What the child reads.
@@ -81,7 +83,7 @@ pub(crate) fn spawn(launch: &Launch<'_>) -> io::Result<Pid> {
     let argv: Vec<&CStr> = launch.argv.iter().map(CString::as_c_str).collect();
     let execute = |program, argv: &[&CStr]| posix_spawn(program, argv, launch.env, &actions, &attributes);
     match execute(launch.program, &argv) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+        Err(error) if launch.runs_scripts && error.raw_os_error() == Some(libc::ENOEXEC) => {
             execute(ENOEXEC_SHELL, &shell_argv(launch.program, &argv))
         }
         outcome => outcome,
@@ -248,12 +250,12 @@ impl Drop for FileActions<'_> {
 fn posix_spawn(
     program: &CStr,
     argv: &[&CStr],
-    env: &[CString],
+    env: &[&CStr],
     actions: &FileActions<'_>,
     attributes: &Attributes<'_>,
 ) -> io::Result<Pid> {
     let argv = null_terminated(argv.iter().copied());
-    let env = null_terminated(env.iter().map(CString::as_c_str));
+    let env = null_terminated(env.iter().copied());
     let mut pid = 0;
     // SAFETY: all pointers are to live values for the whole call; the arrays end in null and their strings are only
     // read, in spite of their type.

@@ -140,14 +140,18 @@ impl<'a> Committer<'a> {
     }
 
     fn tell(&self, reports: Vec<Report>, finished: Vec<Option<Finished>>) {
+        let mut jobs = Vec::with_capacity(reports.len());
         for (report, finished) in reports.into_iter().zip(finished) {
             if let Some(place) = report.place {
                 self.shared.places.give_back(place);
             }
             if let (Some(Finished { seq, id, progress }), Ending::Ran(run)) = (finished, report.ending) {
                 let attempt = progress.attempts;
-                self.shared.observer.news(News::Finished(Box::new(JobNews { seq, id, attempt, run, progress })));
+                jobs.push(JobNews { seq, id, attempt, run, progress });
             }
+        }
+        if !jobs.is_empty() {
+            self.shared.observer.finished(jobs);
         }
     }
 

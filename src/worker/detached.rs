@@ -1,6 +1,6 @@
 //! A process in a session of its own, started without forking: the queue file may be open.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -23,7 +23,9 @@ pub fn spawn_detached(
         CString::new([name.into_vec(), value.into_vec()].join(&b'=')).map_err(io::Error::from)
     };
     let env: Vec<CString> = inherited.map(pair).collect::<Result<_, _>>()?;
+    let env: Vec<&CStr> = env.iter().map(CString::as_c_str).collect();
     let program = CString::new(program.as_os_str().as_bytes())?;
-    let pid = spawn(&Launch { program: &program, argv, env: &env, cwd: c".", stdin, stdout, stderr })?;
+    let pid =
+        spawn(&Launch { program: &program, argv, env: &env, runs_scripts: false, cwd: c".", stdin, stdout, stderr })?;
     Ok(pid.as_raw_pid().cast_unsigned())
 }

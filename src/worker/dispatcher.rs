@@ -17,8 +17,9 @@ use crate::store::{Asked, Claim, Token};
 
 use super::places::Place;
 
-/// How long a finished job's report waits for company, so that a commit carries many.
-const COMPANY_WAIT: Duration = Duration::from_millis(10);
+/// How long a finished job's report waits for company, so that a commit carries many: nobody sees 20 ms, and a pool that
+/// ends 2,000 jobs a second commits 40 at a time.
+const COMPANY_WAIT: Duration = Duration::from_millis(20);
 /// Most reports of one transaction: keeps it within 10 ms.
 const BATCH_MAX: usize = 256;
 /// When a run's output is first looked at, and how often one that does not grow.
@@ -462,11 +463,11 @@ impl Dispatcher {
         (self.idle_workers() + self.look_ahead(now)).saturating_sub(self.ready.len())
     }
 
-    /// Jobs that start within twice the last commit's time and the wait for company; none when jobs are long. A
-    /// worker whose run has turned out to be long is not counted on.
+    /// Jobs that start within two commits and their waits for company, so that half of them last until the next commit
+    /// brings more; none when jobs are long. A worker whose run has turned out to be long is not counted on.
     fn look_ahead(&self, now: Moment) -> usize {
         let Some(run) = self.run_cost else { return 0 };
-        let window = 2 * self.commit_cost + COMPANY_WAIT;
+        let window = 2 * (self.commit_cost + COMPANY_WAIT);
         let each = window.as_nanos() / run.as_nanos().max(1);
         let is_long = |run: &Running| now.mono >= run.started + self.long_run();
         let workers = self.slots.iter().filter(|slot| !slot.as_ref().is_some_and(is_long)).count();

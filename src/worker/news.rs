@@ -6,13 +6,16 @@ use crate::model::{JobId, PoolId, Progress, Run, Seq};
 pub trait Observer: Send + Sync {
     /// Takes the news.
     fn news(&self, news: News);
+
+    /// These runs have ended, and one commit has just made that last.
+    fn finished(&self, jobs: Vec<JobNews>) {
+        drop(jobs);
+    }
 }
 
 /// What happened in a pool.
 #[derive(Debug)]
 pub enum News {
-    /// A run has ended, and that is committed.
-    Finished(Box<JobNews>),
     /// The pool stops: these jobs still run, and are waited for, or are being ended.
     Stopping {
         /// The jobs.

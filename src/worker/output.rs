@@ -250,11 +250,14 @@ impl StreamFile {
 
     /// What is kept of little, or the open file of much with its bytes.
     fn small_or_open(&self) -> io::Result<Result<Kept, (File, u64)>> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
+        // Most are: that is seen without opening them.
+        match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.len() == 0 => return Ok(Ok(Kept::Empty)),
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Kept::Empty)),
             Err(error) => return Err(error),
-        };
+        }
+        let file = File::open(&self.path)?;
         let bytes = file.metadata()?.len();
         match usize::try_from(bytes).ok().filter(|bytes| *bytes <= INLINE_OUTPUT_BYTES_MAX) {
             Some(0) => Ok(Ok(Kept::Empty)),

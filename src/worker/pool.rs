@@ -24,6 +24,7 @@ use super::bell::{Bell, Ring, Waker};
 use super::board::PoolFile;
 use super::committer::Committer;
 use super::dispatcher::{Action, Dispatcher, Event};
+use super::launch;
 use super::lives::Lives;
 use super::monitor::{Monitor, lock};
 use super::news::{News, Observer};
@@ -131,12 +132,12 @@ impl Pool {
             queue: queue.folder().to_owned(),
             clock: Arc::clone(queue.clock()),
             token_prefix: token_prefix(queue_file, nonce),
-            file,
             null,
             observer,
             monitor: Monitor::new(Arc::clone(queue.clock()), dispatcher),
             lives: Lives::new(options.workers),
-            places: Places::default(),
+            places: Places::new(queue.folder().to_owned(), file.id().clone()),
+            file,
             transactions: Mutex::default(),
             transaction_over: Condvar::new(),
             said_no_room: AtomicBool::new(false),
@@ -247,8 +248,9 @@ fn register(queue: &Queue, options: &PoolOptions, queue_file: (u64, u64)) -> Res
 
 /// A worker: one job after the other.
 fn work(shared: &Shared, slot: usize) {
+    let mut cache = launch::Cache::default();
     while let Some(claim) = shared.monitor.next_claim(slot) {
-        let report = run::run(shared, slot, claim);
+        let report = run::run(shared, slot, claim, &mut cache);
         shared.handle(Event::Ended { slot, report });
     }
 }

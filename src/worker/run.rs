@@ -4,10 +4,10 @@
 //! before `Starting` the claim is given back; from `Starting` on the run counts as started; from `Ended` on its
 //! outcome is known and committed by whoever recovers.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,15 @@ use rustix::process::Pid;
 use super::board::{Slot, Stage};
 use super::child::{self, Exit, Launch, Reaped};
 use super::dispatcher::{Report, Why};
+use super::launch::{self, Strings};
 use super::lives::Live;
-use super::output::{Ends, Spool};
+use super::output::Ends;
 use super::places::Place;
 use super::pool::Shared;
-use super::program::{self, NotRunnable};
+use super::program::{self, NotRunnable, Programs};
 use super::tree::{self, Asked, Leader, Mark, Reach};
-use crate::model::{
-    Command, Ending, JobSpec, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, TimeLimit, show_duration,
-};
-use crate::store::{Claim, Work};
+use crate::model::{Ending, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, TimeLimit, show_duration};
+use crate::store::Claim;
 
 /// What a shell answers when there is no such program, and when it cannot be executed.
 const NOT_FOUND: i32 = 127;
@@ -46,13 +45,28 @@ enum Started {
     },
 }
 
+/// The words to execute.
+#[derive(Clone, Copy)]
+struct Words<'a> {
+    argv: &'a [CString],
+    /// See [`Launch::runs_scripts`].
+    runs_scripts: bool,
+}
+
+/// Why a command cannot be started.
+enum NotStarted {
+    /// There is nothing to execute.
+    NoProgram(NotRunnable),
+    /// The kernel refused.
+    Refused(io::Error),
+}
+
 /// Runs a claimed job to its end, and says how that came.
-pub(super) fn run(shared: &Shared, slot: usize, claim: Claim) -> Report {
+pub(super) fn run(shared: &Shared, slot: usize, claim: Claim, cache: &mut launch::Cache) -> Report {
     let place = shared.places.take();
-    let spool = Arc::new(Spool::of(&shared.queue, shared.file.id(), place.number()));
-    let attempt = Attempt { shared, slot, place: &place, spool: &spool, claim: &claim };
+    let attempt = Attempt { shared, slot, place: &place, claim: &claim };
     let ending = match attempt.open_ends() {
-        Ok(Some(ends)) => attempt.execute(ends),
+        Ok(Some(ends)) => attempt.execute(ends, cache),
         Ok(None) => Ending::NotStarted,
         Err(error) => {
             let error = Some(format!("its output files cannot be made: {error}"));
@@ -66,7 +80,6 @@ struct Attempt<'a> {
     shared: &'a Shared,
     slot: usize,
     place: &'a Place,
-    spool: &'a Arc<Spool>,
     claim: &'a Claim,
 }
 
@@ -75,7 +88,7 @@ impl Attempt<'_> {
     /// more.
     fn open_ends(&self) -> io::Result<Option<Ends>> {
         loop {
-            match self.spool.open_ends() {
+            match self.place.spool().open_ends() {
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("open the output of a job", &error);
                     if self.is_not_wanted_after(NO_ROOM_RETRY) {
@@ -92,9 +105,9 @@ impl Attempt<'_> {
         self.shared.monitor.wait_for_end(wait) || self.shared.monitor.why(self.slot).is_some()
     }
 
-    fn execute(&self, ends: Ends) -> Ending {
+    fn execute(&self, ends: Ends, cache: &mut launch::Cache) -> Ending {
         let at = self.shared.clock.now();
-        let started = self.start(&ends, at);
+        let started = self.start(&ends, at, cache);
         // Only what the run started may have them open when they are used again.
         drop(ends);
         match started {
@@ -106,36 +119,83 @@ impl Attempt<'_> {
         }
     }
 
-    fn start(&self, ends: &Ends, at: Millis) -> Started {
-        let work = &self.claim.work;
-        if let Err(error) = program::enterable(&work.cwd) {
-            let error = format!("cannot run in the folder {}: {error}", work.cwd.display());
-            return Started::Impossible { error, exit_code: None };
-        }
-        let Some(prepared) = Prepared::of(self.shared, self.slot, self.claim) else {
+    fn start(&self, ends: &Ends, at: Millis, cache: &mut launch::Cache) -> Started {
+        let own = launch::Surroundings {
+            queue: self.shared.queue.as_os_str().as_bytes(),
+            slot: self.slot,
+            token: self.shared.token(self.claim.token.lease()),
+        };
+        let launch::Cache { environment, programs } = cache;
+        let Some(strings) = Strings::of(self.claim, own, environment) else {
             return Started::Impossible { error: "its strings have a NUL byte".to_owned(), exit_code: None };
         };
-        let program = match program::resolve(prepared.name(), prepared.path.as_deref(), &work.cwd) {
-            Ok(program) => program,
-            Err(why) => return prepared.not_runnable(why),
-        };
+        let mut start =
+            |argv: &[CString], runs_scripts| self.start_as(Words { argv, runs_scripts }, &strings, programs, ends, at);
+        // What is wrong with a plain command is the shell's to say, and a script without a first line its to run.
+        if let Some(Ok(started)) = strings.plain.as_ref().map(|words| start(words, false)) {
+            return started;
+        }
+        start(&strings.argv, true).unwrap_or_else(|why| self.impossible(&strings.argv, &why))
+    }
+
+    /// Starts a program with these words, waiting while the machine has no room for it.
+    fn start_as(
+        &self,
+        words: Words<'_>,
+        strings: &Strings,
+        programs: &mut Programs,
+        ends: &Ends,
+        at: Millis,
+    ) -> Result<Started, NotStarted> {
+        let (name, path, cwd) = (name(words.argv), strings.path(), &self.claim.work.cwd);
+        let program = programs.find(name, path, cwd, self.shared.clock.elapsed());
+        let mut program = program.map_err(NotStarted::NoProgram)?;
         loop {
-            match self.spawn(&prepared, &program, ends, at) {
+            match self.spawn(words, strings, &program, ends, at) {
+                Ok(started) => return Ok(started),
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
                     if self.is_not_wanted_after(NO_ROOM_RETRY) {
-                        return Started::NotWanted;
+                        return Ok(Started::NotWanted);
                     }
                 }
-                Err(error) => return prepared.not_started(&error),
-                Ok(started) => return started,
+                Err(error) => {
+                    programs.forget();
+                    let found = program::resolve(name, path, cwd).map_err(NotStarted::NoProgram)?;
+                    if found == program {
+                        return Err(NotStarted::Refused(error));
+                    }
+                    program = found;
+                }
             }
         }
     }
 
+    fn impossible(&self, argv: &[CString], why: &NotStarted) -> Started {
+        let cwd = &self.claim.work.cwd;
+        if let Err(error) = program::enterable(cwd) {
+            let error = format!("cannot run in the folder {}: {error}", cwd.display());
+            return Started::Impossible { error, exit_code: None };
+        }
+        let (what, exit_code) = match why {
+            NotStarted::NoProgram(NotRunnable::NotFound) => ("no such program".to_owned(), NOT_FOUND),
+            NotStarted::NoProgram(NotRunnable::NotExecutable) => ("cannot be executed".to_owned(), NOT_EXECUTABLE),
+            NotStarted::Refused(error) => (error.to_string(), NOT_EXECUTABLE),
+        };
+        let name = Path::new(OsStr::from_bytes(name(argv))).display();
+        Started::Impossible { error: format!("{name}: {what}"), exit_code: Some(exit_code) }
+    }
+
     /// Spawns under the worker's lock, so that whoever wants to end the run either comes before, and it does
     /// not start, or after, and finds it.
-    fn spawn(&self, prepared: &Prepared, program: &CString, ends: &Ends, at: Millis) -> io::Result<Started> {
+    fn spawn(
+        &self,
+        words: Words<'_>,
+        strings: &Strings,
+        program: &CStr,
+        ends: &Ends,
+        at: Millis,
+    ) -> io::Result<Started> {
         let mut live = self.shared.lives.lock(self.slot);
         if self.shared.monitor.why(self.slot).is_some() {
             return Ok(Started::NotWanted);
@@ -144,9 +204,10 @@ impl Attempt<'_> {
         self.board(Stage::Starting { at, boot_ticks: earliest })?;
         let pid = child::spawn(&Launch {
             program,
-            argv: &prepared.argv,
-            env: &prepared.env,
-            cwd: &prepared.cwd,
+            argv: words.argv,
+            env: &strings.env(),
+            runs_scripts: words.runs_scripts,
+            cwd: &strings.cwd,
             stdin: self.shared.null.as_fd(),
             stdout: ends.stdout.as_fd(),
             stderr: ends.stderr.as_fd(),
@@ -155,7 +216,7 @@ impl Attempt<'_> {
         // The command runs already: if the disk has no room for this line, `Starting` says enough.
         let _ = self.board(Stage::Running { at, boot_ticks: earliest, born_by, pid: pid.as_raw_pid().cast_unsigned() });
         let leader = Leader { pid, born: earliest..=born_by };
-        let mark = Mark { token: prepared.token.clone(), leader: Some(leader.clone()) };
+        let mark = Mark { token: strings.token.clone(), leader: Some(leader.clone()) };
         *live = Some(Live { lease: self.claim.token.lease(), mark, pid: Some(pid) });
         Ok(Started::Running(pid, leader))
     }
@@ -170,8 +231,8 @@ impl Attempt<'_> {
 
     fn see_to_the_end(&self, at: Millis, pid: Pid, leader: &Leader) -> Run {
         let limit = self.claim.work.output_limit;
-        self.spool.begin(self.shared.clock.elapsed());
-        self.shared.lives.watch_output(self.slot, Arc::clone(self.spool), limit);
+        self.place.spool().begin(self.shared.clock.elapsed());
+        self.shared.lives.watch_output(self.slot, Arc::clone(self.place.spool()), limit);
         // Waiting can only fail for a process that is not our child any more.
         let waited = child::wait_until_exited(pid);
         let ended = self.shared.clock.now();
@@ -189,7 +250,7 @@ impl Attempt<'_> {
         self.end_what_is_left(&mut run, pid, why);
         *self.shared.lives.lock(self.slot) = None;
         self.shared.lives.unwatch_output(self.slot);
-        match self.spool.collect(&self.shared.queue, self.claim.token.seq(), self.claim.attempt, limit) {
+        match self.place.spool().collect(&self.shared.queue, self.claim.token.seq(), self.claim.attempt, limit) {
             Ok((stdout, stderr)) => (run.stdout, run.stderr) = (stdout, stderr),
             Err(error) => add_error(&mut run, &format!("its output could not be kept: {error}")),
         }
@@ -287,6 +348,11 @@ fn add_error(run: &mut Run, more: &str) {
     });
 }
 
+/// The program as it was typed.
+fn name(argv: &[CString]) -> &[u8] {
+    argv.first().map_or(b"", |name| name.as_bytes())
+}
+
 /// An exit in words; nothing for success.
 pub(super) fn describe_exit(exit_code: Option<i32>, signal: Option<i32>) -> Option<String> {
     match (exit_code, signal) {
@@ -318,71 +384,4 @@ fn ended_stage(run: &Run, leader: &Leader) -> Stage {
 fn is_no_room(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::ENOSPC].map(Some).contains(&errno)
-}
-
-/// The strings of a launch.
-struct Prepared {
-    argv: Vec<CString>,
-    env: Vec<CString>,
-    cwd: CString,
-    path: Option<Vec<u8>>,
-    token: Vec<u8>,
-}
-
-impl Prepared {
-    fn of(shared: &Shared, slot: usize, claim: &Claim) -> Option<Self> {
-        let work = &claim.work;
-        let token = shared.token(claim.token.lease());
-        let mut env = JobSpec::merged_env(&work.env, &work.env_change);
-        let path = env.get(b"PATH".as_slice()).cloned();
-        let own: [(&str, OsString); 6] = [
-            ("PWD", work.cwd.clone().into_os_string()),
-            ("QUEUECTL_DB", shared.queue.clone().into_os_string()),
-            ("QUEUECTL_JOB_ID", claim.id.as_str().into()),
-            ("QUEUECTL_ATTEMPT", claim.attempt.to_string().into()),
-            ("QUEUECTL_SLOT", slot.to_string().into()),
-            (tree::LEASE_VARIABLE, OsString::from_vec(token.clone())),
-        ];
-        env.extend(own.map(|(name, value)| (name.as_bytes().to_vec(), value.into_vec())));
-        let pair = |(name, value): (Vec<u8>, Vec<u8>)| CString::new([name, value].join(&b'=')).ok();
-        Some(Self {
-            argv: argv(work)?,
-            env: env.into_iter().map(pair).collect::<Option<_>>()?,
-            cwd: CString::new(work.cwd.as_os_str().as_bytes()).ok()?,
-            path,
-            token,
-        })
-    }
-
-    /// The program as it was typed.
-    fn name(&self) -> &[u8] {
-        self.argv.first().map_or(b"", |name| name.as_bytes())
-    }
-
-    fn not_runnable(&self, why: NotRunnable) -> Started {
-        let name = Path::new(OsStr::from_bytes(self.name())).display();
-        let (error, code) = match why {
-            NotRunnable::NotFound => (format!("{name}: no such program"), NOT_FOUND),
-            NotRunnable::NotExecutable => (format!("{name}: cannot be executed"), NOT_EXECUTABLE),
-        };
-        Started::Impossible { error, exit_code: Some(code) }
-    }
-
-    fn not_started(&self, error: &io::Error) -> Started {
-        let name = Path::new(OsStr::from_bytes(self.name())).display();
-        Started::Impossible { error: format!("{name}: {error}"), exit_code: Some(NOT_EXECUTABLE) }
-    }
-}
-
-fn argv(work: &Work) -> Option<Vec<CString>> {
-    match &work.command {
-        Command::Argv(words) => words.iter().map(|word| CString::new(word.as_slice()).ok()).collect(),
-        Command::Shell(text) => {
-            // A blank means nothing to a shell, except that the text is not taken for options.
-            let is_like_option = text.first().is_some_and(|first| b"-+".contains(first));
-            let blank: &[u8] = if is_like_option { b" " } else { b"" };
-            let shell = work.shell.iter().map(|word| CString::new(word.as_bytes()).ok());
-            shell.chain([CString::new([blank, text].concat()).ok()]).collect()
-        }
-    }
 }

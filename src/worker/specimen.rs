@@ -72,7 +72,8 @@ impl Specimen {
         let pid = child::spawn(&Launch {
             program: &CString::new(recipe.program)?,
             argv: &strings(recipe.argv),
-            env: &env,
+            env: &env.iter().map(CString::as_c_str).collect::<Vec<_>>(),
+            runs_scripts: true,
             cwd: &CString::new(recipe.cwd.as_os_str().as_bytes())?,
             stdin: stdin.unwrap_or(null.as_fd()),
             stdout: stdout.unwrap_or(input.as_fd()),

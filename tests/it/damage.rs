@@ -12,7 +12,7 @@ use redb::{Builder, ConcurrencyMode, Database, ReadableDatabase, ReadableTable, 
 use super::support::{Bench, Done};
 
 /// What opens the queue, in every way that there is.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "status",
     "list --json",
     "show 1",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 14] = [
     "worker start --until-empty",
     "worker stop",
     "check",
+    "compact",
 ];
 
 fn file(bench: &Bench) -> PathBuf {

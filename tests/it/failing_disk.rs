@@ -6,14 +6,14 @@ use nix::sys::signal::Signal;
 use super::support::{Bench, Cmd, Process, preload, state_letter};
 
 /// Which calls on the queue file fail: read, write, sync.
-struct Faults<'b>(&'b Bench);
+pub struct Faults<'b>(pub &'b Bench);
 
 impl Faults<'_> {
-    fn set(&self, which: &str) {
+    pub fn set(&self, which: &str) {
         std::fs::write(self.0.file("faults"), which).unwrap();
     }
 
-    fn on(&self, cmd: Cmd) -> Cmd {
+    pub fn on(&self, cmd: Cmd) -> Cmd {
         cmd.env("LD_PRELOAD", preload("failing_disk")).env("FAULT_FILE", self.0.file("faults"))
     }
 }

@@ -33,6 +33,7 @@ fn looking_works_and_writing_says_why_not() {
             "config set timeout 1m",
             "worker start --until-empty",
             "worker stop",
+            "compact",
         ] {
             let done = bench.run(line);
             assert_eq!((done.code, done.stdout.len()), (5, 0), "{line}: {done:?}");

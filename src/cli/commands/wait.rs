@@ -64,8 +64,17 @@ pub(crate) fn ring(queue: &Queue, bell: &mut Bell, deadline: Option<Duration>) -
     }
     match ring {
         Ring::TimedOut => Ok(false),
-        Ring::Moved => Err(Failure::new(Exit::QueueUnusable, "the queue was moved or deleted")),
+        Ring::Moved => Err(Failure::new(Exit::QueueUnusable, gone(queue))),
         Ring::Woken | Ring::ClockSet | Ring::Changed => Ok(true),
+    }
+}
+
+/// Why a queue is no longer where it was.
+fn gone(queue: &Queue) -> &'static str {
+    if queue.file().exists() {
+        "the queue file was replaced, by a compaction, a repair or a restore: type it again"
+    } else {
+        "the queue was moved or deleted"
     }
 }
 

@@ -67,15 +67,15 @@ fn a_report_waits_for_company_unless_a_worker_is_hungry() {
     pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(100));
     assert!(matches!(pool.store_task(at(100)), StoreTask::Wait), "job 3 is ready for it");
     let third = pool.take(0, at(100)).unwrap();
-    assert_eq!(pool.store_deadline(at(101)), Some(Duration::from_millis(110)));
-    assert!(matches!(pool.store_task(at(109)), StoreTask::Wait));
-    pool.handle(Event::Ended { slot: 0, report: ended(third, Outcome::Failed, None) }, at(109));
-    assert_eq!(outcomes(pool.store_task(at(109))), [(1, Some(Outcome::Completed)), (3, Some(Outcome::Failed))]);
+    assert_eq!(pool.store_deadline(at(101)), Some(Duration::from_millis(120)));
+    assert!(matches!(pool.store_task(at(119)), StoreTask::Wait));
+    pool.handle(Event::Ended { slot: 0, report: ended(third, Outcome::Failed, None) }, at(119));
+    assert_eq!(outcomes(pool.store_task(at(119))), [(1, Some(Outcome::Completed)), (3, Some(Outcome::Failed))]);
 }
 
 #[test]
 fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
-    for (took, ahead) in [(1, 24), (2, 12), (100, 0)] {
+    for (took, ahead) in [(1, 84), (2, 42), (100, 0)] {
         let mut pool = pool_with([claim(1, after(9_000)), claim(2, after(9_000))]);
         let first = pool.take(0, at(0)).unwrap();
         pool.take(1, at(0)).unwrap();
@@ -95,7 +95,7 @@ fn claims_made_ahead_are_given_back_when_every_run_turns_out_to_be_long() {
     pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(1));
     pool.take(0, at(1)).unwrap();
     pool.handle(Event::Checked { more_work: true, due: None }, at(1));
-    assert!(matches!(pool.store_task(at(1)), StoreTask::Commit { want: 22, .. }), "a run takes 1 ms");
+    assert!(matches!(pool.store_task(at(1)), StoreTask::Commit { want: 82, .. }), "a run takes 1 ms");
     bring(&mut pool, [6].map(|seq| claim(seq, TimeLimit::Unlimited)), at(2));
     assert_eq!(pool.store_deadline(at(90)), Some(Duration::from_millis(103)));
     assert!(matches!(pool.store_task(at(102)), StoreTask::Wait));
@@ -188,7 +188,7 @@ fn a_cancelled_job_is_ended_or_given_back() {
     assert_eq!(actions, [Action::Terminate(run_of(0, 1))]);
     assert_eq!(pool.handle(Event::Cancel(vec![Seq(1)]), at(2)), [], "once is enough");
     assert_eq!(pool.take(1, at(2)).map(|claim| claim.token.seq()), Some(Seq(2)));
-    assert_eq!(outcomes(pool.store_task(at(12))), [(3, None)]);
+    assert_eq!(outcomes(pool.store_task(at(22))), [(3, None)]);
 }
 
 #[test]

@@ -306,7 +306,7 @@ impl Process {
     pub fn stop_outside_transactions(&self) {
         // What a process holds that has the file open and is at rest: redb's two marks, and one on the whole file.
         const AT_REST: usize = 3;
-        let start = Instant::now();
+        let watch = Watch::start();
         loop {
             self.signal(Signal::SIGSTOP);
             while state_letter(self.pid()) != 'T' {
@@ -319,7 +319,7 @@ impl Process {
             if held.lines().filter(|line| line.starts_with("lock:")).count() <= AT_REST {
                 return;
             }
-            assert!(start.elapsed() < PATIENCE, "always in a transaction:\n{held}");
+            assert!(watch.elapsed() < PATIENCE, "always in a transaction:\n{held}");
             self.signal(Signal::SIGCONT);
         }
     }
