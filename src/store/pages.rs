@@ -20,6 +20,12 @@
 //! **Readers** are not told that the last process left the file without closing it: every commit here is in two
 //! phases, so that the slot they read from is whole, and they need none of what the next writer tidies up.
 //!
+//! **Syncs that change nothing are spared.** Whoever opens the file to write says so in the header, twice, and syncs it
+//! each time; beside a pool the header says so already. A header that is written as it is in the file is neither written
+//! nor synced. What redb waits for is that the mark lasts before any page changes: without it, after a power cut, the
+//! pages of the last commit are there as they were, since nobody writes to them before the next commit, whose first sync
+//! is of everything. A sync without a write before it, by which redb makes a dead writer's last words last, is one.
+//!
 //! The layout is that of redb's file format 3, as its design document describes it.
 
 use std::collections::{BTreeSet, HashMap};
@@ -89,6 +95,19 @@ pub(super) struct Pages<B> {
     whom: For,
     on_wait: Arc<OnWait>,
     known: Mutex<Known>,
+    unsynced: Mutex<Unsynced>,
+}
+
+/// What this handle wrote since it last made that last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Unsynced {
+    /// Nothing. A sync now is for what somebody else wrote.
+    #[default]
+    Nothing,
+    /// The header, as it was.
+    SameHeader,
+    /// Something.
+    Something,
 }
 
 /// What is known of the pages.
@@ -157,11 +176,24 @@ impl<B> fmt::Debug for Pages<B> {
 
 impl<B> Pages<B> {
     pub(super) fn new(file: B, whom: For, on_wait: &Arc<OnWait>) -> Self {
-        Self { file, whom, on_wait: Arc::clone(on_wait), known: Mutex::default() }
+        Self { file, whom, on_wait: Arc::clone(on_wait), known: Mutex::default(), unsynced: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
+    }
+
+    /// Whether the header in the file is this already. Whoever writes it holds its lock.
+    fn is_header(&self, data: &[u8]) -> io::Result<bool>
+    where
+        B: StorageBackend,
+    {
+        if self.file.len()? < data.len() as u64 {
+            return Ok(false);
+        }
+        let mut header = vec![0; data.len()];
+        self.file.read(0, &mut header)?;
+        Ok(header == data)
     }
 
     fn look(&self, offset: u64, page: &mut [u8]) -> io::Result<()> {
@@ -417,6 +449,10 @@ fn number8(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests;
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<B: StorageBackend> StorageBackend for Pages<B> {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
@@ -428,18 +464,33 @@ impl<B: StorageBackend> StorageBackend for Pages<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        *lock(&self.unsynced) = Unsynced::Something;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        let mut unsynced = lock(&self.unsynced);
+        if *unsynced != Unsynced::SameHeader {
+            self.file.sync_data()?;
+        }
+        *unsynced = Unsynced::Nothing;
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if offset != 0 {
+        if offset == 0 {
+            if self.is_header(data)? {
+                let mut unsynced = lock(&self.unsynced);
+                if *unsynced == Unsynced::Nothing {
+                    *unsynced = Unsynced::SameHeader;
+                }
+                return Ok(());
+            }
+        } else {
             let order = order_of(data.len());
             self.known().pages.insert(offset, Expected::Written { sum: half(data), order });
         }
+        *lock(&self.unsynced) = Unsynced::Something;
         self.file.write(offset, data)
     }
 
