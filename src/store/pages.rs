@@ -49,6 +49,8 @@ const HEADER_BYTES: usize = 320;
 const GOD_BYTE: usize = 9;
 const PRIMARY_BIT: u8 = 1;
 const LEFT_OPEN: u8 = 2;
+/// How often a lock is tried before it is waited for: about as long as a thread takes to start, 50 µs.
+const LOCK_TRIES: usize = 50;
 const TWO_PHASES: u8 = 4;
 const PRIMARY_UNFLUSHED: u8 = 8;
 const PAGE_BYTES_AT: usize = 12;
@@ -449,6 +451,20 @@ fn number8(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests;
 
+/// Tries to lock while that costs less than the thread that tells of a long wait: who reads the header holds its lock
+/// for some microseconds. Says whether the lock is held.
+fn soon(try_lock: impl Fn() -> Result<bool, BackendError>) -> bool {
+    for _ in 0..LOCK_TRIES {
+        match try_lock() {
+            Ok(true) => return true,
+            Ok(false) => std::thread::yield_now(),
+            // Who waits for the lock is told the error.
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -507,17 +523,17 @@ impl<B: StorageBackend> StorageBackend for Pages<B> {
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        match self.file.try_lock_range(start, end) {
-            Ok(true) => Ok(()),
-            _ => patiently(&self.on_wait, || self.file.lock_range(start, end)),
+        if soon(|| self.file.try_lock_range(start, end)) {
+            return Ok(());
         }
+        patiently(&self.on_wait, || self.file.lock_range(start, end))
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        match self.file.try_lock_shared_range(start, end) {
-            Ok(true) => Ok(()),
-            _ => patiently(&self.on_wait, || self.file.lock_shared_range(start, end)),
+        if soon(|| self.file.try_lock_shared_range(start, end)) {
+            return Ok(());
         }
+        patiently(&self.on_wait, || self.file.lock_shared_range(start, end))
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
