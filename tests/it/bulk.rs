@@ -34,11 +34,18 @@ fn total(bench: &Bench) -> usize {
 fn in_the_middle(bench: &Bench) -> (Background, Turn) {
     write_jobs(bench, "jobs", LINES);
     let enqueue = bench.cmd(["enqueue", "--file", "jobs"]).start();
-    bench.until("a bulk is under way", || !bulks(bench).is_empty());
+    // It has made its lane, and has written some of its jobs, so that it holds the first one's id.
+    bench.until("a bulk is under way", || !bulks(bench).is_empty() && written(enqueue.pid()) > 500_000);
     let turn = bench.take_turn();
     bench.until_at_turnstile(enqueue.pid());
     assert_eq!(bulks(bench).len(), 1);
     (enqueue, turn)
+}
+
+/// How many bytes a process has written so far.
+fn written(pid: i32) -> u64 {
+    let counts = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    counts.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
 }
 
 fn kill_9(process: Background) {

@@ -152,7 +152,8 @@ pub(crate) fn explain(error: StoreError, specs: &[JobSpec], lines: &[usize]) -> 
     };
     let failure = Failure::from(error);
     match at {
-        Some(at) if specs.len() > 1 => failure.of(format_args!("line {}", lines[at])),
+        // One job alone may be the last piece of many.
+        Some(at) if specs.len() > 1 || lines[at] > 1 => failure.of(format_args!("line {}", lines[at])),
         Some(_) | None => failure,
     }
 }
