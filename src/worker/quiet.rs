@@ -21,7 +21,7 @@ use super::recovery::recover;
 use super::tree::{self, Asked, Leader, Mark, Reach};
 use crate::model::{PoolId, SURVIVOR_GRACE_MAX};
 use crate::queue::{Folder, Queue};
-use crate::store::{PoolInfo, Serves, Snapshot, StoreError, file_identity};
+use crate::store::{PoolInfo, Serves, StoreError, file_identity};
 
 /// Why a queue is not quiet.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +60,9 @@ impl Quiet {
     /// missing.
     pub fn reach(folder: &Folder, observer: &dyn Observer) -> Result<Self, NotQuiet> {
         let run = folder.path().join("run");
-        let pools = registered(folder);
+        let (pools, has_bulks) = registered(folder).map_or_else(|error| (Err(error), false), |(p, b)| (Ok(p), b));
         refuse_living(&run, pools.as_deref().unwrap_or_default())?;
-        let must_recover = pools.as_ref().is_ok_and(|pools| pools.iter().any(|pool| pool.ended.is_none()));
+        let must_recover = has_bulks || pools.as_ref().is_ok_and(|pools| pools.iter().any(|pool| pool.ended.is_none()));
         if must_recover && recovers(folder, observer)? {
             return Ok(Self { settled: named_in(&run)?, run });
         }
@@ -83,10 +83,11 @@ impl Quiet {
     }
 }
 
-/// The pools that the file knows; an error if it cannot be read. Looks without writing where that is possible.
-fn registered(folder: &Folder) -> Result<Vec<PoolInfo>, StoreError> {
+/// The pools that the file knows, and whether batches are under way in it; an error if it cannot be read. Looks without
+/// writing where that is possible.
+fn registered(folder: &Folder) -> Result<(Vec<PoolInfo>, bool), StoreError> {
     let queue = Queue::open_read_only(folder, Box::new(|| {}))?;
-    let pools = queue.read(Snapshot::pools);
+    let pools = queue.read(|snapshot| Ok((snapshot.pools()?, !snapshot.bulks()?.is_empty())));
     queue.leave();
     pools
 }

@@ -73,6 +73,19 @@ fn what_is_killed_in_the_middle_was_never_there() {
 }
 
 #[test]
+fn compacting_takes_away_what_was_killed() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    kill_9(enqueue);
+    drop(turn);
+    bench.ok("compact");
+    assert_eq!((total(&bench), bulks(&bench)), (1, vec![]));
+    bench.check();
+    bench.is_clean();
+}
+
+#[test]
 fn what_is_under_way_holds_its_ids() {
     let bench = Bench::new();
     bench.enqueue("true");
