@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use super::plain;
-use super::program::Programs;
 use super::tree;
 use crate::model::{Command, Environment, JobSpec};
 use crate::store::{Claim, Work};
@@ -73,14 +72,7 @@ impl<'a> Strings<'a> {
 const OWN: [&str; 6] =
     ["PWD", "QUEUECTL_DB", "QUEUECTL_JOB_ID", "QUEUECTL_ATTEMPT", "QUEUECTL_SLOT", tree::LEASE_VARIABLE];
 
-/// What a worker keeps from one run to the next.
-#[derive(Default)]
-pub(super) struct Cache {
-    pub(super) environment: LastEnvironment,
-    pub(super) programs: Programs,
-}
-
-/// The environment of the last run: the jobs of a batch share theirs.
+/// The environment of a worker's last run: the jobs of a batch share theirs.
 #[derive(Default)]
 pub(super) struct LastEnvironment {
     /// The environment that was prepared last; none if its job changed it.

@@ -248,9 +248,9 @@ fn register(queue: &Queue, options: &PoolOptions, queue_file: (u64, u64)) -> Res
 
 /// A worker: one job after the other.
 fn work(shared: &Shared, slot: usize) {
-    let mut cache = launch::Cache::default();
+    let mut environment = launch::LastEnvironment::default();
     while let Some(claim) = shared.monitor.next_claim(slot) {
-        let report = run::run(shared, slot, claim, &mut cache);
+        let report = run::run(shared, slot, claim, &mut environment);
         shared.handle(Event::Ended { slot, report });
     }
 }

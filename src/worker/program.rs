@@ -1,11 +1,9 @@
 //! Which file a command's name means.
 
-use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -20,55 +18,6 @@ pub(crate) enum NotRunnable {
     NotFound,
     /// There is one, but it is a folder or may not be executed.
     NotExecutable,
-}
-
-/// How long a program that was found is not searched for again: a path of ten folders costs more than the board, and
-/// within a batch's second nothing is installed that its jobs could count on.
-const REMEMBERED: Duration = Duration::from_secs(1);
-
-/// What a worker found lately.
-#[derive(Default)]
-pub(crate) struct Programs {
-    path: Option<Vec<u8>>,
-    cwd: PathBuf,
-    since: Duration,
-    found: HashMap<Vec<u8>, CString>,
-}
-
-impl Programs {
-    /// As [`resolve`], at the monotonic time `now`; except that a name with a slash is taken as it is, and what was
-    /// found may have gone since. Whoever fails to execute it asks [`resolve`] why.
-    pub(crate) fn find(
-        &mut self,
-        program: &[u8],
-        path: Option<&[u8]>,
-        cwd: &Path,
-        now: Duration,
-    ) -> Result<CString, NotRunnable> {
-        if program.contains(&b'/') {
-            return CString::new(program).map_err(|_| NotRunnable::NotFound);
-        }
-        if self.path.as_deref() != path || self.cwd != cwd || now >= self.since + REMEMBERED {
-            *self = Self {
-                path: path.map(<[u8]>::to_vec),
-                cwd: cwd.to_owned(),
-                since: now,
-                found: std::mem::take(&mut self.found),
-            };
-            self.found.clear();
-        }
-        if let Some(found) = self.found.get(program) {
-            return Ok(found.clone());
-        }
-        let found = resolve(program, path, cwd)?;
-        self.found.insert(program.to_vec(), found.clone());
-        Ok(found)
-    }
-
-    /// Searches again.
-    pub(crate) fn forget(&mut self) {
-        self.found.clear();
-    }
 }
 
 /// The program file that `program` means for a job with this `PATH` in the folder `cwd`, as `execvp` would find it:
@@ -177,32 +126,6 @@ mod tests {
         for (cwd, path, expected) in cases {
             assert_eq!(found(root.path(), cwd, "tool", Some(path)), expected.map(str::to_owned), "{path:?} in {cwd:?}");
         }
-    }
-
-    #[test]
-    fn what_was_found_is_remembered_for_a_second_in_its_folder_and_path() {
-        let root = programs();
-        let mut programs = Programs::default();
-        let mut find = |cwd: &str, path: &str, ms| {
-            let now = Duration::from_millis(ms);
-            programs.find(b"tool", Some(path.as_bytes()), &root.path().join(cwd), now)
-        };
-        assert_eq!(find("", "none:d", 0), Ok(c"d/tool".to_owned()));
-        fs::remove_file(root.path().join("d/tool")).unwrap();
-        assert_eq!(find("", "none:d", 999), Ok(c"d/tool".to_owned()));
-        assert_eq!(find("", "d", 999), Err(NotRunnable::NotFound), "another path");
-        assert_eq!(find("d", "../d", 999), Err(NotRunnable::NotFound), "another folder");
-        assert_eq!(find("", "none:d", 999), Err(NotRunnable::NotFound), "that was another time");
-        fs::copy("/bin/sh", root.path().join("d/tool")).unwrap();
-        assert_eq!(find("", "none:d", 999), Ok(c"d/tool".to_owned()), "what was not found is looked for");
-        fs::remove_file(root.path().join("d/tool")).unwrap();
-        assert_eq!(find("", "none:d", 1_999), Err(NotRunnable::NotFound));
-    }
-
-    #[test]
-    fn a_name_with_a_slash_is_not_looked_at() {
-        let found = Programs::default().find(b"none/tool", None, Path::new("/"), Duration::ZERO);
-        assert_eq!(found, Ok(c"none/tool".to_owned()));
     }
 
     #[test]

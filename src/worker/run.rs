@@ -17,12 +17,12 @@ use rustix::process::Pid;
 use super::board::{Slot, Stage};
 use super::child::{self, Exit, Launch, Reaped};
 use super::dispatcher::{Report, Why};
-use super::launch::{self, Strings};
+use super::launch::{self, LastEnvironment, Strings};
 use super::lives::Live;
 use super::output::Ends;
 use super::places::Place;
 use super::pool::Shared;
-use super::program::{self, NotRunnable, Programs};
+use super::program::{self, NotRunnable};
 use super::tree::{self, Asked, Leader, Mark, Reach};
 use crate::model::{Ending, Kept, Millis, Outcome, Run, SURVIVOR_GRACE_MAX, TimeLimit, show_duration};
 use crate::store::Claim;
@@ -62,11 +62,11 @@ enum NotStarted {
 }
 
 /// Runs a claimed job to its end, and says how that came.
-pub(super) fn run(shared: &Shared, slot: usize, claim: Claim, cache: &mut launch::Cache) -> Report {
+pub(super) fn run(shared: &Shared, slot: usize, claim: Claim, environment: &mut LastEnvironment) -> Report {
     let place = shared.places.take();
     let attempt = Attempt { shared, slot, place: &place, claim: &claim };
     let ending = match attempt.open_ends() {
-        Ok(Some(ends)) => attempt.execute(ends, cache),
+        Ok(Some(ends)) => attempt.execute(ends, environment),
         Ok(None) => Ending::NotStarted,
         Err(error) => {
             let error = Some(format!("its output files cannot be made: {error}"));
@@ -105,9 +105,9 @@ impl Attempt<'_> {
         self.shared.monitor.wait_for_end(wait) || self.shared.monitor.why(self.slot).is_some()
     }
 
-    fn execute(&self, ends: Ends, cache: &mut launch::Cache) -> Ending {
+    fn execute(&self, ends: Ends, environment: &mut LastEnvironment) -> Ending {
         let at = self.shared.clock.now();
-        let started = self.start(&ends, at, cache);
+        let started = self.start(&ends, at, environment);
         // Only what the run started may have them open when they are used again.
         drop(ends);
         match started {
@@ -119,18 +119,16 @@ impl Attempt<'_> {
         }
     }
 
-    fn start(&self, ends: &Ends, at: Millis, cache: &mut launch::Cache) -> Started {
+    fn start(&self, ends: &Ends, at: Millis, environment: &mut LastEnvironment) -> Started {
         let own = launch::Surroundings {
             queue: self.shared.queue.as_os_str().as_bytes(),
             slot: self.slot,
             token: self.shared.token(self.claim.token.lease()),
         };
-        let launch::Cache { environment, programs } = cache;
         let Some(strings) = Strings::of(self.claim, own, environment) else {
             return Started::Impossible { error: "its strings have a NUL byte".to_owned(), exit_code: None };
         };
-        let mut start =
-            |argv: &[CString], runs_scripts| self.start_as(Words { argv, runs_scripts }, &strings, programs, ends, at);
+        let start = |argv: &[CString], runs_scripts| self.start_as(Words { argv, runs_scripts }, &strings, ends, at);
         // What is wrong with a plain command is the shell's to say, and a script without a first line its to run.
         if let Some(Ok(started)) = strings.plain.as_ref().map(|words| start(words, false)) {
             return started;
@@ -139,34 +137,18 @@ impl Attempt<'_> {
     }
 
     /// Starts a program with these words, waiting while the machine has no room for it.
-    fn start_as(
-        &self,
-        words: Words<'_>,
-        strings: &Strings,
-        programs: &mut Programs,
-        ends: &Ends,
-        at: Millis,
-    ) -> Result<Started, NotStarted> {
-        let (name, path, cwd) = (name(words.argv), strings.path(), &self.claim.work.cwd);
-        let program = programs.find(name, path, cwd, self.shared.clock.elapsed());
-        let mut program = program.map_err(NotStarted::NoProgram)?;
+    fn start_as(&self, words: Words<'_>, strings: &Strings, ends: &Ends, at: Millis) -> Result<Started, NotStarted> {
+        let program = program::resolve(name(words.argv), strings.path(), &self.claim.work.cwd);
+        let program = program.map_err(NotStarted::NoProgram)?;
         loop {
             match self.spawn(words, strings, &program, ends, at) {
-                Ok(started) => return Ok(started),
                 Err(error) if is_no_room(&error) => {
                     self.shared.say_no_room("start a job", &error);
                     if self.is_not_wanted_after(NO_ROOM_RETRY) {
                         return Ok(Started::NotWanted);
                     }
                 }
-                Err(error) => {
-                    programs.forget();
-                    let found = program::resolve(name, path, cwd).map_err(NotStarted::NoProgram)?;
-                    if found == program {
-                        return Err(NotStarted::Refused(error));
-                    }
-                    program = found;
-                }
+                spawned => return spawned.map_err(NotStarted::Refused),
             }
         }
     }
