@@ -71,6 +71,7 @@ pub use enqueue::{Enqueued, Wanted};
 pub use error::StoreError;
 pub use finish::Finished;
 pub use open::{Store, panic_is_fenced};
+pub use pages::commit_mark;
 pub use pools::{Control, Held, PoolInfo};
 pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableRun, fault};
 pub use query::{Cursor, Page};

@@ -81,6 +81,15 @@ pub(super) enum For {
     Readers(Damage),
 }
 
+/// What every commit changes, and what is written before it does not: the header, as it is in a queue file now. It is
+/// read without a lock, so that a commit which is just being written may show in part: then it will show once more.
+pub fn commit_mark(queue_file: &File) -> io::Result<Vec<u8>> {
+    let mut header = vec![0; HEADER_BYTES];
+    let read = queue_file.read_at(&mut header, 0)?;
+    header.truncate(read);
+    Ok(header)
+}
+
 /// A page that does not match its checksum, inside an [`io::Error`].
 #[derive(Debug, thiserror::Error)]
 #[error("page {0} does not match its checksum")]

@@ -1,12 +1,12 @@
 //! The bell: whoever waits for the queue waits on its file.
 //!
-//! One inotify instance watches `queue.redb`, which every commit of any process modifies, the folder
+//! One inotify instance watches `queue.redb`, whose header every commit of any process modifies, the folder
 //! `run/`, where the kernel closes the file of a pool that dies, and the folder of both. Nothing is missed
 //! between two waits, since the kernel queues what happens; so make the bell first, look at the queue
 //! then, and wait.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use rustix::time::{
 };
 
 use crate::model::PoolId;
+use crate::store::commit_mark;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,10 @@ pub struct Bell {
     queue: PathBuf,
     /// Device and inode of what `queue` led to at the start.
     file: (u64, u64),
+    /// The queue file.
+    commits: File,
+    /// What the last commit left in it that was told of.
+    mark: Vec<u8>,
     watches: Option<Watches>,
     deaf: Option<Deaf>,
     clock: OwnedFd,
@@ -93,9 +98,12 @@ impl Bell {
 
     fn with_watches(folder: &Path, watch: impl FnOnce(&Path, &Path) -> Result<Watches, Errno>) -> io::Result<Self> {
         let queue = folder.join("queue.redb");
-        let file = fs::metadata(&queue)?;
+        let commits = File::open(&queue)?;
+        let file = commits.metadata()?;
         let mut bell = Self {
             file: (file.dev(), file.ino()),
+            mark: commit_mark(&commits)?,
+            commits,
             watches: None,
             deaf: None,
             clock: changes_of_the_clock()?,
@@ -183,7 +191,7 @@ impl Bell {
         let Some(watches) = &self.watches else { return Ok(()) };
         let heard = watches.drain()?;
         self.closed.extend(heard.closed);
-        if heard.changed {
+        if heard.changed || (heard.written && self.has_commits()?) {
             self.pending.insert(Ring::Changed);
         }
         // Many events may come of a move, and most of them of other things too; the path tells. It also
@@ -192,6 +200,15 @@ impl Bell {
             self.pending.insert(Ring::Moved);
         }
         Ok(())
+    }
+
+    /// Whether there was a commit since this was asked last. One writes many pages before anybody can see it, and
+    /// whoever looked at each of them would be in its way.
+    fn has_commits(&mut self) -> io::Result<bool> {
+        let mark = commit_mark(&self.commits)?;
+        let is_new = mark != self.mark;
+        self.mark = mark;
+        Ok(is_new)
     }
 
     fn look_if_deaf(&mut self) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use tempfile::TempDir;
 
@@ -258,4 +258,18 @@ fn a_clock_that_nobody_sets_is_silent() {
     assert!(!queue.bell.clock_was_set().unwrap());
     arm(&queue.bell.clock).unwrap();
     assert!(!queue.bell.clock_was_set().unwrap());
+}
+
+#[test]
+fn pages_that_are_written_before_a_commit_do_not_ring() {
+    let mut queue = Queue::new();
+    let file = OpenOptions::new().write(true).open(queue.path("queue.redb")).unwrap();
+    file.write_all_at(&[1; 4096], 0).unwrap();
+    assert_eq!(queue.rings(), Ring::Changed);
+    file.write_all_at(b"a page", 4096).unwrap();
+    assert_eq!(queue.rang(), Ring::TimedOut);
+    file.write_all_at(b"the header", 0).unwrap();
+    assert_eq!(queue.rings(), Ring::Changed);
+    file.write_all_at(b"the header", 0).unwrap();
+    assert_eq!(queue.rang(), Ring::TimedOut, "as it was");
 }

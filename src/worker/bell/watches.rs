@@ -28,11 +28,14 @@ pub(super) struct Watches {
 
 /// What happened since the last time.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Heard {
     /// Any event at all.
     pub(super) anything: bool,
     /// Something in the queue may have moved.
     pub(super) changed: bool,
+    /// The queue file was written to.
+    pub(super) written: bool,
     /// A watch ended, since what it watched is gone.
     pub(super) lost: bool,
     /// The pools whose files were closed after writing, or deleted.
@@ -89,7 +92,9 @@ impl Watches {
     fn hear(&self, event: &Event<'_>, heard: &mut Heard) {
         let is = |flags: ReadFlags| event.events().intersects(flags);
         heard.anything = true;
-        heard.changed |= is(ReadFlags::MODIFY | ReadFlags::QUEUE_OVERFLOW);
+        let is_queue = event.wd() == self.queue;
+        heard.written |= is_queue && is(ReadFlags::MODIFY);
+        heard.changed |= !is_queue && is(ReadFlags::MODIFY) || is(ReadFlags::QUEUE_OVERFLOW);
         heard.lost |= is(ReadFlags::IGNORED) && [self.queue, self.run, self.folder].contains(&event.wd());
         if event.wd() == self.run && is(ReadFlags::CLOSE_WRITE | ReadFlags::DELETE) {
             heard.changed = true;
