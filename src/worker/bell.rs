@@ -191,7 +191,7 @@ impl Bell {
         let Some(watches) = &self.watches else { return Ok(()) };
         let heard = watches.drain()?;
         self.closed.extend(heard.closed);
-        if heard.changed || (heard.written && self.has_commits()?) {
+        if heard.changed || (heard.written && self.has_commits()) {
             self.pending.insert(Ring::Changed);
         }
         // Many events may come of a move, and most of them of other things too; the path tells. It also
@@ -204,11 +204,12 @@ impl Bell {
 
     /// Whether there was a commit since this was asked last. One writes many pages before anybody can see it, and
     /// whoever looked at each of them would be in its way.
-    fn has_commits(&mut self) -> io::Result<bool> {
-        let mark = commit_mark(&self.commits)?;
+    fn has_commits(&mut self) -> bool {
+        // What is wrong with the file is told to who looks.
+        let Ok(mark) = commit_mark(&self.commits) else { return true };
         let is_new = mark != self.mark;
         self.mark = mark;
-        Ok(is_new)
+        is_new
     }
 
     fn look_if_deaf(&mut self) -> io::Result<()> {
