@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::deferred::Deferred;
 use crate::model::{JobId, QueueName, StateKind, TimeLimit, WORKERS_MAX, parse_duration};
 
 /// The commands by what they are for; clap has no groups of commands.
@@ -84,33 +85,33 @@ pub(super) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    Run(Run),
-    Enqueue(Enqueue),
+    Run(Deferred<Run>),
+    Enqueue(Deferred<Enqueue>),
     #[command(subcommand)]
-    Worker(Worker),
+    Worker(Deferred<Worker>),
     /// Counts, pools, and what runs now
     #[command(after_help = "\
 Examples:
   queuectl status
   queuectl status --json | jq .jobs")]
-    Status(Json),
-    List(List),
-    Show(Show),
-    Logs(Logs),
-    Wait(Wait),
-    Cancel(Cancel),
-    Retry(Retry),
+    Status(Deferred<Json>),
+    List(Deferred<List>),
+    Show(Deferred<Show>),
+    Logs(Deferred<Logs>),
+    Wait(Deferred<Wait>),
+    Cancel(Deferred<Cancel>),
+    Retry(Deferred<Retry>),
     #[command(subcommand)]
-    Dlq(Dlq),
-    Remove(Remove),
+    Dlq(Deferred<Dlq>),
+    Remove(Deferred<Remove>),
     #[command(subcommand)]
-    Config(Config),
-    Check(Check),
-    Compact(Compact),
-    Backup(Backup),
-    Restore(Restore),
-    Export(Export),
-    Import(Import),
+    Config(Deferred<Config>),
+    Check(Deferred<Check>),
+    Compact(Deferred<Compact>),
+    Backup(Deferred<Backup>),
+    Restore(Deferred<Restore>),
+    Export(Deferred<Export>),
+    Import(Deferred<Import>),
 }
 
 /// Write everything as JSON lines
@@ -287,7 +288,7 @@ pub(super) struct WorkerStop {
     pub timeout: Option<std::time::Duration>,
 }
 
-/// How to print what is asked for
+// How to print what is asked for. No documentation, which would be that of the commands.
 #[derive(Debug, Args)]
 pub(super) struct Json {
     /// Print JSON

@@ -5,6 +5,7 @@ mod args;
 mod bytes;
 mod commands;
 mod context;
+mod deferred;
 mod detach;
 mod discover;
 mod exit;
@@ -27,6 +28,7 @@ use commands::{
     ask, backup, check, compact, config, enqueue, export, import, list, logs, run, show, status, wait, worker,
 };
 use context::Context;
+use deferred::Deferred;
 use exit::{Exit, Failure};
 
 use crate::model::StateKind;
@@ -60,9 +62,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Run(args) => run::run(&context, &args),
         Command::Enqueue(args) => enqueue::enqueue(&context, &args),
-        Command::Worker(Worker::Start(args)) => worker::start(&context, &args),
-        Command::Worker(Worker::Stop(args)) => worker::stop(&context, &args),
-        Command::Worker(Worker::List(args)) => status::worker_list(&context, &args),
+        Command::Worker(Deferred(Worker::Start(args))) => worker::start(&context, &args),
+        Command::Worker(Deferred(Worker::Stop(args))) => worker::stop(&context, &args),
+        Command::Worker(Deferred(Worker::List(args))) => status::worker_list(&context, &args),
         Command::Status(args) => status::status(&context, &args),
         Command::List(args) => list::list(&context, args.state, args.limit, args.json),
         Command::Show(args) => show::show(&context, &args),
@@ -71,9 +73,9 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Cancel(args) => ask::cancel(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
         Command::Remove(args) => ask::remove(&context, &args),
-        Command::Dlq(Dlq::List(args)) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
-        Command::Dlq(Dlq::Retry(args)) => ask::retry(&context, &args.ids, args.all),
-        Command::Config(args) => config::config(&context, args),
+        Command::Dlq(Deferred(Dlq::List(args))) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
+        Command::Dlq(Deferred(Dlq::Retry(args))) => ask::retry(&context, &args.ids, args.all),
+        Command::Config(args) => config::config(&context, args.0),
         Command::Check(args) => check::check(&context, &args),
         Command::Compact(args) => compact::compact(&context, &args),
         Command::Export(args) => export::export(&context, &args),

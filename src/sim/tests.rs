@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::disk::Disk;
+use super::disk::{Disk, Fate};
 use super::*;
-use crate::model::StateKind;
+use crate::model::{Command, JobSpec, Millis, StateKind};
 use crate::store::tests::temp_queue;
-use crate::store::{Snapshot, Store};
+use crate::store::{Snapshot, Store, commit_mark};
 
 fn try_seed(seed: u64, steps: usize) -> Tally {
     let (_dir, store) = temp_queue();
@@ -134,4 +134,30 @@ fn a_difference_is_found_and_told() {
     let told = mismatch.to_string();
     assert!(told.starts_with(&format!("step {}: ", mismatch.step)), "{told}");
     assert!(told.contains("reference:") && told.contains("Op {"), "{told}");
+}
+
+#[test]
+fn the_mark_moves_with_each_commit_once_it_can_be_seen_and_with_no_other_write() {
+    let disk = Disk::default();
+    let store = Store::on(disk.drive()).unwrap();
+    let (made, commits) = (disk.events(), 5);
+    for n in 0..commits {
+        store.write(Millis(n), |tx| tx.enqueue(&[JobSpec::new(Command::Shell("true".into()), "/")])).unwrap();
+    }
+    let (power, dir) = (disk.power(), tempfile::tempdir().unwrap());
+    let (path, mut losses, mut moves, mut last) = (dir.path().join("file"), power.losses(), Vec::new(), None);
+    for moment in made..=power.len() {
+        losses.advance(moment);
+        std::fs::write(&path, losses.lost(Fate::Everything)).unwrap();
+        let mark = Some(commit_mark(&std::fs::File::open(&path).unwrap()).unwrap());
+        if last.is_some() && last != mark {
+            moves.push(moment);
+            // It can be seen: who opens the file now reads it.
+            let now = Disk::holding(std::fs::read(&path).unwrap());
+            let seen = Store::on(now.drive()).unwrap().read(Snapshot::counts).unwrap();
+            assert_eq!(seen.values().sum::<u64>(), moves.len() as u64);
+        }
+        last = mark;
+    }
+    assert_eq!(moves.len() as u64, commits);
 }

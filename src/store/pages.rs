@@ -81,12 +81,19 @@ pub(super) enum For {
     Readers(Damage),
 }
 
-/// What every commit changes, and what is written before it does not: the header, as it is in a queue file now. It is
-/// read without a lock, so that a commit which is just being written may show in part: then it will show once more.
+/// What every commit changes once it can be seen, and nothing else does: the slot of the header that readers go by. It
+/// is read without a lock: a slot that is gone by is not written. What is too short for a header is told as it is.
 pub fn commit_mark(queue_file: &File) -> io::Result<Vec<u8>> {
     let mut header = vec![0; HEADER_BYTES];
     let read = queue_file.read_at(&mut header, 0)?;
     header.truncate(read);
+    if read == HEADER_BYTES {
+        let primary = usize::from(header[GOD_BYTE] & PRIMARY_BIT);
+        let is_flushed = header[GOD_BYTE] & PRIMARY_UNFLUSHED == 0;
+        let seen = if is_flushed { primary } else { 1 - primary };
+        header.drain(..SLOTS_AT + seen * SLOT_BYTES);
+        header.truncate(SLOT_BYTES);
+    }
     Ok(header)
 }
 
