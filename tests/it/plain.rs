@@ -1,22 +1,27 @@
 //! Plain command strings run without a shell. Each of these strings runs twice, once as a command and once as the
-//! arguments of a real `/bin/sh -c`, and both have to end alike.
+//! arguments of a real `/bin/sh -c`, and both have to end alike. So do those that are executed, and each other shell that
+//! is installed and may be somebody's `/bin/sh`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::support::Bench;
 
+/// The environment, but for what shells add and what is of one job only.
+const SURROUNDINGS: &str = "#!/bin/sh\nenv | grep -vE '^(_|SHLVL|OLDPWD|LOGNAME|QUEUECTL_[A-Z_]*)=' | sort; /bin/pwd\n";
+
 /// Programs and what is none, in the folder `bin`, which is on the path, and in the job's folder.
 fn bench() -> Bench {
     let bench = Bench::new();
     let programs: [(&str, &str, u32); 12] = [
         ("args", "#!/bin/sh\nprintf '<%s>' \"$0\" \"$@\"; echo; echo \"$#\" >&2\n", 0o755),
-        ("surroundings", "#!/bin/sh\nenv | grep -v -e '^_=' -e '^SHLVL=' -e '^QUEUECTL_' | sort; /bin/pwd\n", 0o755),
+        ("surroundings", SURROUNDINGS, 0o755),
         ("no-first-line", "echo \"$0\" \"$@\"; exit 3\n", 0o755),
         ("empty", "", 0o755),
         ("no-such-interpreter", "#!/no/such/interpreter\n", 0o755),
@@ -225,40 +230,75 @@ fn text(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!({"base64": BASE64_STANDARD.encode(bytes)}), |text| json!(text))
 }
 
-#[test]
-fn a_plain_command_means_what_it_means_to_a_shell() {
-    let bench = bench();
-    let strings = strings(&bench);
+/// How each string ends as a command, and as the argument of `shell -c`.
+fn ends(bench: &Bench, shell: &str, strings: &[Vec<u8>]) -> Vec<(Value, Value)> {
     let mut jobs = String::new();
-    for string in &strings {
+    for string in strings {
         // As for a command, so that it is not taken for an option of the shell.
         let blank: &[u8] = if string.starts_with(b"-") || string.starts_with(b"+") { b" " } else { b"" };
         let script = text(&[blank, string].concat());
-        for words in [json!({"command": text(string)}), json!({"argv": ["/bin/sh", "-c", script]})] {
+        for words in [json!({"command": text(string)}), json!({"argv": [shell, "-c", script]})] {
             writeln!(jobs, "{words}").unwrap();
         }
     }
     let path = format!("{}:/usr/bin:/bin", bench.file("bin").display());
     fs::write(bench.file("jobs"), jobs).unwrap();
     bench.ok("config set max-retries 0");
+    let before = bench.json("list --json").as_array().unwrap().len();
     bench.cmd(["enqueue", "--quiet", "--file", "jobs"]).env("PATH", path).run().ok();
     // One at a time: some write files.
     bench.work();
+    let mut ends: BTreeMap<u64, Value> = bench.ok("export").lines().filter_map(end_of_attempt).collect();
+    let mut end = |n: usize| ends.remove(&u64::try_from(before + n).unwrap()).unwrap();
+    (0..strings.len()).map(|at| (end(2 * at + 1), end(2 * at + 2))).collect()
+}
 
-    let ends: BTreeMap<u64, Value> = bench.ok("export").lines().filter_map(end_of_attempt).collect();
-    let end = |seq: usize| &ends[&u64::try_from(seq).unwrap()];
-    for (at, string) in strings.iter().enumerate() {
-        let (plain, shell) = (end(2 * at + 1), end(2 * at + 2));
-        if let Some(signal) = plain.get("signal").and_then(Value::as_i64).filter(|_| plain != shell) {
-            // A shell that stays beside its command, as some do, ends with a number instead, and says the rest.
-            assert_eq!(shell["exit_code"], 128 + signal, "{:?}", String::from_utf8_lossy(string));
-            continue;
-        }
-        assert_eq!(plain, shell, "{:?}", String::from_utf8_lossy(string));
+/// Whether a command ends as a shell says it does. A shell that stays beside its command, as some do, ends with a number
+/// where that is killed, and says the rest.
+fn is_alike(plain: &Value, shell: &Value) -> bool {
+    let signal = plain.get("signal").and_then(Value::as_i64);
+    plain == shell || signal.is_some_and(|signal| shell["exit_code"].as_i64().is_some_and(|code| code % 128 == signal))
+}
+
+#[test]
+fn a_plain_command_means_what_it_means_to_a_shell() {
+    let bench = bench();
+    let strings = strings(&bench);
+    let ends = ends(&bench, "/bin/sh", &strings);
+    for (string, (plain, shell)) in strings.iter().zip(&ends) {
+        assert!(is_alike(plain, shell), "{:?}: {plain} {shell}", String::from_utf8_lossy(string));
     }
     // They had something to tell.
-    let told = ["stdout", "stderr", "signal"].map(|field| ends.values().filter(|end| end.get(field).is_some()).count());
+    let all = || ends.iter().flat_map(|(plain, shell)| [plain, shell]);
+    let told = ["stdout", "stderr", "signal"].map(|field| all().filter(|end| end.get(field).is_some()).count());
     assert!(told[0] > 600 && told[1] > 600 && told[2] > 0, "{told:?}");
+    bench.check();
+}
+
+#[test]
+fn a_plain_command_means_the_same_to_whatever_may_be_called_sh() {
+    let bench = bench();
+    let mut strings: Vec<Vec<u8>> =
+        ["true", "false", "/bin/true", "/bin/false"].map(|it| it.as_bytes().to_vec()).into();
+    for word in ["args", "surroundings", "fails", "killed", "terminated", "reads", "7up"] {
+        let names = [word.to_owned(), format!("./{word}"), format!("{}/{word}", bench.file("bin").display())];
+        let rests = ["", " x", "  -v \t--a=b,c:d  e@f+g%h ", " = =x %1 - -- +x @ a=/b:/c ./ .. : //"];
+        strings.extend(names.iter().flat_map(|name| rests.map(|rest| format!("{name}{rest}").into_bytes())));
+    }
+    for shell in ["dash", "bash", "zsh", "ksh93", "mksh", "yash", "busybox"] {
+        let Some(file) = ["/usr/bin", "/bin"].map(|bin| Path::new(bin).join(shell)).into_iter().find(|it| it.exists())
+        else {
+            continue;
+        };
+        // They behave as they are called.
+        let folder = bench.file(&format!("as-{shell}"));
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(file, folder.join("sh")).unwrap();
+        let called = folder.join("sh").display().to_string();
+        for (string, (plain, shell)) in strings.iter().zip(ends(&bench, &called, &strings)) {
+            assert!(is_alike(&plain, &shell), "{called}: {:?}: {plain} {shell}", String::from_utf8_lossy(string));
+        }
+    }
     bench.check();
 }
 
