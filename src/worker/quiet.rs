@@ -21,7 +21,7 @@ use super::recovery::recover;
 use super::tree::{self, Asked, Leader, Mark, Reach};
 use crate::model::{PoolId, SURVIVOR_GRACE_MAX};
 use crate::queue::{Folder, Queue};
-use crate::store::{PoolInfo, Serves, StoreError, file_identity};
+use crate::store::{BulkInfo, PoolInfo, Serves, StoreError, file_identity};
 
 /// Why a queue is not quiet.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,12 @@ pub enum NotQuiet {
         pid: u32,
         /// Whether it is a `run`, which `worker stop` leaves alone.
         is_run: bool,
+    },
+    /// A batch that is too large for one transaction is on its way into it.
+    #[error("a large enqueue is under way (process {pid})")]
+    Bulk {
+        /// Its process.
+        pid: u32,
     },
     /// Something of a pool that died cannot be ended, or not be seen.
     #[error("{0}")]
@@ -50,7 +56,7 @@ pub enum NotQuiet {
 /// A queue that was quiet.
 #[derive(Debug)]
 pub struct Quiet {
-    run: PathBuf,
+    folder: Folder,
     /// The dead pools that were looked after and are still named in `run/`.
     settled: BTreeSet<PoolId>,
 }
@@ -59,37 +65,49 @@ impl Quiet {
     /// Recovers what died, and makes sure that nothing works on the queue in `folder`, whose file may be damaged or
     /// missing.
     pub fn reach(folder: &Folder, observer: &dyn Observer) -> Result<Self, NotQuiet> {
-        let run = folder.path().join("run");
-        let (pools, has_bulks) = registered(folder).map_or_else(|error| (Err(error), false), |(p, b)| (Ok(p), b));
-        refuse_living(&run, pools.as_deref().unwrap_or_default())?;
-        let must_recover = has_bulks || pools.as_ref().is_ok_and(|pools| pools.iter().any(|pool| pool.ended.is_none()));
-        if must_recover && recovers(folder, observer)? {
-            return Ok(Self { settled: named_in(&run)?, run });
+        // Before anything else: a pool that starts and dies from here on is none of them.
+        let settled = named_in(&run_of(folder))?;
+        refuse_living(folder)?;
+        let registered = registered(folder);
+        let must_recover = registered.as_ref().is_ok_and(Registered::has_unrecovered);
+        if !must_recover || !recovers(folder, observer)? {
+            let pools = registered.map_or_else(|_| Vec::new(), |registered| registered.pools);
+            for pool in &settled {
+                end_by_board(folder, pool, &pools, observer)?;
+            }
         }
-        let settled = named_in(&run)?;
-        for pool in &settled {
-            end_by_board(folder, pool, pools.as_deref().unwrap_or_default(), observer)?;
-        }
-        Ok(Self { run, settled })
+        Ok(Self { folder: folder.clone(), settled })
     }
 
     /// Whether it still is; asked when nobody else can write.
     pub fn holds(&self) -> Result<(), NotQuiet> {
-        refuse_living(&self.run, &[])?;
-        match named_in(&self.run)?.difference(&self.settled).next() {
+        refuse_living(&self.folder)?;
+        match named_in(&run_of(&self.folder))?.difference(&self.settled).next() {
             Some(pool) => Err(NotQuiet::Left(format!("pool {pool} worked on the queue just now: type it again"))),
             None => Ok(()),
         }
     }
 }
 
-/// The pools that the file knows, and whether batches are under way in it; an error if it cannot be read. Looks without
-/// writing where that is possible.
-fn registered(folder: &Folder) -> Result<(Vec<PoolInfo>, bool), StoreError> {
+/// What the file knows of who works on the queue.
+struct Registered {
+    pools: Vec<PoolInfo>,
+    bulks: Vec<BulkInfo>,
+}
+
+impl Registered {
+    /// Whether there is something for recovery, if nobody lives.
+    fn has_unrecovered(&self) -> bool {
+        !self.bulks.is_empty() || self.pools.iter().any(|pool| pool.ended.is_none())
+    }
+}
+
+/// An error if the file cannot be read. Looks without writing where that is possible.
+fn registered(folder: &Folder) -> Result<Registered, StoreError> {
     let queue = Queue::open_read_only(folder, Box::new(|| {}))?;
-    let pools = queue.read(|snapshot| Ok((snapshot.pools()?, !snapshot.bulks()?.is_empty())));
+    let registered = queue.read(|snapshot| Ok(Registered { pools: snapshot.pools()?, bulks: snapshot.bulks()? }));
     queue.leave();
-    pools
+    registered
 }
 
 /// Recovers all dead pools; `false` if the file is too damaged for that.
@@ -107,16 +125,29 @@ fn recovers(folder: &Folder, observer: &dyn Observer) -> Result<bool, NotQuiet> 
     }
 }
 
-fn refuse_living(run: &Path, pools: &[PoolInfo]) -> Result<(), NotQuiet> {
-    for pool in named_in(run)? {
-        if board::probe(&run.join(pool.as_str()))? == Life::Dead {
+fn refuse_living(folder: &Folder) -> Result<(), NotQuiet> {
+    let run = run_of(folder);
+    for pool in named_in(&run)? {
+        let path = run.join(pool.as_str());
+        if board::probe(&path)? == Life::Dead {
             continue;
         }
-        let pid = board::read(&run.join(pool.as_str()))?.map_or(0, |board| board.identity.pid);
-        let is_run = pools.iter().any(|info| info.id == pool && matches!(info.serves, Serves::Run(_)));
+        let pid = board::read(&path)?.map_or(0, |board| board.identity.pid);
+        // A file that cannot be read says of nobody what it is.
+        let of_file = registered(folder).ok();
+        let is_bulk = |known: &Registered| known.bulks.iter().any(|bulk| bulk.maker == pool.as_str());
+        if of_file.as_ref().is_some_and(is_bulk) {
+            return Err(NotQuiet::Bulk { pid });
+        }
+        let is_run = |info: &PoolInfo| info.id == pool && matches!(info.serves, Serves::Run(_));
+        let is_run = of_file.is_some_and(|known| known.pools.iter().any(is_run));
         return Err(NotQuiet::Alive { pool, pid, is_run });
     }
     Ok(())
+}
+
+fn run_of(folder: &Folder) -> PathBuf {
+    folder.path().join("run")
 }
 
 /// The pools that have a file in `run/`.
@@ -135,7 +166,7 @@ fn named_in(run: &Path) -> io::Result<BTreeSet<PoolId>> {
 
 /// Ends what the board of a dead pool names, without the help of the file.
 fn end_by_board(folder: &Folder, pool: &PoolId, pools: &[PoolInfo], observer: &dyn Observer) -> Result<(), NotQuiet> {
-    let path = folder.path().join("run").join(pool.as_str());
+    let path = run_of(folder).join(pool.as_str());
     let Ok(Some(board)) = board::read(&path) else { return Ok(()) };
     let Some(file) = file_identity(&folder.path().join("queue.redb"))? else { return Ok(()) };
     let here = Identity::of_this_process()?;

@@ -86,6 +86,24 @@ fn compacting_takes_away_what_was_killed() {
 }
 
 #[test]
+fn what_needs_the_queue_for_itself_tells_who_fills_it() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    bench.ok("backup copy");
+    let (enqueue, turn) = in_the_middle(&bench);
+    let said = format!("a large enqueue is under way (process {})", enqueue.pid());
+    let next = format!("\n  try: kill {}    ends it; or wait until it is done\n", enqueue.pid());
+    for line in ["compact", "check --repair", "restore copy"] {
+        bench.run(line).says(4, &[&said, &next]);
+    }
+    kill_9(enqueue);
+    drop(turn);
+    bench.ok("compact");
+    assert_eq!((total(&bench), bulks(&bench)), (1, vec![]));
+    bench.is_clean();
+}
+
+#[test]
 fn what_is_under_way_holds_its_ids() {
     let bench = Bench::new();
     bench.enqueue("true");

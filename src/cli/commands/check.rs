@@ -166,7 +166,7 @@ fn tell(repaired: &Repaired, json: bool) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Why a repair or a restore cannot go ahead, with what to type next.
+/// Why a repair, a restore or a compaction cannot go ahead, with what to type next.
 pub(crate) fn not_quiet(context: &Context, error: NotQuiet) -> Failure {
     let db = context.db_words();
     match error {
@@ -174,6 +174,9 @@ pub(crate) fn not_quiet(context: &Context, error: NotQuiet) -> Failure {
             Failure::new(Exit::Refused, error).next(format_args!("kill -INT {pid}    stops that run"))
         }
         NotQuiet::Alive { .. } => Failure::new(Exit::Refused, error).next(format_args!("queuectl{db} worker stop")),
+        NotQuiet::Bulk { pid } => {
+            Failure::new(Exit::Refused, error).next(format_args!("kill {pid}    ends it; or wait until it is done"))
+        }
         NotQuiet::Left(_) => Failure::new(Exit::Refused, error),
         NotQuiet::Unknown(_) => Failure::new(Exit::Other, error),
         NotQuiet::Store(error @ StoreError::Damaged(_)) => {
