@@ -1,8 +1,8 @@
 //! Compacting: every row is copied, as it is and in order, into a new file, which then takes the queue file's place.
 //!
 //! Rows that are inserted in order fill their pages. What is free between these, redb's own compaction removes, in the
-//! new file while it is nobody else's. That alone would not do in a file that others use: it fills no page, and on its
-//! way it commits in one phase and without the record of free pages, on which readers and the next writer rely here.
+//! new file while it is nobody else's. That alone would not do in a file that others use: it fills no page, and its
+//! commits on the way are without the record of free pages, on which the next writer relies here.
 //!
 //! Nobody writes meanwhile, since the queue is [`Seized`]; readers go on seeing the old file, which is the same queue.
 //! No pool may live or be unrecovered: processes are known by the queue file's inode.
@@ -11,8 +11,11 @@
 //!
 //! | killed | what is there |
 //! |---|---|
-//! | before the rename | the queue file as it was, untouched, and `compact.tmp`, which the next compaction or repair removes |
-//! | after it | the new file, synced before; perhaps an empty `compact.tmp` |
+//! | before the rename | the queue file as it was, untouched, and `compact.tmp` with a part or all of the new one |
+//! | after it | the new file, synced before; perhaps `compact.tmp`, in which only its folders are left |
+//! | power fails right after it | the one file or the other, each whole; with the old one, `compact.tmp` as above |
+//!
+//! Whoever opens the queue to write next removes `compact.tmp`, and so does the next compaction or repair.
 //!
 //! That the new file holds the same rows is not trusted to the copying: before the rename it is closed, opened anew,
 //! and read from end to end. A disk that is full ends it before the rename.

@@ -26,7 +26,7 @@ use super::replace::identity;
 use super::salvage::damaged_pages;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile};
-use super::{Report, StoreError, records};
+use super::{Report, StoreError, records, scraps};
 use crate::model::Millis;
 
 /// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes.
@@ -342,6 +342,7 @@ fn open_writable(
 ) -> Result<(Database, Option<(u64, u64)>), StoreError> {
     check_shape(folder)?;
     let turn = turnstile.take(on_wait)?;
+    scraps::sweep(folder);
     let pages = verified(folder, File::options().read(true).write(true), For::Writers, on_wait)?;
     let which = identity(&file_of(folder))?;
     // It exists and is not empty, so that nothing is created.

@@ -14,7 +14,7 @@
 //!
 //! | killed | what is there |
 //! |---|---|
-//! | while the new file is made | the old queue, and a folder of scraps that the next one of its kind removes |
+//! | while the new file is made | the old queue, and a folder of scraps that whoever opens the queue to write next removes |
 //! | after the old file got its second name | the old queue, under both names |
 //! | after the rename | the new queue, and the old one under its second name |
 //!

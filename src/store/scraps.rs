@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// All names of such folders. Who makes one removes those that a kill left: it has the queue to itself.
+/// All names of such folders. Who makes one, or opens the queue to write, removes those that a kill left: they hold the
+/// turnstile, as their makers do as long as they live.
 const NAMES: [&str; 2] = ["repair.tmp", "compact.tmp"];
 
 /// Folders for what is being made, removed with this.
@@ -35,9 +36,17 @@ impl Scraps {
     }
 }
 
+/// Removes what kills left. The turnstile is held.
+pub(super) fn sweep(folder: &Path) {
+    for left in NAMES {
+        // What cannot be removed is in nobody's way here.
+        let _ = fs::remove_dir_all(folder.join(left));
+    }
+}
+
 impl Drop for Scraps {
     fn drop(&mut self) {
-        // What remains is removed by the next one.
+        // What remains is removed by who comes next.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
