@@ -57,7 +57,7 @@ macro_rules! tables {
         }
 
         impl Snapshot {
-            /// Puts every row of every table, in order, into `to`, where each lies as it lies here.
+            /// Puts every row of every table, in order, in the place of what is in `to`. Each lies there as it lies here.
             pub(super) fn copy_rows(&self, to: &mut Tables<'_>) -> Result<(), StoreError> {
                 $(copy_table(&self.open($constant)?, to.$field.open()?)?;)*
                 Ok(())
@@ -237,11 +237,13 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
     from: &impl ReadableTable<K, V>,
     to: &mut Table<'_, K, V>,
 ) -> Result<(), StoreError> {
+    to.retain(|_, _| false)?;
+    let mut end = to.lower_bound_mut(Bound::<K::SelfType<'_>>::Unbounded)?;
     for row in from.iter()? {
         let (key, value) = row?;
-        to.insert(key.value(), value.value())?;
+        end.insert_before(key.value(), value.value())?;
     }
-    Ok(())
+    Ok(end.close()?)
 }
 
 fn hash_table<K: Key + 'static, V: Value + 'static>(
