@@ -328,6 +328,11 @@ impl Disk {
         self.state().power.events.len()
     }
 
+    /// How often what was written was made to last.
+    pub fn syncs(&self) -> usize {
+        self.state().power.events.iter().filter(|event| matches!(event, Event::Sync)).count()
+    }
+
     /// All that has happened.
     pub fn power(&self) -> Power {
         self.state().power.clone()

@@ -50,6 +50,7 @@ mod replace;
 mod runs;
 mod salvage;
 mod scraps;
+mod syncs;
 mod tables;
 mod turnstile;
 mod whole;

@@ -20,13 +20,8 @@
 //! **Readers** are not told that the last process left the file without closing it: every commit here is in two
 //! phases, so that the slot they read from is whole, and they need none of what the next writer tidies up.
 //!
-//! **Syncs that change nothing are spared.** Whoever opens the file to write says so in the header, twice, and syncs it
-//! each time; beside a pool the header says so already. A header that is written as it is in the file is neither written
-//! nor synced. What redb waits for is that the mark lasts before any page changes: without it, after a power cut, the
-//! pages of the last commit are there as they were, since nobody writes to them before the next commit, whose first sync
-//! is of everything. A sync without a write before it, by which redb makes a dead writer's last words last, is one.
-//!
-//! The layout is that of redb's file format 3, as its design document describes it.
+//! The layout is that of redb's file format 3, as its design document describes it. Cargo.toml names the one version of
+//! redb for which this was read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -40,7 +35,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::{BackendError, StorageBackend};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::turnstile::{OnWait, patiently};
+use super::syncs::Syncs;
+use super::turnstile::{OnWait, patiently, soon};
 
 /// A page of order 0, in bytes; one of order n has 2^n times as many.
 const PAGE_BYTES: u64 = 4096;
@@ -49,8 +45,6 @@ const HEADER_BYTES: usize = 320;
 const GOD_BYTE: usize = 9;
 const PRIMARY_BIT: u8 = 1;
 const LEFT_OPEN: u8 = 2;
-/// How often a lock is tried before it is waited for: about as long as a thread takes to start, 50 µs.
-const LOCK_TRIES: usize = 50;
 const TWO_PHASES: u8 = 4;
 const PRIMARY_UNFLUSHED: u8 = 8;
 const PAGE_BYTES_AT: usize = 12;
@@ -109,23 +103,10 @@ pub(super) fn damage_in(error: &io::Error) -> Option<String> {
 
 /// A file whose pages are verified, and whose user is told when a lock of another process keeps it waiting.
 pub(super) struct Pages<B> {
-    file: B,
+    file: Syncs<B>,
     whom: For,
     on_wait: Arc<OnWait>,
     known: Mutex<Known>,
-    unsynced: Mutex<Unsynced>,
-}
-
-/// What this handle wrote since it last made that last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Unsynced {
-    /// Nothing. A sync now is for what somebody else wrote.
-    #[default]
-    Nothing,
-    /// The header, as it was.
-    SameHeader,
-    /// Something.
-    Something,
 }
 
 /// What is known of the pages.
@@ -192,26 +173,13 @@ impl<B> fmt::Debug for Pages<B> {
     }
 }
 
-impl<B> Pages<B> {
+impl<B: StorageBackend> Pages<B> {
     pub(super) fn new(file: B, whom: For, on_wait: &Arc<OnWait>) -> Self {
-        Self { file, whom, on_wait: Arc::clone(on_wait), known: Mutex::default(), unsynced: Mutex::default() }
+        Self { file: Syncs::new(file), whom, on_wait: Arc::clone(on_wait), known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        lock(&self.known)
-    }
-
-    /// Whether the header in the file is this already. Whoever writes it holds its lock.
-    fn is_header(&self, data: &[u8]) -> io::Result<bool>
-    where
-        B: StorageBackend,
-    {
-        if self.file.len()? < data.len() as u64 {
-            return Ok(false);
-        }
-        let mut header = vec![0; data.len()];
-        self.file.read(0, &mut header)?;
-        Ok(header == data)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look(&self, offset: u64, page: &mut [u8]) -> io::Result<()> {
@@ -464,99 +432,66 @@ fn number8(bytes: &[u8]) -> u64 {
     bytes[..8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-#[cfg(test)]
-mod tests;
-
-/// Tries to lock while that costs less than the thread that tells of a long wait: who reads the header holds its lock
-/// for some microseconds. Says whether the lock is held.
-fn soon(try_lock: impl Fn() -> Result<bool, BackendError>) -> bool {
-    for _ in 0..LOCK_TRIES {
-        match try_lock() {
-            Ok(true) => return true,
-            Ok(false) => std::thread::yield_now(),
-            // Who waits for the lock is told the error.
-            Err(_) => return false,
-        }
-    }
-    false
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<B: StorageBackend> StorageBackend for Pages<B> {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.file.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)?;
+        self.file.file.read(offset, out)?;
         self.look(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        *lock(&self.unsynced) = Unsynced::Something;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut unsynced = lock(&self.unsynced);
-        if *unsynced != Unsynced::SameHeader {
-            self.file.sync_data()?;
-        }
-        *unsynced = Unsynced::Nothing;
-        Ok(())
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if offset == 0 {
-            if self.is_header(data)? {
-                let mut unsynced = lock(&self.unsynced);
-                if *unsynced == Unsynced::Nothing {
-                    *unsynced = Unsynced::SameHeader;
-                }
-                return Ok(());
-            }
-        } else {
+        if offset > 0 {
             let order = order_of(data.len());
             self.known().pages.insert(offset, Expected::Written { sum: half(data), order });
         }
-        *lock(&self.unsynced) = Unsynced::Something;
         self.file.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
-        self.file.close()
+        self.file.file.close()
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_range(start, end)
+        self.file.file.try_lock_range(start, end)
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
+        self.file.file.try_lock_shared_range(start, end)
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        if soon(|| self.file.try_lock_range(start, end)) {
+        if soon(|| self.file.file.try_lock_range(start, end)) {
             return Ok(());
         }
-        patiently(&self.on_wait, || self.file.lock_range(start, end))
+        patiently(&self.on_wait, || self.file.file.lock_range(start, end))
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        if soon(|| self.file.try_lock_shared_range(start, end)) {
+        if soon(|| self.file.file.try_lock_shared_range(start, end)) {
             return Ok(());
         }
-        patiently(&self.on_wait, || self.file.lock_shared_range(start, end))
+        patiently(&self.on_wait, || self.file.file.lock_shared_range(start, end))
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
+        self.file.file.unlock_range(start, end)
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
+        self.file.file.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests;

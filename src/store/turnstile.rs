@@ -20,6 +20,9 @@ use super::replace::identity;
 /// How long a wait for the file may take before the user is told.
 const WORTH_SAYING: Duration = Duration::from_secs(2);
 
+/// How often a lock is tried before it is waited for: about as long as a thread takes to start, 50 µs.
+const LOCK_TRIES: usize = 50;
+
 /// Told once for each wait that takes over two seconds, from a thread of its own.
 pub type OnWait = Box<dyn Fn() + Send + Sync>;
 
@@ -83,6 +86,20 @@ impl Drop for Turn<'_> {
         // Cannot fail on an open file; if it did, the end of the process would let go.
         let _ = rustix::fs::flock(self.0, FlockOperation::Unlock);
     }
+}
+
+/// Tries to lock while that costs less than the thread that tells of a long wait: who reads the header holds its lock
+/// for some microseconds. Says whether the lock is held.
+pub(super) fn soon<E>(try_lock: impl Fn() -> Result<bool, E>) -> bool {
+    for _ in 0..LOCK_TRIES {
+        match try_lock() {
+            Ok(true) => return true,
+            Ok(false) => thread::yield_now(),
+            // Who waits for the lock is told the error.
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Does what may block, and tells if it takes long.
