@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{
-    ARGUMENT_BYTES_MAX, DURATION_MAX, JobId, Millis, Outcome, PATH_BYTES_MAX, QueueName, WorkerId, parse_duration,
-    show_duration,
+    ARGUMENT_BYTES_MAX, DURATION_MAX, JobId, JobName, Millis, Outcome, PATH_BYTES_MAX, QueueName, Tags, WorkerId,
+    parse_duration, show_duration,
 };
 
 /// What a job executes. Bytes, since neither has to be UTF-8.
@@ -119,8 +119,36 @@ pub struct JobSpec {
     pub queue: QueueName,
     /// −100 to 100, higher first.
     pub priority: i8,
-    /// Not before this time.
-    pub start_at: Option<Millis>,
+    /// Not before this.
+    pub start: Start,
+    /// What people call it: others may have the same name.
+    pub name: Option<JobName>,
+    /// What it is found by.
+    pub tags: Tags,
+}
+
+/// When a job may start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At once.
+    #[default]
+    Now,
+    /// At this time; at once if it has passed.
+    At(Millis),
+    /// So long after it was enqueued.
+    After(Duration),
+}
+
+impl Start {
+    /// When a job that is enqueued `now` starts, if it has to wait for that.
+    pub fn due(self, now: Millis) -> Option<Millis> {
+        let due = match self {
+            Self::Now => return None,
+            Self::At(at) => at,
+            Self::After(delay) => now.after(delay),
+        };
+        (due > now).then_some(due)
+    }
 }
 
 impl JobSpec {
@@ -139,7 +167,9 @@ impl JobSpec {
             shell: None,
             queue: QueueName::default_queue(),
             priority: 0,
-            start_at: None,
+            start: Start::Now,
+            name: None,
+            tags: Tags::default(),
         }
     }
 
@@ -318,6 +348,16 @@ mod tests {
         assert_eq!(unset(vec![b"A=".to_vec()]), Err(BadSpec::BadVariable("A=".to_owned())));
         let many = (0..200_000_u32).map(|n| n.to_string().into_bytes()).collect();
         assert!(matches!(unset(many), Err(BadSpec::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_start_that_has_passed_is_now() {
+        let now = Millis(1_000);
+        assert_eq!(Start::Now.due(now), None);
+        assert_eq!((Start::At(Millis(1_000)).due(now), Start::At(Millis(1_001)).due(now)), (None, Some(Millis(1_001))));
+        let after = |delay| Start::After(delay).due(now);
+        assert_eq!((after(Duration::ZERO), after(Duration::from_millis(5))), (None, Some(Millis(1_005))));
+        assert_eq!(after(DURATION_MAX), Some(Millis(1_000 + 365 * 86_400_000)));
     }
 
     /// They are stored so.

@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
-/// Longest job id and queue name, in bytes: fits a table column and a file name.
+/// Longest job id, queue name and name for people, in bytes: fits a table column and a file name.
 pub const NAME_BYTES_MAX: usize = 128;
+
+/// Most tags of one job: each is a row of an index, written with the job.
+pub const TAGS_MAX: usize = 16;
+
+/// Longest key of a tag, in bytes: it is typed.
+pub const TAG_KEY_BYTES_MAX: usize = 64;
+
+/// Longest value of a tag, in bytes, as long as a name: many rows of its index fit a page.
+pub const TAG_VALUE_BYTES_MAX: usize = 128;
+
+/// The lowest and the highest priority.
+pub const PRIORITY_RANGE: std::ops::RangeInclusive<i8> = -100..=100;
 
 /// Longest single argument or environment string that `execve` takes, in bytes, its NUL included: the
 /// kernel's `MAX_ARG_STRLEN`, 32 pages. A shell command is one argument.

@@ -3,6 +3,7 @@
 
 mod ids;
 mod job;
+mod label;
 mod limits;
 mod outcome;
 mod retry;
@@ -12,7 +13,8 @@ mod time;
 mod view;
 
 pub use ids::{BadName, JobId, LaneId, Lease, PoolId, QueueName, Seq, WorkerId};
-pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, TimeLimit, pool_variable};
+pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, Start, TimeLimit, pool_variable};
+pub use label::{BadLabel, JobName, Tags};
 pub use limits::*;
 pub use outcome::{Ending, Kept, Outcome, Run};
 pub use retry::{Policy, retry_delay};

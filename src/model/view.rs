@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Attempt, Command, JobId, Millis, Progress, QueueName, Seq};
+use super::{Attempt, Command, JobId, JobName, Millis, Progress, QueueName, Seq, Tags};
 
 /// A job with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,12 +11,18 @@ pub struct Job {
     pub seq: Seq,
     /// What it is called.
     pub id: JobId,
+    /// Its name for people.
+    pub name: Option<JobName>,
+    /// Its tags.
+    pub tags: Tags,
     /// What it executes.
     pub command: Command,
     /// Where.
     pub cwd: PathBuf,
     /// Its queue.
     pub queue: QueueName,
+    /// −100 to 100, higher first.
+    pub priority: i8,
     /// The number of its run, if it is part of one.
     pub run: Option<u64>,
     /// How far it has come.

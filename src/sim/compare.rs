@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use super::reference::{Handed, Reference, Refused, Rung};
-use super::workload::{Op, POOLS, QUEUES, Serving, Verb, Which, Who, Wish};
+use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
 use crate::model::{
     Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
 };
@@ -278,6 +278,7 @@ impl Comparison {
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
+        self.compare_labels(snapshot, TAGS[step % TAGS.len()], JOB_NAMES[step % JOB_NAMES.len()])?;
         if let Some(seq) = nth(&queue.seqs(), step) {
             self.compare_history(snapshot, seq)?;
         }
@@ -330,6 +331,23 @@ impl Comparison {
             cursor = page.next;
         }
         same(kind.name(), &seqs, &self.world.queue.listed(kind))
+    }
+
+    /// Those of a tag page after page, those of a name at once.
+    fn compare_labels(&self, snapshot: &Snapshot, (key, value): (&str, &str), name: &str) -> Result<(), Parted> {
+        let [tagged, named] = self.world.queue.labelled((key, value), name);
+        let (mut seqs, mut before) = (Vec::new(), None);
+        loop {
+            let page = snapshot.jobs_with_tag(key, value, before, 3)?;
+            seqs.extend_from_slice(&page);
+            before = page.last().copied();
+            if page.len() < 3 {
+                break;
+            }
+        }
+        same("jobs with a tag", &seqs, &tagged)?;
+        let name = name.parse().map_err(|error| Parted::Differs(format!("{error}")))?;
+        same("jobs with a name", &snapshot.jobs_with_name(&name, None, usize::MAX)?, &named)
     }
 
     fn compare_history(&self, snapshot: &Snapshot, seq: Seq) -> Result<(), Parted> {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LaneId, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, State, StateKind, Stream, WorkerId,
+    Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
+    WorkerId,
 };
 use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, Removed, RunInfo, Serves, Unpublished, Work};
 
@@ -222,10 +223,12 @@ impl Reference {
     }
 
     fn new_job(&self, seq: Seq, spec: &JobSpec, lane: LaneId) -> RefJob {
-        let state = match spec.start_at {
-            Some(due) if due > self.now => State::Scheduled { due },
-            Some(_) | None => State::Pending,
+        let due = match spec.start {
+            Start::Now => self.now,
+            Start::At(time) => time,
+            Start::After(delay) => self.now.after(delay),
         };
+        let state = if due > self.now { State::Scheduled { due } } else { State::Pending };
         RefJob {
             name: spec.id.clone().unwrap_or_else(|| JobId::from(seq)),
             named: spec.id.is_some(),
@@ -812,6 +815,15 @@ impl Reference {
         self.jobs.iter().rev().map(|(seq, job)| self.shown(*seq, job, &settings)).collect()
     }
 
+    /// The jobs with this tag, and those with this name, the newest first.
+    pub fn labelled(&self, tag: (&str, &str), name: &str) -> [Vec<Seq>; 2] {
+        let with = |fits: &dyn Fn(&JobSpec) -> bool| {
+            self.jobs.iter().rev().filter(|(_, job)| fits(&job.spec)).map(|(seq, _)| *seq).collect()
+        };
+        let named = |spec: &JobSpec| spec.name.as_ref().is_some_and(|own| own.as_str() == name);
+        [with(&|spec| spec.tags.get(tag.0) == Some(tag.1)), with(&named)]
+    }
+
     /// The number of the run that a job is part of, if it is.
     pub fn run_number(&self, seq: Seq) -> Option<u64> {
         match self.lanes.get(&self.jobs.get(&seq)?.lane)? {
@@ -824,6 +836,9 @@ impl Reference {
         Job {
             seq,
             id: job.name.clone(),
+            name: job.spec.name.clone(),
+            tags: job.spec.tags.clone(),
+            priority: job.spec.priority,
             command: job.spec.command.clone(),
             cwd: job.spec.cwd.clone(),
             queue: self.queue_of(job),

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use super::choices::Choices;
-use crate::model::{Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, TimeLimit};
+use crate::model::{
+    Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, Start, Tags, TimeLimit,
+};
 use crate::store::Asked;
 
 /// One transaction.
@@ -132,8 +134,12 @@ pub struct Wish {
     pub backoff_base: Option<f64>,
     /// Its own time limit.
     pub timeout: Option<TimeLimit>,
-    /// When it starts, if it waits for that.
-    pub start_at: Option<Millis>,
+    /// When it starts.
+    pub start: Start,
+    /// One of [`JOB_NAMES`], or none.
+    pub name: u8,
+    /// Those of [`TAGS`] whose bit is set.
+    pub tags: u8,
     /// One of a few environments.
     pub environment: u8,
     /// How long its command is, in bytes: now and then so long that the file grows.
@@ -188,6 +194,10 @@ pub struct End {
 
 /// The queues of a workload.
 pub const QUEUES: [&str; 3] = ["default", "a", "z"];
+/// What its jobs are called.
+pub const JOB_NAMES: [&str; 3] = ["nightly", "a", "Ü 1"];
+/// Their tags; of two with the same key a job gets the second.
+pub const TAGS: [(&str, &str); 4] = [("a", ""), ("a", "1"), ("b", "1"), ("name", "nightly")];
 /// How many pools it has at a time.
 pub const POOLS: u8 = 4;
 /// How many different runs it has.
@@ -232,9 +242,21 @@ impl Wish {
             timeout: self.timeout,
             queue: queue.parse().unwrap_or_else(|_| QueueName::default_queue()),
             priority: self.priority,
-            start_at: self.start_at,
+            start: self.start,
+            name: JOB_NAMES.get(usize::from(self.name)).and_then(|name| name.parse().ok()),
+            tags: self.tags(),
             ..JobSpec::new(Command::Shell(vec![b':'; usize::from(self.length)]), "/")
         }
+    }
+}
+
+impl Wish {
+    fn tags(&self) -> Tags {
+        let mut tags = Tags::default();
+        for (bit, (key, value)) in TAGS.into_iter().enumerate().filter(|(bit, _)| self.tags & 1 << bit != 0) {
+            tags.set(key, value).unwrap_or_else(|error| unreachable!("tag {bit}: {error}"));
+        }
+        tags
     }
 }
 
@@ -418,11 +440,21 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
             .one(&[None, None, None, Some(0.0), Some(0.5), Some(1.0), Some(2.5), Some(1000.0)])
             .flatten(),
         timeout: choices.one(&[None, None, Some(TimeLimit::Unlimited)]).flatten(),
-        start_at: choices
-            .percent(30)
-            .then(|| Millis((clock + u64::from(choices.below(18)) * 500).saturating_sub(2_000))),
+        start: start(choices, clock),
+        name: choices.byte(8),
+        tags: choices.one(&[0, 0, 0, 1, 2, 3, 5, 12]).unwrap_or_default(),
         environment: choices.byte(3),
         length: if choices.percent(3) { 1_000 + choices.below(60_000) } else { 1 },
+    }
+}
+
+/// Often one that has passed, or comes soon.
+fn start(choices: &mut Choices<'_>, clock: u64) -> Start {
+    let moment = u64::from(choices.below(18)) * 500;
+    match choices.below(20) {
+        0..6 => Start::At(Millis((clock + moment).saturating_sub(2_000))),
+        6 => Start::After(Duration::from_millis(moment)),
+        _ => Start::Now,
     }
 }
 

@@ -71,9 +71,7 @@ impl Tx<'_> {
             if let Some(id) = &spec.id {
                 self.tables.ids.put(id.as_str(), &seq.0)?;
             }
-            for (tag, value) in &spec.tags {
-                self.tables.tags.add((tag.as_str(), value.as_str(), seq.0))?;
-            }
+            self.add_labels(seq, &spec)?;
             self.tables.specs.put(seq.0, &spec)?;
             self.adopt_attempts(job)?;
             for (needed, settled) in &job.needs {

@@ -38,7 +38,7 @@ use super::placement::Placement;
 use super::records::{BulkRecord, Bulks, JobRecord, LaneKind, LaneRecord, SpecRecord, state_code};
 use super::runs::{NewRun, RunInfo, RunStart};
 use super::tables::{META, Snapshot, Tx};
-use crate::model::{JobId, JobSpec, LaneId, QueueName, Seq};
+use crate::model::{JobSpec, LaneId, QueueName, Seq};
 
 /// The row of META that names the bulks under way.
 pub(super) const BULKS: &str = "bulks";
@@ -194,7 +194,7 @@ impl Tx<'_> {
                 self.tables.ids.put(id.as_str(), &seq.0)?;
             }
             rows.add(seq, &SpecRecord::of(spec, env), &new_record(spec, lane, self.now.0))?;
-            enqueued.push(Enqueued { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)) });
+            enqueued.push(Enqueued::new(seq, spec, self.now));
         }
         self.write_rows(rows)?;
         environments.write_references(self)?;
@@ -224,6 +224,9 @@ impl Tx<'_> {
     fn write_rows(&mut self, mut rows: Rows) -> Result<(), StoreError> {
         self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
         self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        rows.tags.sort_unstable();
+        let tags = rows.tags.iter().map(|(key, value, seq)| ((key.as_str(), value.as_str(), *seq), ()));
+        self.tables.tags.insert_ascending(tags)?;
         rows.ready.sort_unstable();
         self.tables.ready.insert_ascending(rows.ready.into_iter().map(|key| (key, ())))?;
         rows.schedule.sort_unstable();
@@ -336,6 +339,7 @@ impl Tx<'_> {
 struct Rows {
     jobs: Vec<(u64, Vec<u8>)>,
     specs: Vec<(u64, Vec<u8>)>,
+    tags: Vec<(String, String, u64)>,
     ready: Vec<(u64, u8, u64)>,
     schedule: Vec<(u64, u64, u64)>,
     counts: BTreeMap<(u64, u8), i64>,
@@ -345,6 +349,7 @@ impl Rows {
     fn add(&mut self, seq: Seq, spec: &SpecRecord, record: &JobRecord) -> Result<(), StoreError> {
         self.jobs.push((seq.0, encode(record)?));
         self.specs.push((seq.0, encode(spec)?));
+        self.tags.extend(spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq.0)));
         *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
         match Placement::of(record) {
             Placement::Ready { lane, rank } => self.ready.push((lane, rank, seq.0)),

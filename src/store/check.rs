@@ -104,6 +104,8 @@ struct Seen {
     needs: BTreeMap<u64, u32>,
     env_refs: BTreeMap<u128, u64>,
     outputs: BTreeMap<(u64, u32, u8), u64>,
+    /// What TAGS should hold.
+    labels: BTreeSet<(String, String, u64)>,
     leases: BTreeSet<u64>,
     next_run: u64,
 }
@@ -328,6 +330,8 @@ impl Check<'_> {
                 check.report.wrong(1, || format!("SPECS has {seq}, which is no job"));
             }
             *check.seen.env_refs.entry(spec.env).or_default() += 1;
+            let labels = spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq));
+            check.seen.labels.extend(labels);
             match spec.id {
                 None => {
                     unnamed.insert(seq);
@@ -430,11 +434,18 @@ impl Check<'_> {
     }
 
     fn tags(&mut self) -> Result<(), StoreError> {
+        let mut missing = std::mem::take(&mut self.seen.labels);
         for row in redb::ReadableTable::iter(&self.snapshot.open(TAGS)?)? {
-            let seq = row?.0.value().2;
+            let key = row?.0;
+            let (tag, value, seq) = key.value();
             if !self.seen.attempts.contains_key(&seq) {
                 self.report.wrong(1, || format!("TAGS has {seq}, which is no job"));
+            } else if !missing.remove(&(tag.to_owned(), value.to_owned(), seq)) {
+                self.report.wrong(7, || format!("TAGS says {tag:?} {value:?} of job {seq}, its spec does not"));
             }
+        }
+        for (tag, value, seq) in missing {
+            self.report.wrong(7, || format!("the spec of job {seq} says {tag:?} {value:?}, but TAGS lacks it"));
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Enqueueing: many jobs in one transaction, all or none.
 //!
 //! Precondition: every spec was checked. A taken id is found before the first write. Afterwards each job has
-//! its record, its spec, its place in a lane, and a share in its environment.
+//! its record, its spec, the rows that it is found by, its place in a lane, and a share in its environment.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::codec::encode;
 use super::placement::numbered;
 use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord};
 use super::tables::Tx;
-use crate::model::{Environment, JobId, JobSpec, LaneId, QueueName, Seq};
+use crate::model::{Environment, JobId, JobSpec, LaneId, Millis, QueueName, Seq};
 
 /// A job that was enqueued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,14 @@ pub struct Enqueued {
     pub seq: Seq,
     /// What it is called.
     pub id: JobId,
+    /// When it starts, if it waits for that.
+    pub due: Option<Millis>,
+}
+
+impl Enqueued {
+    pub(super) fn new(seq: Seq, spec: &JobSpec, now: Millis) -> Self {
+        Self { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)), due: spec.start.due(now) }
+    }
 }
 
 impl Tx<'_> {
@@ -59,9 +67,11 @@ impl Tx<'_> {
             if let Some(id) = &spec.id {
                 self.tables.ids.put(id.as_str(), &seq.0)?;
             }
-            self.tables.specs.put(seq.0, &SpecRecord::of(spec, env))?;
+            let record = SpecRecord::of(spec, env);
+            self.add_labels(seq, &record)?;
+            self.tables.specs.put(seq.0, &record)?;
             self.place_job(seq, &new_record(spec, lane_of(spec), self.now.0))?;
-            enqueued.push(Enqueued { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)) });
+            enqueued.push(Enqueued::new(seq, spec, self.now));
         }
         self.head.enqueued += specs.len() as u64;
         environments.write_references(self)?;
@@ -148,9 +158,9 @@ impl Wanted {
 }
 
 pub(super) fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
-    let state = match spec.start_at {
-        Some(due) if due.0 > now => StateRecord::Scheduled { due: due.0 },
-        Some(_) | None => StateRecord::Pending,
+    let state = match spec.start.due(Millis(now)) {
+        Some(due) => StateRecord::Scheduled { due: due.0 },
+        None => StateRecord::Pending,
     };
     JobRecord {
         lane: lane.0,
@@ -168,6 +178,11 @@ pub(super) fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
 /// 100 − priority, which sorts higher priorities first; what is out of range counts as its end.
 pub(super) fn rank(priority: i8) -> u8 {
     u8::try_from(100 - i16::from(priority.clamp(-100, 100))).unwrap_or(100)
+}
+
+/// The mirror of [`rank`].
+pub(super) fn priority(rank: u8) -> i8 {
+    i8::try_from(100 - i16::from(rank)).unwrap_or(i8::MIN).clamp(-100, 100)
 }
 
 /// The environments of one transaction: each is hashed once, and its references are counted in memory.

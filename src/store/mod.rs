@@ -19,7 +19,7 @@
 //!    not among them: it is on the board of its pool.
 //! 6. Failures and losses are within what the record says was allowed when it moved; `dead` has a reason that
 //!    they justify.
-//! 7. Next seq, lease, lane and run exceed all in use; ids are unique and mirrored.
+//! 7. Next seq, lease, lane and run exceed all in use; ids are unique and mirrored; names and tags are mirrored.
 //! 8. Inline outputs that records name exist; reference counts of environments are right.
 //! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
 //! 10. What is unpublished is some bulk's: the lanes that LANES says are not published are those that META's bulks
@@ -37,6 +37,7 @@ mod config;
 mod enqueue;
 mod error;
 mod finish;
+mod labels;
 mod open;
 mod pages;
 mod placement;

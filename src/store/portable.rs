@@ -16,14 +16,16 @@ use redb::ReadableTable;
 use super::StoreError;
 use super::adopt::unclaimed;
 use super::codec::decode;
-use super::enqueue::{Environments, hashed, rank};
+use super::enqueue::{Environments, hashed, priority, rank};
 use super::records::{
     AttemptRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, RunRecord, SpecRecord, StateRecord,
     queue_name,
 };
 use super::tables::{Snapshot, Tx};
 use super::whole::{Part, WholeAttempt, WholeJob, contradiction};
-use crate::model::{Attempt, Environment, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, StateKind};
+use crate::model::{
+    Attempt, Environment, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, Start, StateKind,
+};
 
 /// The counters that never go back, as far as they outlive a move to another file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,10 +78,6 @@ pub struct PortableJob {
     pub updated: Millis,
     /// The jobs that it was to wait for, and whether that is settled.
     pub needs: Vec<(Seq, bool)>,
-    /// A name for people.
-    pub name: Option<String>,
-    /// Tags with their values.
-    pub tags: Vec<(String, String)>,
 }
 
 /// An ended attempt with what is kept of its output.
@@ -232,6 +230,8 @@ fn portable_job(
         seq: Seq(job.seq),
         spec: JobSpec {
             id: spec.id()?,
+            name: spec.name()?,
+            tags: spec.tags()?,
             command: spec.command(),
             env: Arc::default(),
             env_change: spec.env_change(),
@@ -242,7 +242,7 @@ fn portable_job(
             shell: spec.shell,
             queue,
             priority: priority(record.rank),
-            start_at: None,
+            start: Start::Now,
         },
         environment,
         run,
@@ -250,8 +250,6 @@ fn portable_job(
         created: Millis(record.created),
         updated: Millis(record.updated),
         needs: job.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
-        name: spec.name,
-        tags: spec.tags,
     };
     let attempts = (1..).zip(job.attempts).map(|(number, attempt)| portable_attempt(number, attempt));
     Ok((portable, attempts.collect::<Result<_, _>>()?))
@@ -268,11 +266,6 @@ fn portable_attempt(number: u32, whole: WholeAttempt) -> Result<PortableAttempt,
         stdout: kept(whole.record.stdout, whole.stdout),
         stderr: kept(whole.record.stderr, whole.stderr),
     })
-}
-
-/// The mirror of [`rank`].
-fn priority(rank: u8) -> i8 {
-    i8::try_from(100 - i16::from(rank)).unwrap_or(i8::MIN).clamp(-100, 100)
 }
 
 /// A piece that does not fit by itself: why.
@@ -294,7 +287,7 @@ fn whole_job(job: PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: A
         needs: u32::try_from(open).unwrap_or(u32::MAX),
         state: StateRecord::from(&job.progress.state),
     };
-    let spec = SpecRecord { name: job.name, tags: job.tags, ..SpecRecord::of(&job.spec, 0) };
+    let spec = SpecRecord::of(&job.spec, 0);
     WholeJob { seq: job.seq.0, record, spec, env, attempts: attempts.into_iter().map(whole_attempt).collect(), needs }
 }
 

@@ -10,6 +10,7 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::codec::decode;
+use super::enqueue::priority;
 use super::finish::{STDERR, STDOUT, lanes_waiting, waiting};
 use super::placement::numbered;
 use super::records::{
@@ -304,9 +305,12 @@ impl JobTables {
         Ok(Job {
             seq,
             id: spec.id()?.unwrap_or_else(|| JobId::from(seq)),
+            name: spec.name()?,
+            tags: spec.tags()?,
             command: spec.command(),
             cwd: PathBuf::from(OsStr::from_bytes(&spec.cwd)),
             queue: queue_name(&lane.queue)?,
+            priority: priority(record.rank),
             run: match lane.kind {
                 LaneKind::Run(run) => Some(run.number),
                 LaneKind::Queue => None,

@@ -8,8 +8,8 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use crate::model::{
-    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobSpec, Kept, Lease, Millis,
-    Outcome, PoolId, Progress, QueueName, Run, State, StateKind, TimeLimit, WorkerId,
+    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobName, JobSpec, Kept, Lease,
+    Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit, WorkerId,
 };
 
 /// META `head`: the counters that never go back.
@@ -251,6 +251,9 @@ impl From<CancelReasonRecord> for CancelReason {
     }
 }
 
+/// The key in TAGS that names have: no tag has it.
+pub(super) const NAME_KEY: &str = "";
+
 /// SPECS: what a job is. Written once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct SpecRecord {
@@ -323,8 +326,8 @@ impl SpecRecord {
             backoff_base: spec.backoff_base,
             timeout: spec.timeout.map(Into::into),
             shell: spec.shell.clone(),
-            name: None,
-            tags: Vec::new(),
+            name: spec.name.as_ref().map(|name| name.as_str().to_owned()),
+            tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         }
     }
 
@@ -342,6 +345,31 @@ impl SpecRecord {
 
     pub(super) fn id(&self) -> Result<Option<JobId>, StoreError> {
         self.id.as_ref().map(|id| id.parse().map_err(|_| damaged_name("job id"))).transpose()
+    }
+
+    pub(super) fn name(&self) -> Result<Option<JobName>, StoreError> {
+        self.name.as_ref().map(|name| name.parse().map_err(|_| damaged_name("name of a job"))).transpose()
+    }
+
+    pub(super) fn tags(&self) -> Result<Tags, StoreError> {
+        let mut tags = Tags::default();
+        for (key, value) in &self.tags {
+            if tags.get(key).is_some() || tags.set(key, value).is_err() {
+                return Err(damaged_name("tag"));
+            }
+        }
+        Ok(tags)
+    }
+
+    /// Whether its names and tags are such.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.id().and(self.name().map(drop)).and(self.tags().map(drop))
+    }
+
+    /// The keys and values that TAGS has for it: its name under [`NAME_KEY`], and its tags.
+    pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let name = self.name.iter().map(|name| (NAME_KEY, name.as_str()));
+        name.chain(self.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())))
     }
 }
 

@@ -66,8 +66,8 @@ impl Tx<'_> {
         if let Some(id) = &spec.id {
             self.tables.ids.delete(id.as_str())?;
         }
-        for (tag, value) in &spec.tags {
-            self.tables.tags.take((tag.as_str(), value.as_str(), seq.0))?;
+        for (key, value) in spec.labels() {
+            self.tables.tags.take((key, value, seq.0))?;
         }
         match self.tables.env_refs.get::<u64>(spec.env)? {
             Some(0) | None => return Err(StoreError::Damaged("nobody counts who shares an environment".to_owned())),

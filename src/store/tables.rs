@@ -125,7 +125,7 @@ tables! {
     NEEDS, needs: (u64, u64) => Record;
     /// (seq, seq that needs it): the mirror of NEEDS.
     NEEDED_BY, needed_by: (u64, u64) => ();
-    /// (tag, value, seq).
+    /// (tag, or "" for the name; value; seq).
     TAGS, tags: (&'static str, &'static str, u64) => ();
     /// (lane, state) → how many; no rows of zero.
     COUNTS, counts: (u64, u8) => Record;

@@ -378,7 +378,7 @@ fn a_cut_off_run_continues_and_a_finished_one_begins_anew() {
 #[test]
 fn a_transaction_sees_the_counts_that_it_changed() {
     let bench = Bench::new();
-    let later = JobSpec { start_at: Some(Millis(99)), ..named("later") };
+    let later = JobSpec { start: Start::At(Millis(99)), ..named("later") };
     bench
         .at(1, |tx| {
             let RunStart::New(info) = tx.start_run(&new_run(7), &[later.clone(), named("a")], false)? else { panic!() };

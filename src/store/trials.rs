@@ -1,4 +1,4 @@
-//! Trials of what the schema has room for but no command yet: dependencies and tags, limits of running jobs. They
+//! Trials of what the schema has room for but no command yet: dependencies, limits of running jobs. They
 //! move jobs through the same door as everything else, and `check` has to hold after every step. The operations
 //! themselves come with their commands.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::claim::{ClaimCache, Serves};
 use super::placement::Placement;
-use super::records::{JobRecord, SpecRecord, StateRecord, state_code};
+use super::records::{JobRecord, StateRecord, state_code};
 use super::tables::{Snapshot, Tx};
 use super::tests::{pool, ran, temp_queue};
 use super::{PoolInfo, Store, StoreError};
@@ -153,13 +153,13 @@ fn what_is_removed_needs_nobody_and_has_no_tags() {
     let (_dir, store) = temp_queue();
     let pool = pool("p1");
     step(&store, 1, |tx| tx.register(&pool));
-    step(&store, 2, |tx| tx.enqueue(&[job(0), job(0), job(0)]));
+    let mut tagged = JobSpec { name: "a job".parse().ok(), ..job(0) };
+    tagged.tags.set("colour", "red").unwrap();
+    step(&store, 2, |tx| tx.enqueue(&[job(0), tagged, job(0)]));
+    assert_eq!(store.read(Snapshot::row_counts).unwrap()["tags"], 2);
     step(&store, 3, |tx| {
         tx.block(Seq(2), &[Seq(1)])?;
-        tx.block(Seq(3), &[Seq(2)])?;
-        tx.tables.tags.add(("colour", "red", 2))?;
-        let spec = tx.spec(Seq(2))?;
-        tx.tables.specs.put(2, &SpecRecord { tags: vec![("colour".to_owned(), "red".to_owned())], ..spec })
+        tx.block(Seq(3), &[Seq(2)])
     });
     for (ms, seq) in [(4, 1), (6, 2)] {
         assert_eq!(end_all(&store, &pool, ms, Outcome::Completed), [Seq(seq)]);

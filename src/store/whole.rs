@@ -95,6 +95,9 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     if spec.id().is_err() {
         return wrong("has a bad id");
     }
+    if spec.name().is_err() || spec.tags().is_err() {
+        return wrong("has a bad name or tag");
+    }
     if record.progress().is_err() {
         return wrong("is held by a pool with a bad name");
     }
@@ -387,7 +390,7 @@ impl<'a> Reader<'a> {
         spec: Result<SpecRecord, StoreError>,
         take: &mut dyn FnMut(Part) -> Result<(), StoreError>,
     ) -> Result<Option<WholeJob>, StoreError> {
-        let spec = match spec.and_then(|spec| spec.id().map(|_| spec)) {
+        let spec = match spec.and_then(|spec| spec.check().map(|()| spec)) {
             Ok(spec) => spec,
             Err(error) => {
                 let state = record.map_or("in an unknown state", |record| record.kind().name());
@@ -591,7 +594,7 @@ impl<'a> Reader<'a> {
             return self.kept.contains(&needed);
         }
         let record = numbered::<JobRecord>(&tables.jobs, needed);
-        record.is_ok() && numbered::<SpecRecord>(&tables.specs, needed).is_ok_and(|spec| spec.id().is_ok())
+        record.is_ok() && numbered::<SpecRecord>(&tables.specs, needed).is_ok_and(|spec| spec.check().is_ok())
     }
 
     fn keys(&mut self, take: &mut dyn FnMut(Part) -> Result<(), StoreError>) -> Result<(), StoreError> {

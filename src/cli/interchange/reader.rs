@@ -332,12 +332,7 @@ impl<R: BufRead> Reader<R> {
         takes("shell", fits, "a list of texts such as [\"/bin/bash\",\"-c\"], without NUL")?;
         takes("priority", (-100..=100).contains(&spec.priority), "a number from -100 to 100")?;
         let others = job.needs.iter().all(|(needed, _)| needed.0 != seq && (1..=NUMBER_MAX).contains(&needed.0));
-        takes(
-            "needs",
-            others && job.needs.is_sorted_by(|a, b| a.0 < b.0),
-            "other jobs, in the order of their numbers",
-        )?;
-        takes("tags", job.tags.is_sorted_by(|a, b| a < b), "pairs of texts in their order, each once")
+        takes("needs", others && job.needs.is_sorted_by(|a, b| a.0 < b.0), "other jobs, in the order of their numbers")
     }
 
     fn attempt(&mut self, ran: Ran) -> Result<(), String> {

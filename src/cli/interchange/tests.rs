@@ -120,10 +120,14 @@ fn wild() -> (TempDir, Store) {
         timeout: TimeLimit::from_duration(Duration::from_millis(31_535_999_999)),
         shell: Some(vec!["/bin/ba sh".to_owned(), "\u{1b}-c".to_owned()]),
         priority: -100,
-        start_at: Some(Millis(u64::MAX)),
+        start: Start::At(Millis(u64::MAX)),
         ..JobSpec::new(Command::Argv(vec![WILD.to_vec(), Vec::new()]), "/a\u{9b}\n")
     };
     let shell = JobSpec { env, ..JobSpec::new(Command::Shell(WILD.to_vec()), "/") };
+    let mut tags = Tags::default();
+    tags.set("a", "").unwrap();
+    tags.set("name", "\"\\\u{202e} é").unwrap();
+    let argv = JobSpec { name: Some("Ü \u{202e}\"1\"".parse().unwrap()), tags, ..argv };
     let whole = JobSpec { timeout: Some(TimeLimit::After(Duration::from_secs(90))), priority: 100, ..shell.clone() };
     let new =
         NewRun { identity: u128::MAX, line: "a \u{1b}line".to_owned(), folder: "/x".into(), flags: "--f".to_owned() };

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{At, Hex, Limit, Named, Text};
 use crate::model::{
-    Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Outcome, Progress, Seq, State, StateKind,
-    Stream, WorkerId,
+    Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Outcome, Progress, Seq, Start, State,
+    StateKind, Stream, Tags, WorkerId,
 };
 use crate::store::{PortableAttempt, PortableJob, PortableRun};
 
@@ -296,6 +296,16 @@ fn by_name<V>(all: impl IntoIterator<Item = (Vec<u8>, V)>) -> (Named<V>, Vec<(Te
     (named, others)
 }
 
+/// Tags in the order of their keys.
+fn tags(all: &[(String, String)]) -> Result<Tags, String> {
+    if !all.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err("`tags` takes pairs of texts in the order of the first, each of these once".to_owned());
+    }
+    let mut tags = Tags::default();
+    all.iter().try_for_each(|(key, value)| tags.set(key, value)).map_err(display)?;
+    Ok(tags)
+}
+
 fn all_names<V>(named: Named<V>, others: Vec<(Text, V)>) -> Result<BTreeMap<Vec<u8>, V>, String> {
     let mut all: BTreeMap<Vec<u8>, V> = named.0.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
     for (name, value) in others {
@@ -387,8 +397,8 @@ impl From<PortableJob> for Job {
             queue: spec.queue.as_str().to_owned(),
             run: job.run,
             priority: spec.priority,
-            name: job.name,
-            tags: job.tags,
+            name: spec.name.map(|name| name.as_str().to_owned()),
+            tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
             needs: job.needs.into_iter().map(|(seq, settled)| (seq.0, settled)).collect(),
             state: progress.state.kind().name().to_owned(),
             reason: progress.state.reason().map(str::to_owned),
@@ -434,7 +444,9 @@ impl Job {
                 shell: self.shell,
                 queue: self.queue.parse().map_err(display)?,
                 priority: self.priority,
-                start_at: None,
+                start: Start::Now,
+                name: self.name.map(|name| name.parse()).transpose().map_err(display)?,
+                tags: tags(&self.tags)?,
             },
             environment: self.environment.0,
             run: self.run,
@@ -442,8 +454,6 @@ impl Job {
             created: self.created_at.0,
             updated: self.updated_at.0,
             needs: self.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
-            name: self.name,
-            tags: self.tags,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::power::power_on;
 use super::*;
-use crate::model::Millis;
+use crate::model::{Millis, Start};
 use crate::sim::tests::number;
 use crate::sim::workload::{Op, Serving, Verb, Wish};
 
@@ -103,7 +103,9 @@ fn bulks() -> Vec<Op> {
         max_retries: None,
         backoff_base: None,
         timeout: None,
-        start_at: (queue == 1).then_some(Millis(2_000)),
+        start: if queue == 1 { Start::At(Millis(2_000)) } else { Start::Now },
+        name: queue,
+        tags: 6,
         environment: 1,
         length: 1,
     };

@@ -3,7 +3,7 @@
 use super::super::tests::temp_queue;
 use super::super::{Cursor, Serves, Store};
 use super::*;
-use crate::model::{Command, Environment, Millis, StateKind};
+use crate::model::{Command, Environment, Millis, Start, StateKind};
 use std::sync::Arc;
 
 fn job(id: Option<&str>, queue: &str) -> JobSpec {
@@ -42,7 +42,7 @@ fn is_empty(store: &Store) {
 #[test]
 fn nothing_is_seen_before_all_is() {
     let (_dir, store) = temp_queue();
-    let later = JobSpec { start_at: Some(Millis(5)), ..job(Some("later"), "b") };
+    let later = JobSpec { start: Start::At(Millis(5)), ..job(Some("later"), "b") };
     let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &into(&["a", "b"]), 4));
     let wanted = Wanted::default();
     at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(None, "a"), job(Some("x"), "b")], &wanted));
@@ -92,7 +92,7 @@ fn a_bulk_is_taken_away_in_pieces() {
     let wanted = Wanted::default();
     for n in 0..4 {
         let named = format!("n{n}");
-        let later = JobSpec { start_at: Some(Millis(500)), ..job(None, "a") };
+        let later = JobSpec { start: Start::At(Millis(500)), ..job(None, "a") };
         at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(Some(&named), "a"), later, job(None, "b")], &wanted));
         at(&store, 3, |tx| tx.begin_bulk("abc2", &into(&["a"]), 1)).number();
     }

@@ -28,7 +28,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn spec(n: u64) -> JobSpec {
     let mut spec = JobSpec::new(Command::Shell(format!("echo job {n} of many").into()), "/srv/data");
     spec.id = n.is_multiple_of(3).then(|| format!("job-{n}").parse().unwrap());
-    spec.start_at = n.is_multiple_of(11).then_some(Millis(1_000_000_000));
+    spec.start = if n.is_multiple_of(11) { Start::At(Millis(1_000_000_000)) } else { Start::Now };
     spec.priority = (n % 3) as i8;
     spec.queue = if n.is_multiple_of(5) { "gpu" } else { "default" }.parse().unwrap();
     let env = [(b"HOME".to_vec(), b"/root".to_vec()), (b"BATCH".to_vec(), vec![b'x'; 40 + (n / 100) as usize])];

@@ -19,7 +19,7 @@ fn sample() -> TempDir {
     let (dir, store) = temp_queue();
     let job = |command: &str| JobSpec::new(Command::Shell(command.into()), "/");
     let named = |id: &str| JobSpec { id: Some(id.parse().unwrap()), ..job(id) };
-    let later = JobSpec { start_at: Some(Millis(9_000)), ..job("later") };
+    let later = JobSpec { start: Start::At(Millis(9_000)), ..job("later") };
     let info = pool("p001");
     let mut claims = store
         .write(Millis(10), |tx| {
@@ -284,7 +284,7 @@ fn a_file_more_than_a_day_ahead_is_set_back() {
     const DAY: u64 = 24 * 60 * 60 * 1_000;
     let (dir, store) = temp_queue();
     let job = |command: &str| JobSpec::new(Command::Shell(command.into()), "/");
-    let wanted = JobSpec { start_at: Some(Millis(9 * DAY)), ..job("at a time that somebody wrote") };
+    let wanted = JobSpec { start: Start::At(Millis(9 * DAY)), ..job("at a time that somebody wrote") };
     let info = pool("p001");
     let at = Millis(5 * DAY);
     let claims = store
