@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::deferred::Deferred;
-use crate::model::{JobId, QueueName, StateKind, TimeLimit, WORKERS_MAX, parse_duration};
+use crate::model::{
+    JobId, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
+};
 
 /// The commands by what they are for; clap has no groups of commands.
 const GROUPED_HELP: &str = "\
@@ -170,6 +172,12 @@ pub(super) struct Run {
     /// How long each job may run, such as 90s, 5m or none [default: none]
     #[arg(long, value_name = "D", value_parser = time_limit)]
     pub timeout: Option<TimeLimit>,
+    /// A name for its jobs
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<JobName>,
+    /// A tag for its jobs; may be given several times
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    pub tags: Vec<Tags>,
     /// Print only what the jobs write, and what failed
     #[arg(short, long)]
     pub quiet: bool,
@@ -194,14 +202,16 @@ pub(super) struct Run {
 ///
 /// A job is given as JSON, as shell text with -c, or as a command after --; many are read from a file, one
 /// command or one JSON object a line, all or nothing. JSON fields: id, command or argv, max_retries,
-/// backoff_base, timeout, cwd, env, shell, queue.
+/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, name, tags. Flags are for what the
+/// JSON does not say; tags are added to its own.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["job", "shell_text", "file", "argv"])),
     after_help = "\
 Examples:
   queuectl enqueue '{\"id\":\"job1\",\"command\":\"echo hi\",\"max_retries\":5}'
   queuectl enqueue -c 'sleep 2 && echo done'
-  queuectl enqueue -- rsync -a photos/ backup/
+  queuectl enqueue --priority 10 --name backup --tag night=1 -- rsync -a photos/ backup/
+  queuectl enqueue --at 22:00 --timeout 2h -c 'make all'
   queuectl enqueue --file jobs.jsonl
   seq 100 | sed 's/.*/echo &/' | queuectl enqueue -")]
 pub(super) struct Enqueue {
@@ -214,6 +224,36 @@ pub(super) struct Enqueue {
     /// A file of jobs, a line each; - for standard input
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// What to call the job [default: its number]
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    pub id: Option<JobId>,
+    /// A name, which other jobs may have too
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<JobName>,
+    /// A tag; may be given several times
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    pub tags: Vec<Tags>,
+    /// The queue to wait in [default: default]
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<QueueName>,
+    /// From -100 to 100, higher first [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
+    pub priority: Option<i8>,
+    /// Start after so long, such as 90s, 10m or 2h
+    #[arg(long, value_name = "D", value_parser = duration, conflicts_with = "at")]
+    pub delay: Option<std::time::Duration>,
+    /// Start at this time, such as 22:00 or '2026-12-01 22:00' here, or 2026-12-01T22:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Retries after the first attempt [default: the setting max-retries, 3]
+    #[arg(long, value_name = "N", value_parser = retries)]
+    pub max_retries: Option<u32>,
+    /// How long it may run, such as 90s, 5m or none [default: the setting timeout, 30s]
+    #[arg(long, value_name = "D", value_parser = time_limit)]
+    pub timeout: Option<TimeLimit>,
+    /// The folder to run in [default: this one]
+    #[arg(long, value_name = "FOLDER")]
+    pub cwd: Option<PathBuf>,
     /// Print only the ids
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
@@ -593,6 +633,18 @@ fn limit(text: &str) -> Result<usize, String> {
 fn retries(text: &str) -> Result<u32, String> {
     let count = text.parse().ok().filter(|count| *count <= crate::model::RETRIES_MAX);
     count.ok_or_else(|| format!("it is a whole number from 0 to {}", crate::model::RETRIES_MAX))
+}
+
+fn priority(text: &str) -> Result<i8, String> {
+    let priority = text.parse().ok().filter(|priority| PRIORITY_RANGE.contains(priority));
+    priority.ok_or_else(|| "it is a whole number from -100 to 100".to_owned())
+}
+
+/// One tag.
+fn tag(text: &str) -> Result<Tags, String> {
+    let mut tags = Tags::default();
+    tags.set_typed(text).map_err(|error| error.to_string())?;
+    Ok(tags)
 }
 
 fn time_limit(text: &str) -> Result<TimeLimit, String> {

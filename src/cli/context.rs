@@ -12,11 +12,12 @@ use super::commands::status::shell_word;
 use super::discover::{Found, Place, discover};
 use super::exit::{Exit, Failure};
 use super::holder;
-use super::input::Base;
+use super::input::{Asked, Base};
+use super::local::Local;
 use super::render::human;
 use super::terminal::{self, Screen};
-use crate::model::{Environment, QueueName, pool_variable};
-use crate::queue::{Folder, Queue};
+use crate::model::{Environment, pool_variable};
+use crate::queue::{Clock, Folder, Queue};
 use crate::store::{OnWait, StoreError, damaged_pages};
 
 pub(super) struct Context {
@@ -146,9 +147,8 @@ impl Context {
         Base {
             cwd: self.cwd.clone(),
             env: Arc::new(env),
-            queue: QueueName::default_queue(),
-            max_retries: None,
-            timeout: None,
+            asked: Asked::default(),
+            local: Local::here(Clock::default().now()),
             exec_bytes_max: exec_bytes_max(),
         }
     }

@@ -18,7 +18,8 @@ pub(crate) use lines::lines;
 pub(crate) use lines::{Few, Format, Jobs, Survey, Warning, survey};
 pub(crate) use source::Source;
 
-use crate::model::{Command, Environment, JobSpec, QueueName, TimeLimit};
+use super::local::Local;
+use crate::model::{Command, Environment, JobId, JobName, JobSpec, QueueName, Start, Tags, TimeLimit};
 
 /// What a job takes over from the process that enqueues it, unless its text says otherwise.
 #[derive(Debug, Clone)]
@@ -27,14 +28,35 @@ pub(crate) struct Base {
     pub cwd: PathBuf,
     /// Its variables, already without those that jobs do not inherit.
     pub env: Arc<Environment>,
-    /// The queue of jobs that name none.
-    pub queue: QueueName,
-    /// What was asked for on the command line.
-    pub max_retries: Option<u32>,
-    /// What was asked for on the command line.
-    pub timeout: Option<TimeLimit>,
+    /// What its command line asks for.
+    pub asked: Asked,
+    /// What time it is there.
+    pub local: Local,
     /// How many bytes of arguments and environment `execve` takes here.
     pub exec_bytes_max: usize,
+}
+
+/// What jobs have that say nothing themselves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asked {
+    /// What to call the one job that there is.
+    pub id: Option<JobId>,
+    /// The folder to run in; absolute.
+    pub folder: Option<PathBuf>,
+    /// Retries after the first attempt.
+    pub max_retries: Option<u32>,
+    /// How long a job may run.
+    pub timeout: Option<TimeLimit>,
+    /// The queue to wait in.
+    pub queue: Option<QueueName>,
+    /// −100 to 100.
+    pub priority: i8,
+    /// When to start.
+    pub start: Start,
+    /// A name for people.
+    pub name: Option<JobName>,
+    /// Tags, to which a job adds its own.
+    pub tags: Tags,
 }
 
 /// The job of one JSON object.
@@ -68,11 +90,17 @@ struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     fn new(base: &'a Base) -> Self {
+        let asked = &base.asked;
         let template = JobSpec {
-            queue: base.queue.clone(),
-            max_retries: base.max_retries,
-            timeout: base.timeout,
-            ..JobSpec::new(Command::Shell(Vec::new()), base.cwd.clone())
+            id: asked.id.clone(),
+            queue: asked.queue.clone().unwrap_or_else(QueueName::default_queue),
+            max_retries: asked.max_retries,
+            timeout: asked.timeout,
+            priority: asked.priority,
+            start: asked.start,
+            name: asked.name.clone(),
+            tags: asked.tags.clone(),
+            ..JobSpec::new(Command::Shell(Vec::new()), asked.folder.as_ref().unwrap_or(&base.cwd).clone())
         };
         let sample = JobSpec { env: Arc::clone(&base.env), ..JobSpec::new(Command::Shell(b":".to_vec()), "/") };
         let valid = sample.check(base.exec_bytes_max).is_ok();

@@ -13,6 +13,7 @@ mod holder;
 pub(crate) mod input;
 mod interchange;
 mod journal;
+mod local;
 mod render;
 mod reporter;
 mod terminal;

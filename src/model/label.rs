@@ -30,9 +30,12 @@ pub enum BadLabel {
     TooMany,
 }
 
-/// A text from somewhere, short enough for a message.
+/// The start of a text, short enough for a message.
 fn short(text: &str) -> String {
-    text.chars().take(NAME_BYTES_MAX).collect()
+    const CHARS_MAX: usize = 60;
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(CHARS_MAX).collect();
+    if chars.next().is_some() { start + "…" } else { start }
 }
 
 fn is_text(text: &str, bytes_max: usize) -> bool {
@@ -90,6 +93,11 @@ impl Tags {
     pub fn set_typed(&mut self, typed: &str) -> Result<(), BadLabel> {
         let (key, value) = typed.split_once('=').ok_or_else(|| BadLabel::NoValue(short(typed)))?;
         self.set(key, value)
+    }
+
+    /// Sets all of `others`.
+    pub fn set_all(&mut self, others: &Self) -> Result<(), BadLabel> {
+        others.iter().try_for_each(|(key, value)| self.set(key, value))
     }
 
     /// The tags in the order of their keys.

@@ -9,28 +9,65 @@ use std::path::Path;
 use super::super::args;
 use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
-use super::super::input::{self, Base, Format};
+use super::super::input::{self, Asked, Base, Format};
+use super::super::local::Local;
 use super::super::render::{human, json};
 use super::batch::{Batch, explain, wrong_input};
-use crate::model::{JobSpec, Seq};
+use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, StoreError};
 use crate::worker::{Bulk, remove_dead_bulks};
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
-    let base = context.base();
+    let mut base = context.base();
+    base.asked = asked(args, &base)?;
+    let base = base;
     if let Some(spec) = one(args, &base)? {
-        return few(context, args, &[spec], &[1], false);
+        return few(context, args, &base.local, &[spec], &[1], false);
+    }
+    if base.asked.id.is_some() {
+        return Err(Failure::new(Exit::Usage, "--id is for one job").next("queuectl enqueue --help"));
     }
     let file = args.file.as_ref().map_or(OsStr::new("-"), |file| file.as_os_str());
     let mut batch = Batch::look_at(Path::new(file), Format::Auto, &base, b"")?;
     match batch.survey.few.take() {
         Some(jobs) => {
             let (lines, specs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-            few(context, args, &specs, &lines, true)
+            few(context, args, &base.local, &specs, &lines, true)
         }
         None => many(context, args, &mut batch, &base),
     }
+}
+
+/// What the flags say.
+fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
+    let start = match (&args.at, args.delay) {
+        (Some(at), _) => Start::At(base.local.parse(at).map_err(|bad| {
+            let at = human::plain(at);
+            Failure::new(Exit::Usage, format!("invalid value '{at}' for '--at <TIME>': {bad}"))
+        })?),
+        (None, Some(delay)) => Start::After(delay),
+        (None, None) => Start::Now,
+    };
+    Ok(Asked {
+        id: args.id.clone(),
+        folder: args.cwd.as_ref().map(|folder| base.cwd.join(folder).components().collect()),
+        max_retries: args.max_retries,
+        timeout: args.timeout,
+        queue: args.queue.clone(),
+        priority: args.priority.unwrap_or_default(),
+        start,
+        name: args.name.clone(),
+        tags: all_tags(&args.tags)?,
+    })
+}
+
+/// The tags that were typed; of two with the same key the last.
+pub(crate) fn all_tags(typed: &[Tags]) -> Result<Tags, Failure> {
+    let mut tags = Tags::default();
+    let set = typed.iter().try_for_each(|tag| tags.set_all(tag));
+    set.map_err(|bad| Failure::new(Exit::Usage, bad))?;
+    Ok(tags)
 }
 
 /// The one job of the command line, if that has it.
@@ -52,6 +89,7 @@ fn one(args: &args::Enqueue, base: &Base) -> Result<Option<JobSpec>, Failure> {
 fn few(
     context: &Context,
     args: &args::Enqueue,
+    local: &Local,
     specs: &[JobSpec],
     lines: &[usize],
     is_batch: bool,
@@ -66,7 +104,12 @@ fn few(
         done => done,
     };
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
-    show(&queue, args, &Shown::of(args, &enqueued), is_batch)?;
+    let mut shown = Shown::default();
+    shown.add(args, &enqueued);
+    if let [spec] = specs {
+        shown.name.clone_from(&spec.name);
+    }
+    show(&queue, args, local, &shown, is_batch)?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -79,7 +122,7 @@ fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base)
     let mut shown = Shown::default();
     batch.fill(base, &mut bulk, &mut |enqueued| shown.add(args, enqueued))?;
     bulk.publish()?;
-    show(&queue, args, &shown, true)?;
+    show(&queue, args, &base.local, &shown, true)?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -90,6 +133,13 @@ struct Shown {
     jobs: u64,
     /// The name of the last.
     last: String,
+    /// What people call it, if it is the only one.
+    name: Option<JobName>,
+    /// How many wait for a time, and the first of these times.
+    later: u64,
+    first: Option<Millis>,
+    /// Whether some of them are not the first.
+    differ: bool,
     /// All names, a line each, if they are asked for.
     names: Vec<u8>,
     /// All numbers, if the jobs are.
@@ -97,14 +147,13 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(args: &args::Enqueue, enqueued: &[Enqueued]) -> Self {
-        let mut shown = Self::default();
-        shown.add(args, enqueued);
-        shown
-    }
-
     fn add(&mut self, args: &args::Enqueue, enqueued: &[Enqueued]) {
         self.jobs += enqueued.len() as u64;
+        for due in enqueued.iter().filter_map(|job| job.due) {
+            self.later += 1;
+            self.differ |= self.first.is_some_and(|first| first != due);
+            self.first = Some(self.first.map_or(due, |first| first.min(due)));
+        }
         if args.json {
             self.seqs.extend(enqueued.iter().map(|job| job.seq));
         } else if args.quiet {
@@ -119,16 +168,29 @@ impl Shown {
     }
 }
 
-fn show(queue: &Queue, args: &args::Enqueue, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
+/// When jobs start, if they wait for a time.
+fn start(local: &Local, shown: &Shown) -> String {
+    let Some(first) = shown.first else { return String::new() };
+    let time = format!("{} (in {})", local.show(first), human::about(first.since(local.now())));
+    match shown.jobs {
+        1 => format!(", starts at {time}"),
+        jobs if jobs == shown.later && !shown.differ => format!(", start at {time}"),
+        jobs if jobs == shown.later => format!(", the first starts at {time}"),
+        _ => format!(", {} of them later, the first at {time}", shown.later),
+    }
+}
+
+fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
     let mut out = stdout();
     if args.json {
         show_json(queue, &shown.seqs, is_batch, &mut out)?;
     } else if args.quiet {
         out.write_all(&shown.names)?;
     } else if shown.jobs == 1 {
-        writeln!(out, "✓ Job {} enqueued", shown.last)?;
+        let job = human::called(&shown.last, shown.name.as_ref());
+        writeln!(out, "✓ Job {job} enqueued{}", start(local, shown))?;
     } else {
-        writeln!(out, "✓ {} enqueued", human::count(shown.jobs, "job"))?;
+        writeln!(out, "✓ {} enqueued{}", human::count(shown.jobs, "job"), start(local, shown))?;
     }
     out.flush()?;
     Ok(())

@@ -84,7 +84,7 @@ fn list_table(queue: &Queue, state: Option<StateKind>, limit: usize) -> Result<(
     let shown = pages(queue, state, limit, |jobs| {
         for job in jobs {
             table.add_row(human::row([
-                job.id.to_string(),
+                human::called(job.id.as_str(), job.name.as_ref()),
                 human::state(job.progress.state.kind()),
                 human::attempts(&job.progress, job.max_retries),
                 human::about(now.since(job.created)),

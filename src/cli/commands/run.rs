@@ -14,10 +14,11 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::super::args;
 use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
-use super::super::input::{self, Base, Format};
+use super::super::input::{self, Asked, Base, Format};
 use super::super::render::human;
 use super::super::reporter::Reporter;
 use super::batch::{Batch, explain, wrong_input};
+use super::enqueue::all_tags;
 use super::status::shell_word;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
 use crate::queue::Queue;
@@ -118,12 +119,16 @@ fn cores() -> usize {
 }
 
 fn read(context: &Context, args: &args::Run) -> Result<Input, Failure> {
-    let base = Base {
+    let asked = Asked {
         max_retries: args.max_retries,
         // A run's jobs do not follow the setting.
         timeout: Some(args.timeout.unwrap_or(TimeLimit::Unlimited)),
-        ..context.base()
+        name: args.name.clone(),
+        tags: all_tags(&args.tags)?,
+        ..Asked::default()
     };
+    let flags = flags(args, &asked);
+    let base = Base { asked, ..context.base() };
     let prefix = identity_prefix(args, context.cwd.as_os_str());
     let (jobs, identity) = match &args.file {
         None => {
@@ -142,7 +147,7 @@ fn read(context: &Context, args: &args::Run) -> Result<Input, Failure> {
             (Jobs::Batch(batch), identity)
         }
     };
-    let run = NewRun { identity, line: line(args), folder: context.cwd.clone(), flags: flags(args) };
+    let run = NewRun { identity, line: line(args), folder: context.cwd.clone(), flags };
     Ok(Input { jobs, run, base })
 }
 
@@ -169,10 +174,12 @@ fn line(args: &args::Run) -> String {
 }
 
 /// The flags that stay with the jobs.
-fn flags(args: &args::Run) -> String {
+fn flags(args: &args::Run, asked: &Asked) -> String {
     let retries = args.max_retries.map(|retries| format!("--max-retries {retries}"));
     let timeout = args.timeout.map(|timeout| format!("--timeout {timeout}"));
-    retries.into_iter().chain(timeout).collect::<Vec<_>>().join(" ")
+    let name = asked.name.as_ref().map(|name| format!("--name {}", shell_word(name.as_str())));
+    let tags = asked.tags.iter().map(|(key, value)| format!("--tag {}", shell_word(&format!("{key}={value}"))));
+    retries.into_iter().chain(timeout).chain(name).chain(tags).collect::<Vec<_>>().join(" ")
 }
 
 fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), StoreError> {
@@ -190,7 +197,7 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
         None => say(format_args!("continuing run {}: {left} (--fresh begins anew)", run.number)),
     }
     if run.flags != new.flags {
-        let flags = if run.flags.is_empty() { "default flags" } else { &run.flags };
+        let flags = if run.flags.is_empty() { "default flags".to_owned() } else { human::plain(&run.flags) };
         say(format_args!("its jobs keep the flags that they were enqueued with: {flags}"));
     }
     Ok(())
@@ -286,7 +293,8 @@ impl Summary {
             let why = why.unwrap_or_else(|| job.progress.state.reason().unwrap_or("failed").to_owned());
             let attempts = human::count(u64::from(job.progress.attempts), "attempt");
             let command = human::plain(&job.command.to_string());
-            say(format_args!("✗ job {} is dead after {attempts} ({}): {command}", job.id, human::plain(&why)));
+            let called = human::called(job.id.as_str(), job.name.as_ref());
+            say(format_args!("✗ job {called} is dead after {attempts} ({}): {command}", human::plain(&why)));
         }
         let more = self.count(StateKind::Dead).saturating_sub(self.dead.len() as u64);
         if more > 0 {

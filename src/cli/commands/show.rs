@@ -123,10 +123,19 @@ fn write_job(out: &mut impl Write, job: &Job, activity: Option<&Activity>, now: 
     let detail = if detail.is_empty() { detail } else { format!("   {detail}") };
     let mut line = |name: &str, value: String| writeln!(out, "{name:<10}{value}");
     line("Job", job.id.to_string())?;
+    if let Some(name) = &job.name {
+        line("Name", human::plain(name.as_str()))?;
+    }
     line("State", format!("{}{detail}", human::state(state.kind())))?;
     line("Command", human::plain(&job.command.to_string()))?;
     line("Folder", human::plain(&job.cwd.to_string_lossy()))?;
     line("Queue", job.queue.to_string())?;
+    if job.priority != 0 {
+        line("Priority", job.priority.to_string())?;
+    }
+    if !job.tags.is_empty() {
+        line("Tags", human::plain(&job.tags.to_string()))?;
+    }
     if let Some(run) = job.run {
         line("Run", run.to_string())?;
     }

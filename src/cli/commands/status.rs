@@ -11,14 +11,19 @@ use super::super::bytes::to_json;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
-use crate::model::{CLOCK_BEHIND_WORTH_SAYING, JobId, LaneId, Millis, QueueName, Seq, StateKind};
+use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Job, JobName, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{Asked, PoolInfo, RunInfo, Serves, StoreError};
 use crate::worker::{self, Activity};
 
+/// How much of a command that runs is shown.
+const COMMAND_CHARS_MAX: usize = 60;
+
 /// What `status` shows, read at one moment.
 struct Status {
     counts: BTreeMap<StateKind, u64>,
+    /// When the next of the jobs that wait for their time is due.
+    next_due: Option<Millis>,
     pools: Vec<PoolStatus>,
     runs: Vec<RunInfo>,
     ended: Vec<PoolInfo>,
@@ -28,8 +33,8 @@ struct Status {
 struct PoolStatus {
     pool: PoolInfo,
     alive: bool,
-    /// What it runs: the job's name and command with each.
-    running: Vec<(Activity, JobId, String)>,
+    /// What it runs.
+    running: Vec<(Activity, Job)>,
     /// How many jobs it has claimed.
     claimed: usize,
 }
@@ -37,7 +42,7 @@ struct PoolStatus {
 impl Status {
     fn read(queue: &Queue) -> Result<Self, StoreError> {
         let mut ended = Vec::new();
-        let (counts, pools, runs) = queue.read(|snapshot| {
+        let (counts, next_due, pools, runs) = queue.read(|snapshot| {
             let mut pools = Vec::new();
             for pool in snapshot.pools()? {
                 if pool.ended.is_some() {
@@ -53,15 +58,15 @@ impl Status {
                         continue;
                     }
                     if let Some(job) = snapshot.job(activity.seq)? {
-                        running.push((activity, job.id, job.command.to_string()));
+                        running.push((activity, job));
                     }
                 }
                 let alive = worker::is_alive(queue, &pool.id);
                 pools.push(PoolStatus { pool, alive, running, claimed: held.len() });
             }
-            Ok((snapshot.counts()?, pools, snapshot.unfinished_runs()?))
+            Ok((snapshot.counts()?, snapshot.next_due()?, pools, snapshot.unfinished_runs()?))
         })?;
-        Ok(Self { counts, pools, runs, ended, now: queue.clock().now() })
+        Ok(Self { counts, next_due, pools, runs, ended, now: queue.clock().now() })
     }
 
     /// Whether a living pool works on a run.
@@ -98,6 +103,9 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
         writeln!(out, "  {style}{:<12}{style:#}{count:>9}{ahead}", kind.name())?;
     }
     writeln!(out, "  {:<12}{:>9}", "Total", status.counts.values().sum::<u64>())?;
+    if let Some(due) = status.next_due {
+        writeln!(out, "\nThe next job that waits for its time is due {}", human::until(due, status.now))?;
+    }
     show_pools(queue, status, out)?;
     show_runs(status, out)
 }
@@ -126,9 +134,13 @@ fn show_pools(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<()
     }
     for pool in alive {
         writeln!(out, "\n{}", pool_line(&pool.pool, status.now))?;
-        for (activity, id, command) in &pool.running {
+        for (activity, job) in &pool.running {
             let since = human::about(status.now.since(activity.started));
-            writeln!(out, "  {:<10} {id}  {since}  {}", activity.worker.to_string(), short(command))?;
+            let called = human::called(job.id.as_str(), job.name.as_ref());
+            let marks = Some(human::marks(job)).filter(|marks| !marks.is_empty());
+            let marks = marks.map(|marks| format!("  [{}]", human::cut(&marks, 40))).unwrap_or_default();
+            let command = human::cut(&human::plain(&job.command.to_string()), COMMAND_CHARS_MAX);
+            writeln!(out, "  {:<10} {called}  {since}{marks}  {command}", activity.worker.to_string())?;
         }
         let idle = (pool.pool.workers as usize).saturating_sub(pool.running.len());
         if idle > 0 {
@@ -169,15 +181,6 @@ fn queues(serves: &Serves) -> String {
     }
 }
 
-fn short(command: &str) -> String {
-    const CHARS_MAX: usize = 60;
-    let plain = human::plain(command);
-    if plain.chars().count() <= CHARS_MAX {
-        return plain;
-    }
-    plain.chars().take(CHARS_MAX - 1).chain(['…']).collect()
-}
-
 fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     for run in &status.runs {
         let (left, total) = (run.unfinished(), run.total());
@@ -209,6 +212,7 @@ fn status_json(queue: &Queue, status: &Status) -> Value {
         "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
         "total": status.counts.values().sum::<u64>(),
         "jobs": json::counts(&status.counts),
+        "next_due_at": status.next_due.map(json::time),
         "workers": workers,
         "runs": runs,
     })
@@ -219,13 +223,17 @@ fn workers_json(status: &PoolStatus) -> Vec<Value> {
     let pool = &status.pool;
     (0..pool.workers)
         .map(|slot| {
-            let job = status.running.iter().find(|(activity, _, _)| activity.worker.slot == slot);
+            let job = status.running.iter().find(|(activity, _)| activity.worker.slot == slot);
             json!({
                 "id": format!("{}.{slot}", pool.id),
                 "pool": pool.id.as_str(),
                 "pid": pool.pid,
                 "started_at": json::time(pool.started),
-                "job": job.map(|(_, id, _)| id.as_str()),
+                "job": job.map(|(_, job)| job.id.as_str()),
+                "name": job.and_then(|(_, job)| job.name.as_ref()).map(JobName::as_str),
+                "queue": job.map(|(_, job)| job.queue.as_str()),
+                "priority": job.map(|(_, job)| job.priority),
+                "tags": job.map(|(_, job)| json::tags(&job.tags)),
             })
         })
         .collect()

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use super::super::bytes::{from_json, to_json};
-use super::{Base, Format, argv, job, lines, shell};
-use crate::model::{Environment, JobSpec, QueueName};
+use jiff::tz::TimeZone;
+
+use super::super::local::Local;
+use super::{Asked, Base, Format, argv, job, lines, shell};
+use crate::model::{Environment, JobSpec, Millis};
 
 /// A base in `/work` with one variable.
 pub(super) fn base() -> Base {
     Base {
         cwd: "/work".into(),
         env: Arc::new(Environment::from([(b"A".to_vec(), b"1".to_vec())])),
-        queue: QueueName::default_queue(),
-        max_retries: None,
-        timeout: None,
+        asked: Asked::default(),
+        local: Local::at(Millis(1_800_000_000_000), || TimeZone::UTC),
         exec_bytes_max: 2 * 1024 * 1024,
     }
 }

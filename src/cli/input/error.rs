@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::bytes;
 use super::super::render::human::plain;
-use crate::model::{BadName, BadSpec, Command, JobId, LINE_BYTES_MAX};
+use crate::model::{BadLabel, BadName, BadSpec, Command, JobId, LINE_BYTES_MAX};
 
 /// Most characters of an input that a message repeats: more would bury what it says.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -147,6 +147,15 @@ pub(crate) enum Problem {
     /// Two things to execute are named.
     #[error("a job takes `command` or `argv`, not both")]
     TwoCommands,
+    /// Two times to start are given.
+    #[error("a job takes `delay` or `at`, not both")]
+    TwoStarts,
+    /// A time that does not exist, or exists twice.
+    #[error("{0}")]
+    Unclear(String),
+    /// A name or a tag that is none.
+    #[error("{}", plain(&.0.to_string()))]
+    Label(#[from] BadLabel),
     /// An id or queue name that is none.
     #[error("{}", plain(&.0.to_string()))]
     Name(#[from] BadName),

@@ -11,6 +11,10 @@
 //! | `env` | an object, merged over the environment of the enqueue; `null` unsets |
 //! | `shell` | a list of words that the command is added to |
 //! | `queue` | a name |
+//! | `priority` | a whole number from -100 to 100 |
+//! | `delay` or `at` | a number of seconds or a text such as `"10m"`, or a time such as `"2026-12-01 22:00"` |
+//! | `name` | a text for people |
+//! | `tags` | an object of texts, added to those of the enqueue |
 //!
 //! `null` for a field means that it is not set. `command`, words of `argv`, `cwd` and values of `env` may be
 //! no UTF-8, see [`bytes`]; names of variables are always text.
@@ -26,21 +30,39 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Number, Value};
 
 use super::super::bytes;
+use super::super::local::{self, BadTime};
 use super::Maker;
 use super::error::{InputError, Problem, shown};
-use crate::model::{BACKOFF_BASE_MAX, BadName, Command, EnvChange, JobSpec, RETRIES_MAX, SettingKey, TimeLimit};
+use crate::model::{
+    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, JobName, JobSpec, PRIORITY_RANGE, RETRIES_MAX,
+    SettingKey, Start, Tags, TimeLimit, parse_duration,
+};
 
 /// All fields, in the order in which they are named to people.
-const FIELDS: [&str; 10] =
-    ["id", "command", "argv", "max_retries", "backoff_base", "timeout", "cwd", "env", "shell", "queue"];
+const FIELDS: [&str; 15] = [
+    "id",
+    "command",
+    "argv",
+    "max_retries",
+    "backoff_base",
+    "timeout",
+    "cwd",
+    "env",
+    "shell",
+    "queue",
+    "priority",
+    "delay",
+    "at",
+    "name",
+    "tags",
+];
 
 /// Other words for fields, which no likeness of letters would find.
-const OTHER_WORDS: [(&str, &str); 12] = [
+const OTHER_WORDS: [(&str, &str); 20] = [
     ("cmd", "command"),
     ("exec", "command"),
     ("run", "command"),
     ("script", "command"),
-    ("name", "id"),
     ("jobid", "id"),
     ("attempts", "max_retries"),
     ("retries", "max_retries"),
@@ -48,6 +70,15 @@ const OTHER_WORDS: [(&str, &str); 12] = [
     ("directory", "cwd"),
     ("folder", "cwd"),
     ("workdir", "cwd"),
+    ("prio", "priority"),
+    ("nice", "priority"),
+    ("wait", "delay"),
+    ("start", "at"),
+    ("startat", "at"),
+    ("runat", "at"),
+    ("title", "name"),
+    ("label", "name"),
+    ("labels", "tags"),
 ];
 
 /// The job that `text` describes, which starts with `{` after blanks.
@@ -73,15 +104,19 @@ impl Fields {
     fn spec(mut self, maker: &Maker<'_>) -> Result<JobSpec, Problem> {
         self.all_known()?;
         let mut spec = maker.start(self.command()?);
-        spec.id = self.name("id")?;
+        spec.id = self.name("id")?.or(spec.id);
         spec.queue = self.name("queue")?.unwrap_or(spec.queue);
         spec.max_retries = self.read("max_retries", SettingKey::MaxRetries.range(), retries)?.or(spec.max_retries);
+        spec.priority = self.read("priority", "a whole number from -100 to 100", priority)?.unwrap_or(spec.priority);
+        spec.start = self.start(maker)?.unwrap_or(spec.start);
+        spec.name = self.label()?.or(spec.name);
+        self.tags(&mut spec.tags)?;
         spec.backoff_base = self.read("backoff_base", SettingKey::BackoffBase.range(), backoff_base)?;
         let takes = format_args!("a number of seconds or {}", SettingKey::Timeout.range());
         spec.timeout = self.read("timeout", takes, time_limit)?.or(spec.timeout);
         spec.shell = self.read("shell", r#"a list of texts such as ["/bin/bash","-c"]"#, shell)?;
         let takes = format_args!("a folder: {}", bytes::TAKES);
-        spec.cwd = self.read("cwd", takes, |value| folder(value, &spec.cwd))?.unwrap_or(spec.cwd);
+        spec.cwd = self.read("cwd", takes, |value| folder(value, &maker.base.cwd))?.unwrap_or(spec.cwd);
         spec.env_change = self.take("env").map(|value| env(&value)).transpose()?.unwrap_or_default();
         maker.finish(spec)
     }
@@ -112,6 +147,35 @@ impl Fields {
     fn name<T: FromStr<Err = BadName>>(&mut self, field: &str) -> Result<Option<T>, Problem> {
         let text = self.read(field, "a text", |value| value.as_str().map(str::to_owned))?;
         Ok(text.map(|text| text.parse()).transpose()?)
+    }
+
+    fn start(&mut self, maker: &Maker<'_>) -> Result<Option<Start>, Problem> {
+        let delay =
+            self.read("delay", "a number of seconds or a duration up to 365d, such as 90s, 5m or 1h30m", delay)?;
+        let Some(at) = self.take("at") else { return Ok(delay.map(Start::After)) };
+        if delay.is_some() {
+            return Err(Problem::TwoStarts);
+        }
+        let time = at.as_str().map_or(Err(BadTime::Shape), |text| maker.base.local.parse(text));
+        time.map(|time| Some(Start::At(time))).map_err(|bad| match bad {
+            BadTime::Shape => Problem::field("at", local::TAKES, &at),
+            BadTime::Unclear(why) => Problem::Unclear(why),
+        })
+    }
+
+    fn label(&mut self) -> Result<Option<JobName>, Problem> {
+        let text = self.read("name", "a text", |value| value.as_str().map(str::to_owned))?;
+        Ok(text.map(|text| text.parse()).transpose()?)
+    }
+
+    fn tags(&mut self, tags: &mut Tags) -> Result<(), Problem> {
+        const TAKES: &str = r#"an object of texts such as {"night":"1"}"#;
+        let Some(given) = self.take("tags") else { return Ok(()) };
+        let given = given.as_object().ok_or_else(|| Problem::field("tags", TAKES, &given))?;
+        given.iter().try_for_each(|(key, value)| {
+            let text = value.as_str().ok_or_else(|| Problem::field(&format!("tags.{key}"), "a text", value))?;
+            Ok(tags.set(key, text)?)
+        })
     }
 
     fn command(&mut self) -> Result<Command, Problem> {
@@ -153,6 +217,17 @@ fn variable(name: &str, value: &Value) -> Result<Vec<u8>, Problem> {
 
 fn retries(value: &Value) -> Option<u32> {
     value.as_u64()?.try_into().ok().filter(|count| *count <= RETRIES_MAX)
+}
+
+fn priority(value: &Value) -> Option<i8> {
+    value.as_i64()?.try_into().ok().filter(|priority| PRIORITY_RANGE.contains(priority))
+}
+
+fn delay(value: &Value) -> Option<Duration> {
+    if let Some(text) = value.as_str() {
+        return parse_duration(text);
+    }
+    Duration::try_from_secs_f64(value.as_f64()?).ok().filter(|delay| *delay <= DURATION_MAX)
 }
 
 fn backoff_base(value: &Value) -> Option<f64> {

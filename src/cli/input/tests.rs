@@ -7,7 +7,8 @@ use crate::sim::choices::Choices;
 
 #[test]
 fn commands_are_taken_as_they_are() {
-    let base = Base { queue: "mail".parse().unwrap(), max_retries: Some(7), ..base() };
+    let asked = Asked { queue: "mail".parse().ok(), max_retries: Some(7), ..Asked::default() };
+    let base = Base { asked, ..base() };
     let spec = shell(b" echo \xff \n".to_vec(), &base).unwrap();
     assert_eq!(spec.command, Command::Shell(b" echo \xff \n".to_vec()));
     assert_eq!((spec.cwd.as_path(), spec.queue.as_str(), spec.max_retries), ("/work".as_ref(), "mail", Some(7)));

@@ -9,7 +9,7 @@ use comfy_table::presets;
 use comfy_table::{ContentArrangement, Row, Table};
 
 use super::super::terminal::acts;
-use crate::model::{Job, Millis, Progress, State, StateKind};
+use crate::model::{Job, JobName, Millis, Progress, QueueName, State, StateKind};
 
 /// Width of a table when it does not go to a terminal, in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 120;
@@ -51,6 +51,30 @@ pub(crate) fn path(path: &Path) -> String {
     plain(&path.to_string_lossy())
 }
 
+/// A job in a line about it: its id, and its name if it has one.
+pub(crate) fn called(id: &str, name: Option<&JobName>) -> String {
+    const CHARS_MAX: usize = 24;
+    let Some(name) = name else { return id.to_owned() };
+    format!("{id} ({})", cut(&plain(name.as_str()), CHARS_MAX))
+}
+
+/// The start of a text.
+pub(crate) fn cut(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
+    }
+    text.chars().take(chars_max - 1).chain(['…']).collect()
+}
+
+/// What a job has that most have not: its queue, its priority, its tags.
+pub(crate) fn marks(job: &Job) -> String {
+    let queue = (job.queue != QueueName::default_queue()).then(|| job.queue.to_string());
+    let priority = (job.priority != 0).then(|| format!("priority {}", job.priority));
+    let tags = (!job.tags.is_empty()).then(|| plain(&job.tags.to_string()));
+    let marks: Vec<String> = [queue, priority, tags].into_iter().flatten().collect();
+    marks.join(", ")
+}
+
 /// A length of time, rounded so that it is short: `850ms`, `3.2s`, `4m 10s`, `2h 5m`, `3d 4h`.
 pub(crate) fn about(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -88,7 +112,8 @@ pub(crate) fn detail(job: &Job, now: Millis) -> String {
     }
 }
 
-fn until(due: Millis, now: Millis) -> String {
+/// How long until then.
+pub(crate) fn until(due: Millis, now: Millis) -> String {
     if due <= now { "now".to_owned() } else { format!("in {}", about(due.since(now))) }
 }
 
@@ -148,6 +173,14 @@ mod tests {
         assert_eq!(shown(250_000), "4m 10s");
         assert_eq!(shown(7_500_000), "2h 5m");
         assert_eq!(shown(86_400_000 * 3), "3d");
+    }
+
+    #[test]
+    fn names_stand_beside_the_id_as_far_as_they_fit() {
+        let called = |name: &str| called("7", name.parse().ok().as_ref());
+        assert_eq!(called(""), "7");
+        assert_eq!(called("nightly\u{202e}"), "7 (nightly\\u{202e})");
+        assert_eq!(called(&"ü".repeat(25)), format!("7 ({}…)", "ü".repeat(23)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde_json::{Map, Value, json};
 
 use super::super::bytes::to_json;
-use crate::model::{Attempt, Command, Job, Millis, State, StateKind};
+use crate::model::{Attempt, Command, Job, JobName, Millis, State, StateKind, Tags};
 use crate::store::{Asked, PoolInfo, RunInfo};
 use crate::worker::Activity;
 
@@ -30,6 +30,9 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("argv", argv),
         ("cwd", to_json(job.cwd.as_os_str().as_bytes())),
         ("queue", job.queue.as_str().into()),
+        ("priority", job.priority.into()),
+        ("name", job.name.as_ref().map(JobName::as_str).into()),
+        ("tags", tags(&job.tags)),
         ("state", state.kind().name().into()),
         ("reason", state.reason().into()),
         ("attempts", job.progress.attempts.into()),
@@ -44,6 +47,11 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("worker", worker.into()),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Tags as an object of texts.
+pub(crate) fn tags(tags: &Tags) -> Value {
+    Value::Object(tags.iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
 }
 
 /// One run of a job that has ended.

@@ -1,5 +1,27 @@
-use super::super::{Base, any::base, job};
+use super::super::{Asked, Base, any::base, job};
 use super::*;
+use crate::model::Millis;
+
+/// Something for every field that the command line can ask for.
+fn asked() -> Asked {
+    Asked {
+        id: "one".parse().ok(),
+        folder: Some("/elsewhere".into()),
+        max_retries: Some(1),
+        timeout: Some(TimeLimit::Unlimited),
+        queue: "slow".parse().ok(),
+        priority: -3,
+        start: Start::After(Duration::from_secs(9)),
+        name: "nightly".parse().ok(),
+        tags: tags(&["a=1", "b=1"]),
+    }
+}
+
+fn tags(typed: &[&str]) -> Tags {
+    let mut tags = Tags::default();
+    typed.iter().for_each(|tag| tags.set_typed(tag).unwrap());
+    tags
+}
 
 fn parsed(text: &str) -> JobSpec {
     job(text.as_bytes(), &base()).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -11,16 +33,23 @@ fn refused(text: impl AsRef<[u8]>) -> String {
 
 #[test]
 fn what_is_not_set_comes_from_the_base() {
-    let base = Base { max_retries: Some(1), timeout: Some(TimeLimit::Unlimited), ..base() };
+    let base = Base { asked: asked(), ..base() };
     let nulls = r#"{"command":"echo","id":null,"argv":null,"max_retries":null,"backoff_base":null,"timeout":null,
-        "cwd":null,"env":null,"shell":null,"queue":null}"#;
+        "cwd":null,"env":null,"shell":null,"queue":null,"priority":null,"delay":null,"at":null,"name":null,
+        "tags":null}"#;
     for text in [r#"{"command":"echo"}"#, " \n{ \"command\" : \"echo\" }\n ", nulls] {
         let spec = job(text.as_bytes(), &base).unwrap();
         let expected = JobSpec {
+            id: "one".parse().ok(),
             env: base.env.clone(),
             max_retries: Some(1),
             timeout: Some(TimeLimit::Unlimited),
-            ..JobSpec::new(Command::Shell(b"echo".to_vec()), "/work")
+            queue: "slow".parse().unwrap(),
+            priority: -3,
+            start: Start::After(Duration::from_secs(9)),
+            name: "nightly".parse().ok(),
+            tags: tags(&["a=1", "b=1"]),
+            ..JobSpec::new(Command::Shell(b"echo".to_vec()), "/elsewhere")
         };
         assert_eq!(spec, expected);
     }
@@ -28,9 +57,10 @@ fn what_is_not_set_comes_from_the_base() {
 
 #[test]
 fn what_is_set_wins() {
-    let base = Base { max_retries: Some(1), timeout: Some(TimeLimit::Unlimited), ..base() };
+    let base = Base { asked: asked(), ..base() };
     let text = r#"{"id":"j1","argv":["echo",{"base64":"/w=="},""],"max_retries":0,"backoff_base":2.5,"timeout":"5m",
-        "cwd":"/tmp","env":{"B":"2","C":null,"D":{"base64":"/w=="}},"shell":["/bin/bash","-c"],"queue":"mail"}"#;
+        "cwd":"/tmp","env":{"B":"2","C":null,"D":{"base64":"/w=="}},"shell":["/bin/bash","-c"],"queue":"mail",
+        "priority":0,"at":"2027-01-15T08:00:01Z","name":"Ü 1","tags":{"b":"","c":"3"}}"#;
     let spec = job(text.as_bytes(), &base).unwrap();
     let command = Command::Argv(vec![b"echo".to_vec(), b"\xff".to_vec(), vec![]]);
     let change = [(b"B", Some(b"2".to_vec())), (b"C", None), (b"D", Some(b"\xff".to_vec()))];
@@ -43,6 +73,10 @@ fn what_is_set_wins() {
         timeout: Some(TimeLimit::After(Duration::from_secs(300))),
         shell: Some(vec!["/bin/bash".to_owned(), "-c".to_owned()]),
         queue: "mail".parse().unwrap(),
+        priority: 0,
+        start: Start::At(Millis(1_800_000_001_000)),
+        name: "Ü 1".parse().ok(),
+        tags: tags(&["a=1", "b=", "c=3"]),
         ..JobSpec::new(command, "/tmp")
     };
     assert_eq!(spec, expected);
@@ -88,7 +122,27 @@ fn time_limits_are_seconds_or_texts() {
 }
 
 #[test]
+fn a_start_is_a_delay_or_a_time() {
+    let at = |ms: u64| Start::At(Millis(1_800_000_000_000 + ms));
+    for (field, start) in [
+        (r#""delay":90"#, Start::After(Duration::from_secs(90))),
+        (r#""delay":0.5"#, Start::After(Duration::from_millis(500))),
+        (r#""delay":"1h 30m""#, Start::After(Duration::from_secs(5_400))),
+        (r#""delay":0"#, Start::After(Duration::ZERO)),
+        (r#""at":"2027-01-15 08:00:02""#, at(2_000)),
+        (r#""at":"2027-01-15T09:00:02+01:00""#, at(2_000)),
+        (r#""at":"08:00:02""#, at(2_000)),
+        (r#""at":"08:00","delay":null"#, at(86_400_000)),
+    ] {
+        assert_eq!(parsed(&format!(r#"{{"command":"x",{field}}}"#)).start, start, "{field}");
+    }
+}
+
+#[test]
 fn values_that_a_field_does_not_take() {
+    let priority = "`priority` takes a whole number from -100 to 100, not ";
+    let delay = "`delay` takes a number of seconds or a duration up to 365d, such as 90s, 5m or 1h30m, not ";
+    let at = "`at` takes a time such as 22:00, 2026-12-01 22:00 or 2026-12-01T22:00:00+01:00, not ";
     let retries = "`max_retries` takes a whole number from 0 to 1000000, not ";
     let base = "`backoff_base` takes a number from 0 to 1000, not ";
     let timeout = "`timeout` takes a number of seconds or a duration from 1ms to 365d, such as 90s, 5m or 1h30m, or `none`, \
@@ -117,6 +171,17 @@ fn values_that_a_field_does_not_take() {
         ("shell", "[]", format!("{shell}`[]`")),
         ("shell", r#"[""]"#, format!("{shell}`[\"\"]`")),
         ("shell", r#"["a\u0000"]"#, format!("{shell}`[\"a\\u0000\"]`")),
+        ("priority", "101", format!("{priority}`101`")),
+        ("priority", "1.0", format!("{priority}`1.0`")),
+        ("priority", r#""high""#, format!("{priority}`\"high\"`")),
+        ("delay", "-1", format!("{delay}`-1`")),
+        ("delay", "31536001", format!("{delay}`31536001`")),
+        ("delay", r#""none""#, format!("{delay}`\"none\"`")),
+        ("at", "22", format!("{at}`22`")),
+        ("at", r#""tomorrow""#, format!("{at}`\"tomorrow\"`")),
+        ("name", "1", "`name` takes a text, not `1`".to_owned()),
+        ("tags", r#"["a"]"#, r#"`tags` takes an object of texts such as {"night":"1"}, not `["a"]`"#.to_owned()),
+        ("tags", r#"{"a":1}"#, "`tags.a` takes a text, not `1`".to_owned()),
         ("id", "5", "`id` takes a text, not `5`".to_owned()),
         ("queue", "{}", "`queue` takes a text, not `{}`".to_owned()),
     ] {
@@ -138,6 +203,10 @@ fn names_and_specs_are_checked() {
         (r#"{"command":"x","id":"a b"}"#, "job id `a b` has a character that is not allowed"),
         (r#"{"command":"x","id":"\u001b[2J"}"#, r"job id `\u{1b}[2J` has a character"),
         (r#"{"command":"x","queue":""}"#, "queue name `` is empty"),
+        (r#"{"command":"x","name":"a\nb"}"#, r"the name `a\nb` is not taken: it is 1 to 128 bytes of text"),
+        (r#"{"command":"x","tags":{"a b":"1"}}"#, "the tag `a b` is not taken: its key is 1 to 64 of"),
+        (r#"{"command":"x","tags":{"a":"\u0007"}}"#, r"the value `\u{7}` of the tag `a` is not taken"),
+        (r#"{"command":"x","delay":1,"at":"22:00"}"#, "a job takes `delay` or `at`, not both"),
         (r#"{"command":" "}"#, "the command is empty"),
         (r#"{"argv":[]}"#, "the command is empty"),
         (r#"{"command":"a\u0000"}"#, "NUL byte"),
@@ -179,12 +248,17 @@ fn unknown_fields_are_matched_with_known_ones() {
         ("job_id", "id"),
         ("qeue", "queue"),
         ("queueName", "queue"),
+        ("prio", "priority"),
+        ("jobName", "name"),
+        ("tag", "tags"),
+        ("startAt", "at"),
     ] {
         let error = refused(format!(r#"{{"command":"x","{name}":1}}"#));
         assert_eq!(error, format!("there is no field `{name}`; did you mean `{known}`?"));
     }
-    let all = "a job has id, command, argv, max_retries, backoff_base, timeout, cwd, env, shell, queue";
-    for name in ["state", "created_at", "", "ä", "width", "xy", "tags", "pid"] {
+    let all = "a job has id, command, argv, max_retries, backoff_base, timeout, cwd, env, shell, queue, \
+               priority, delay, at, name, tags";
+    for name in ["state", "created_at", "", "ä", "width", "xy", "pid"] {
         let error = refused(format!(r#"{{"command":"x","{name}":1}}"#));
         assert_eq!(error, format!("there is no field `{name}`; {all}"));
     }
