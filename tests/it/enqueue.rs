@@ -303,3 +303,42 @@ fn a_job_that_cannot_start_says_why() {
         assert!(job["error"].as_str().unwrap().contains(error), "{job}");
     }
 }
+
+#[test]
+fn flags_say_what_the_json_does_not() {
+    let bench = Bench::new();
+    let flags = ["--priority", "-5", "--queue", "gpu", "--name", "train model", "--tag", "a=1", "--tag", "b=1"];
+    let json = r#"{"command":"true","priority":7,"tags":{"b":"2"}}"#;
+    assert_eq!(
+        enqueue(&bench, &[&flags[..], &["--id", "one", json]].concat()).ok(),
+        "✓ Job one (train model) enqueued\n"
+    );
+    let job = bench.json("show one --json");
+    let told = ["priority", "queue", "name", "tags"].map(|field| job[field].clone());
+    assert_eq!(told, [json!(7), json!("gpu"), json!("train model"), json!({"a": "1", "b": "2"})]);
+    bench.cmd(["enqueue"].iter().chain(&flags).chain(&["-"])).stdin("true\ntrue\n").run().ok();
+    let jobs = bench.json("list --json");
+    assert_eq!((&jobs[0]["priority"], &jobs[1]["tags"]), (&json!(-5), &json!({"a": "1", "b": "1"})));
+    let shown = bench.ok("show one");
+    for line in ["Name      train model", "Queue     gpu", "Priority  7", "Tags      a=1 b=2"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+    bench.check();
+}
+
+#[test]
+fn a_job_starts_when_it_was_told_to() {
+    let bench = Bench::new();
+    let later = enqueue(&bench, &["--at", "2999-12-01T22:00:00Z", "--", "true"]).ok();
+    assert!(later.starts_with("✓ Job 1 enqueued, starts at 2999-12-0"), "{later}");
+    assert_eq!(bench.json("show 1 --json")["next_run_at"], "2999-12-01T22:00:00.000Z");
+    assert_eq!(bench.json("status --json")["next_due_at"], "2999-12-01T22:00:00.000Z");
+    assert_eq!(enqueue(&bench, &["--at", "2020-01-01 00:00", "--", "true"]).ok(), "✓ Job 2 enqueued\n");
+    let hour = enqueue(&bench, &["--delay", "1h", "--", "true"]).ok();
+    assert!(hour.contains(", starts at ") && hour.ends_with(" (in 1h)\n"), "{hour}");
+    for (flag, given) in [("--at", "noon"), ("--delay", "soon"), ("--priority", "101"), ("--tag", "a"), ("--name", "")]
+    {
+        let refused = enqueue(&bench, &[flag, given, "--", "true"]);
+        refused.fails(2);
+    }
+}
