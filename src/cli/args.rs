@@ -37,6 +37,8 @@ Act:
   cancel    Cancel jobs; what runs is ended
   retry     Give ended jobs a fresh set of attempts
   dlq       The dead letter queue: jobs that failed for good
+  pause     Let the jobs of queues wait
+  resume    Let them start again
   remove    Remove ended jobs, with what they wrote
 
 Keep:
@@ -106,6 +108,8 @@ Examples:
     #[command(subcommand)]
     Dlq(Deferred<Dlq>),
     Remove(Deferred<Remove>),
+    Pause(Deferred<Pause>),
+    Resume(Deferred<Resume>),
     #[command(subcommand)]
     Config(Deferred<Config>),
     Check(Deferred<Check>),
@@ -500,6 +504,32 @@ pub(super) struct Remove {
     pub ids: Vec<JobId>,
 }
 
+/// Let the jobs of queues wait: what runs goes on, nothing else starts
+///
+/// A queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl pause                all queues
+  queuectl pause --queue gpu")]
+pub(super) struct Pause {
+    /// Only this queue; may be given several times
+    #[arg(long = "queue", value_name = "QUEUE")]
+    pub queues: Vec<QueueName>,
+}
+
+/// Let the jobs of paused queues start again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl resume               all queues
+  queuectl resume --queue gpu   this one, even if all were paused")]
+pub(super) struct Resume {
+    /// Only this queue; may be given several times
+    #[arg(long = "queue", value_name = "QUEUE")]
+    pub queues: Vec<QueueName>,
+}
+
 /// Read and change settings
 ///
 /// Jobs that did not set a value themselves follow the settings at the moment it is needed, those that are
@@ -518,8 +548,9 @@ pub(super) enum Config {
     #[command(after_help = "\
 Examples:
   queuectl config list
+  queuectl config list --queue gpu
   queuectl config list --json | jq '.[\"max-retries\"]'")]
-    List(Json),
+    List(ConfigList),
     Unset(ConfigUnset),
 }
 
@@ -528,13 +559,35 @@ Examples:
 #[command(after_help = "\
 Examples:
   queuectl config set backoff-base 2.5
+  queuectl config set --queue gpu parallel 1     one job of this queue at a time, whatever pools there are
   queuectl config set shell '/bin/bash -c'")]
 pub(super) struct ConfigSet {
-    /// Which: max-retries, backoff-base, max-backoff, timeout, kill-grace, max-losses, output-limit, shell
+    /// Which: max-retries, backoff-base, max-backoff, timeout, kill-grace, max-losses, output-limit, shell, parallel,
+    /// paused
     pub key: String,
     /// What to
     #[arg(allow_hyphen_values = true)]
     pub value: String,
+    #[command(flatten)]
+    pub scope: Scope,
+}
+
+/// Whose settings
+#[derive(Debug, Args)]
+pub(super) struct Scope {
+    /// Of this queue alone; else of all that have none of their own
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<QueueName>,
+}
+
+// No documentation, which would take the place of the command's.
+#[derive(Debug, Args)]
+pub(super) struct ConfigList {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub scope: Scope,
 }
 
 /// Print a setting
@@ -546,6 +599,8 @@ pub(super) struct ConfigGet {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub scope: Scope,
 }
 
 /// Let a setting follow its default again
@@ -554,6 +609,8 @@ pub(super) struct ConfigGet {
 pub(super) struct ConfigUnset {
     /// Which
     pub key: String,
+    #[command(flatten)]
+    pub scope: Scope,
 }
 
 /// Verify the queue file, or repair it

@@ -26,7 +26,7 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, config, enqueue, export, import, list, logs, run, show, status, wait, worker,
+    ask, backup, check, compact, config, enqueue, export, import, list, logs, pause, run, show, status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
@@ -74,6 +74,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Cancel(args) => ask::cancel(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
         Command::Remove(args) => ask::remove(&context, &args),
+        Command::Pause(args) => pause::pause(&context, &args.queues),
+        Command::Resume(args) => pause::resume(&context, &args.queues),
         Command::Dlq(Deferred(Dlq::List(args))) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
         Command::Dlq(Deferred(Dlq::Retry(args))) => ask::retry(&context, &args.ids, args.all),
         Command::Config(args) => config::config(&context, args.0),

@@ -27,11 +27,15 @@ pub enum SettingKey {
     OutputLimit,
     /// `shell`
     Shell,
+    /// `parallel`
+    Parallel,
+    /// `paused`
+    Paused,
 }
 
 impl SettingKey {
     /// All settings, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::MaxRetries,
         Self::BackoffBase,
         Self::MaxBackoff,
@@ -40,6 +44,8 @@ impl SettingKey {
         Self::MaxLosses,
         Self::OutputLimit,
         Self::Shell,
+        Self::Parallel,
+        Self::Paused,
     ];
 
     /// The name used on the command line and in JSON.
@@ -53,6 +59,8 @@ impl SettingKey {
             Self::MaxLosses => "max-losses",
             Self::OutputLimit => "output-limit",
             Self::Shell => "shell",
+            Self::Parallel => "parallel",
+            Self::Paused => "paused",
         }
     }
 
@@ -73,6 +81,8 @@ impl SettingKey {
             Self::MaxLosses => "how often a job may lose its pool before it is dead; 0 for no limit",
             Self::OutputLimit => "output kept of one stream of one attempt",
             Self::Shell => "what runs a shell command; the command is added as the last word",
+            Self::Parallel => "how many jobs of a queue are processed at once, by all pools together",
+            Self::Paused => "whether the jobs of a queue wait until `queuectl resume`",
         }
     }
 
@@ -86,6 +96,8 @@ impl SettingKey {
             Self::KillGrace => "a duration from 0s to 1h, such as 500ms or 10s",
             Self::OutputLimit => "a size from 4KiB to 1TiB, such as 64KiB or 10MiB",
             Self::Shell => "one or more words, such as `/bin/bash -c`",
+            Self::Parallel => "a whole number from 1 to 1000000, or `none`",
+            Self::Paused => "`true` or `false`",
         }
     }
 }
@@ -119,6 +131,10 @@ pub struct Settings {
     pub output_limit: u64,
     /// The words before a shell command.
     pub shell: Vec<String>,
+    /// How many jobs of a queue are processed at once, by all pools together; none for no limit. Runs have their own.
+    pub parallel: Option<u32>,
+    /// Whether the jobs of a queue wait. Runs do not.
+    pub paused: bool,
 }
 
 impl Default for Settings {
@@ -133,6 +149,8 @@ impl Default for Settings {
             max_losses: 3,
             output_limit: 10 * 1024 * 1024,
             shell: vec!["/bin/sh".to_owned(), "-c".to_owned()],
+            parallel: None,
+            paused: false,
         }
     }
 }
@@ -157,6 +175,12 @@ impl Settings {
                 .filter(|bytes| OUTPUT_LIMIT_RANGE.contains(bytes))
                 .map(|bytes| self.output_limit = bytes),
             SettingKey::Shell => words(text).map(|words| self.shell = words),
+            SettingKey::Parallel => match text {
+                "none" => Some(None),
+                number => count(number).filter(|n| *n > 0).map(Some),
+            }
+            .map(|limit| self.parallel = limit),
+            SettingKey::Paused => text.parse().ok().map(|paused| self.paused = paused),
         };
         parsed.ok_or_else(|| BadValue { key, text: text.to_owned() })
     }
@@ -172,6 +196,8 @@ impl Settings {
             SettingKey::KillGrace => show_duration(self.kill_grace),
             SettingKey::OutputLimit => show_size(self.output_limit),
             SettingKey::Shell => show_words(&self.shell),
+            SettingKey::Parallel => self.parallel.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+            SettingKey::Paused => self.paused.to_string(),
         }
     }
 }

@@ -273,8 +273,12 @@ impl Comparison {
         same("pools", &snapshot.pools()?, &queue.pools())?;
         same("bulks", &snapshot.bulks()?, &queue.bulks())?;
         same("unpublished", &snapshot.unpublished()?, &queue.unpublished())?;
-        same("settings", &snapshot.settings()?, &queue.settings())?;
-        same("settings set", &snapshot.settings_set()?, &queue.settings_set())?;
+        for scope in [None, Some(queue_of(0)), Some(queue_of(1))] {
+            let scope = scope.as_ref();
+            same("settings", &snapshot.settings(scope)?, &queue.settings(scope))?;
+            same("settings set", &snapshot.settings_set(scope)?, &queue.settings_set(scope))?;
+        }
+        same("queues", &snapshot.queues()?, &queue.queues())?;
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
@@ -383,6 +387,10 @@ fn queues(bits: u8) -> Vec<crate::model::QueueName> {
     names.filter(|(n, _)| *n == QUEUES.len() || bits >> n & 1 == 1).filter_map(|(_, name)| name.parse().ok()).collect()
 }
 
+fn queue_of(n: u8) -> crate::model::QueueName {
+    QUEUES[usize::from(n) % QUEUES.len()].parse().unwrap_or_else(|_| crate::model::QueueName::default_queue())
+}
+
 fn specs(wishes: &[Wish]) -> Vec<JobSpec> {
     wishes.iter().map(Wish::spec).collect()
 }
@@ -403,7 +411,7 @@ impl Act<'_> {
         same("time", &tx.now(), &self.world.queue.now())?;
         same("next due", &tx.next_due()?, &self.world.queue.next_due())?;
         same("pools, inside", &tx.pools()?, &self.world.queue.pools())?;
-        same("settings, inside", &tx.common_settings()?, &self.world.queue.settings())?;
+        same("settings, inside", &tx.common_settings()?, &self.world.queue.settings(None))?;
         let oldest: Vec<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().rev().take(3).collect();
         let oldest: Vec<JobId> = oldest.iter().filter_map(|seq| self.world.queue.name(*seq).cloned()).collect();
         same("dead, inside", &tx.dead(3)?, &oldest)?;
@@ -456,15 +464,22 @@ impl Act<'_> {
                 Some(n) => self.undo_bulk(tx, n, usize::from(*limit)),
                 None => Ok(()),
             },
-            Verb::Set(key, value) => {
-                let set = answer(tx.set(*key, value))?;
+            Verb::Set(queue, key, value) => {
+                let queue = queue.map(queue_of);
+                let set = answer(tx.set(queue.as_ref(), *key, value))?;
                 self.tally.note(if set.is_ok() { "set" } else { "set refused" }, true);
-                same("set", &set, &self.world.queue.set(*key, value))
+                same("set", &set, &self.world.queue.set(queue, *key, value))
             }
-            Verb::Unset(key) => {
-                let unset = tx.unset(*key)?;
+            Verb::Unset(queue, key) => {
+                let queue = queue.map(queue_of);
+                let unset = tx.unset(queue.as_ref(), *key)?;
                 self.tally.note(if unset { "unset" } else { "unset in vain" }, true);
-                same("unset", &unset, &self.world.queue.unset(*key))
+                same("unset", &unset, &self.world.queue.unset(queue, *key))
+            }
+            Verb::UnsetEverywhere(key) => {
+                let unset = tx.unset_everywhere(*key)?;
+                self.tally.note("unset everywhere", !unset.is_empty());
+                same("unset everywhere", &unset, &self.world.queue.unset_everywhere(*key))
             }
         }
     }
@@ -570,12 +585,18 @@ impl Act<'_> {
             }
         };
         let (id, cache) = (self.pool(pool), &mut self.caches[usize::from(pool)]);
+        let holds_back = self.world.queue.holds_back(&serves, limit);
         let claims = answer(tx.claim(&id, &serves, limit, cache))?;
+        let held_back = cache.held_back();
         let handed = claims.map(|claims| claims.into_iter().map(handed).collect::<Vec<_>>());
         let claimed = handed.as_ref().map_or(0, Vec::len);
         self.tally.note("claimed several", claimed > 1);
         self.tally.note("claimed of a run", claimed > 0 && matches!(serves, Serves::Run(_)));
         self.tally.note("claim refused", handed.is_err());
+        if handed.is_ok() {
+            self.tally.note("claim held back", held_back);
+            same("held back", &held_back, &holds_back)?;
+        }
         same("claimed", &handed, &self.world.queue.claim(&id, &serves, limit))?;
         self.world.issued.extend(handed.unwrap_or_default().iter().map(|claim| (claim.seq, claim.lease)));
         Ok(())

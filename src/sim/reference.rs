@@ -9,7 +9,7 @@ use crate::model::{
     Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
     WorkerId,
 };
-use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, Removed, RunInfo, Serves, Unpublished, Work};
+use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub struct Reference {
     jobs: BTreeMap<Seq, RefJob>,
     bulks: BTreeMap<u64, RefBulk>,
     pools: BTreeMap<PoolId, PoolInfo>,
-    settings: BTreeMap<SettingKey, String>,
+    settings: BTreeMap<(Option<QueueName>, SettingKey), String>,
     /// The queue that each pool was served from last.
     turns: BTreeMap<PoolId, QueueName>,
 }
@@ -466,7 +466,7 @@ impl Reference {
         // The first of each queue: the smallest of what sorts the highest priority first.
         let mut heads: BTreeMap<QueueName, (i16, Seq)> = BTreeMap::new();
         for (seq, job) in &self.jobs {
-            if job.state == State::Pending && self.served(job.lane, serves) {
+            if job.state == State::Pending && self.served(job.lane, serves) && !self.is_full(job.lane) {
                 let place = (-i16::from(job.spec.priority), *seq);
                 let head = heads.entry(self.queue_of(job)).or_insert(place);
                 *head = place.min(*head);
@@ -478,6 +478,27 @@ impl Reference {
         let (_, seq) = heads[&queue];
         self.turns.insert(pool.clone(), queue);
         Some(seq)
+    }
+
+    /// Whether nothing of a lane may be claimed now: its queue is paused, or has as many processed as it may.
+    fn is_full(&self, lane: LaneId) -> bool {
+        let Some(Lane::Queue(queue)) = self.lanes.get(&lane) else { return false };
+        let settings = self.settings(Some(queue));
+        let is_of = |job: &RefJob| matches!(self.lanes.get(&job.lane), Some(Lane::Queue(name)) if name == queue);
+        let held = self.jobs.values().filter(|job| job.state.kind() == StateKind::Processing && is_of(job)).count();
+        settings.paused || settings.parallel.is_some_and(|limit| held >= limit as usize)
+    }
+
+    /// Whether a claim of up to `limit` jobs leaves some because of the limit of their queue.
+    pub fn holds_back(&self, serves: &Serves, limit: usize) -> bool {
+        if matches!(serves, Serves::Run(_)) {
+            return false;
+        }
+        let count = |info: &QueueInfo, kind| info.counts.get(&kind).copied().unwrap_or_default();
+        self.queues().iter().filter(|info| serves.queue(info.name.as_str()) && !info.paused).any(|info| {
+            let room = info.parallel.map(|most| u64::from(most).saturating_sub(count(info, StateKind::Processing)));
+            room.is_some_and(|room| count(info, StateKind::Pending).min(limit as u64) > room)
+        })
     }
 
     fn served(&self, lane: LaneId, serves: &Serves) -> bool {
@@ -503,7 +524,8 @@ impl Reference {
         let lease = Lease(self.last_lease);
         let claimed = Claimed { lease, pool: pool.clone(), at: self.now, cancel_asked: false };
         self.put(seq, State::Processing(claimed));
-        let (job, settings) = (&self.jobs[&seq], self.settings());
+        let job = &self.jobs[&seq];
+        let settings = self.settings(Some(&self.queue_of(job)));
         Handed {
             seq,
             lease,
@@ -537,11 +559,14 @@ impl Reference {
         };
         self.put(seq, state);
         let job = &self.jobs[&seq];
+        self.rung.work |= self.settings(Some(&self.queue_of(job))).parallel.is_some();
         Some((seq, job.name.clone(), progress(job)))
     }
 
     fn after_run(&mut self, seq: Seq, run: &Run, claimed: &Claimed) -> State {
-        let (settings, now, cancelled) = (self.settings(), self.now, self.cancelled());
+        let (now, cancelled) = (self.now, self.cancelled());
+        let Some(queue) = self.jobs.get(&seq).map(|job| self.queue_of(job)) else { return cancelled };
+        let settings = self.settings(Some(&queue));
         let Some(job) = self.jobs.get_mut(&seq) else { return cancelled };
         job.history.push((claimed.pool.clone(), run.clone()));
         let failed = |job: &mut RefJob, reason| {
@@ -680,18 +705,20 @@ impl Reference {
         }
     }
 
-    /// Sets a setting of all queues, or refuses the value.
-    pub fn set(&mut self, key: SettingKey, text: &str) -> Result<(), Refused> {
+    /// Sets a setting of a queue, or of all that have no value of their own, or refuses the value.
+    pub fn set(&mut self, queue: Option<QueueName>, key: SettingKey, text: &str) -> Result<(), Refused> {
         let mut settings = Settings::default();
         settings.set(key, text).map_err(|_| Refused::Value(key))?;
-        self.settings.insert(key, settings.get(key));
+        self.settings.insert((queue, key), settings.get(key));
+        self.rung.work |= lets_in(key);
         self.changed = true;
         Ok(())
     }
 
-    /// Lets a setting follow its default. Says whether it was set.
-    pub fn unset(&mut self, key: SettingKey) -> bool {
-        let was = self.settings.remove(&key).is_some();
+    /// Lets a setting follow what all queues have, or its default. Says whether it was set.
+    pub fn unset(&mut self, queue: Option<QueueName>, key: SettingKey) -> bool {
+        let was = self.settings.remove(&(queue, key)).is_some();
+        self.rung.work |= was && lets_in(key);
         self.changed |= was;
         was
     }
@@ -777,19 +804,32 @@ impl Reference {
         self.pools.get(id)
     }
 
-    /// What the settings say.
-    pub fn settings(&self) -> Settings {
+    /// Takes every value of a setting away. Says where it had one.
+    pub fn unset_everywhere(&mut self, key: SettingKey) -> Vec<Option<QueueName>> {
+        let scopes: Vec<_> =
+            self.settings.keys().filter(|(_, set)| *set == key).map(|(scope, _)| scope.clone()).collect();
+        for scope in &scopes {
+            self.unset(scope.clone(), key);
+        }
+        scopes
+    }
+
+    /// What the settings say for a queue, or for one without settings of its own.
+    pub fn settings(&self, queue: Option<&QueueName>) -> Settings {
         let mut settings = Settings::default();
-        for (key, text) in &self.settings {
-            // Only what was taken is kept.
-            let _ = settings.set(*key, text);
+        for scope in [None, queue] {
+            for ((_, key), text) in self.settings.iter().filter(|((set, _), _)| set.as_ref() == scope) {
+                // Only what was taken is kept.
+                let _ = settings.set(*key, text);
+            }
         }
         settings
     }
 
-    /// Which settings are set, by name.
-    pub fn settings_set(&self) -> Vec<SettingKey> {
-        let mut set: Vec<SettingKey> = self.settings.keys().copied().collect();
+    /// Which settings of a queue, or of all queues, are set, by name.
+    pub fn settings_set(&self, queue: Option<&QueueName>) -> Vec<SettingKey> {
+        let own = self.settings.keys().filter(|(scope, _)| scope.as_ref() == queue);
+        let mut set: Vec<SettingKey> = own.map(|(_, key)| *key).collect();
         set.sort_unstable_by_key(|key| key.name());
         set
     }
@@ -811,8 +851,7 @@ impl Reference {
 
     /// All jobs as they show, the newest first.
     pub fn all(&self) -> Vec<Job> {
-        let settings = self.settings();
-        self.jobs.iter().rev().map(|(seq, job)| self.shown(*seq, job, &settings)).collect()
+        self.jobs.iter().rev().map(|(seq, job)| self.shown(*seq, job)).collect()
     }
 
     /// The jobs with this tag, and those with this name, the newest first.
@@ -832,7 +871,8 @@ impl Reference {
         }
     }
 
-    fn shown(&self, seq: Seq, job: &RefJob, settings: &Settings) -> Job {
+    fn shown(&self, seq: Seq, job: &RefJob) -> Job {
+        let settings = self.settings(Some(&self.queue_of(job)));
         Job {
             seq,
             id: job.name.clone(),
@@ -943,9 +983,39 @@ impl Reference {
 
     /// How many jobs that `serves` names have not ended.
     pub fn unfinished(&self, serves: &Serves) -> u64 {
-        let open = |job: &&RefJob| !job.state.kind().has_ended() && self.served(job.lane, serves);
-        self.jobs.values().filter(open).count() as u64
+        let moves = |job: &&RefJob| match (self.lanes.get(&job.lane), job.state.kind()) {
+            (_, kind) if kind.has_ended() => false,
+            (Some(Lane::Queue(queue)), kind) if kind != StateKind::Processing => !self.settings(Some(queue)).paused,
+            (Some(_) | None, _) => true,
+        };
+        self.jobs.values().filter(|job| self.served(job.lane, serves)).filter(moves).count() as u64
     }
+
+    /// The queues that have a lane or settings, by name.
+    pub fn queues(&self) -> Vec<QueueInfo> {
+        let of_lanes = self.lanes.values().filter_map(|lane| match lane {
+            Lane::Queue(name) => Some(name.clone()),
+            Lane::Run { .. } => None,
+        });
+        let names: BTreeSet<QueueName> =
+            of_lanes.chain(self.settings.keys().filter_map(|(scope, _)| scope.clone())).collect();
+        let info = |name: QueueName| {
+            let mut counts: BTreeMap<StateKind, u64> = BTreeMap::new();
+            for job in self.jobs.values() {
+                if matches!(self.lanes.get(&job.lane), Some(Lane::Queue(queue)) if *queue == name) {
+                    *counts.entry(job.state.kind()).or_default() += 1;
+                }
+            }
+            let Settings { parallel, paused, .. } = self.settings(Some(&name));
+            QueueInfo { name, counts, parallel, paused }
+        };
+        names.into_iter().map(info).collect()
+    }
+}
+
+/// Whether jobs may be claimed because of a change of this setting.
+fn lets_in(key: SettingKey) -> bool {
+    matches!(key, SettingKey::Parallel | SettingKey::Paused)
 }
 
 static EMPTY: BTreeSet<&JobId> = BTreeSet::new();

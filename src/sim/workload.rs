@@ -113,10 +113,12 @@ pub enum Verb {
         /// How many.
         limit: u8,
     },
-    /// A setting is set.
-    Set(SettingKey, &'static str),
-    /// A setting is unset.
-    Unset(SettingKey),
+    /// A setting of one of [`QUEUES`], or of all, is set.
+    Set(Option<u8>, SettingKey, &'static str),
+    /// It is unset.
+    Unset(Option<u8>, SettingKey),
+    /// A setting is unset wherever it is set.
+    UnsetEverywhere(SettingKey),
 }
 
 /// A job to enqueue.
@@ -208,7 +210,7 @@ const DAY_MS: u64 = 86_400_000;
 const NAMES: [&str; 14] =
     ["a", "b", "c", "d", "1", "2", "3", "7", "12", "20", "31", "007", "+5", "18446744073709551615"];
 /// Settings with values that they take, and some that they do not.
-const VALUES: [(SettingKey, &str); 18] = [
+const VALUES: [(SettingKey, &str); 24] = [
     (SettingKey::MaxRetries, "0"),
     (SettingKey::MaxRetries, "1"),
     (SettingKey::MaxRetries, "5"),
@@ -227,6 +229,12 @@ const VALUES: [(SettingKey, &str); 18] = [
     (SettingKey::KillGrace, "61m"),
     (SettingKey::OutputLimit, "64KiB"),
     (SettingKey::Shell, "/bin/bash -c"),
+    (SettingKey::Parallel, "1"),
+    (SettingKey::Parallel, "2"),
+    (SettingKey::Parallel, "none"),
+    (SettingKey::Parallel, "0"),
+    (SettingKey::Paused, "true"),
+    (SettingKey::Paused, "false"),
 ];
 
 impl Wish {
@@ -356,7 +364,7 @@ impl<'b> Maker<'b> {
         match self.mood {
             Mood::Restless if self.choices.percent(40) => self.pool_verb(),
             Mood::Lossy if self.choices.percent(15) => {
-                Verb::Set(SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
+                Verb::Set(None, SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
             }
             Mood::Tidy if self.choices.percent(15) => Verb::Remove(self.choices.some(3, ended)),
             Mood::Even | Mood::Restless | Mood::Lossy | Mood::Tidy => self.any_verb(),
@@ -379,7 +387,7 @@ impl<'b> Maker<'b> {
             }
             114..118 => {
                 let (key, value) = choices.one(&VALUES).unwrap_or(VALUES[0]);
-                Verb::Set(key, value)
+                Verb::Set(scope(choices), key, value)
             }
             118..121 => Verb::BeginBulk { queues: choices.byte(8), jobs: choices.byte(6) },
             121..129 => Verb::FillBulk { bulk: choices.byte(4), wishes: self.wishes() },
@@ -387,7 +395,12 @@ impl<'b> Maker<'b> {
                 Verb::PublishBulk { bulk: choices.byte(4), identity: choices.byte(RUNS), fresh: choices.percent(30) }
             }
             131..133 => Verb::UndoBulk { bulk: choices.byte(4), limit: choices.byte(5) },
-            _ => Verb::Unset(choices.one(&VALUES).unwrap_or(VALUES[0]).0),
+            _ => {
+                let (key, _) = choices.one(&VALUES).unwrap_or(VALUES[0]);
+                // What is paused would be so for the rest.
+                let key = if choices.percent(30) { SettingKey::Paused } else { key };
+                if choices.percent(30) { Verb::UnsetEverywhere(key) } else { Verb::Unset(scope(choices), key) }
+            }
         }
     }
 
@@ -500,4 +513,9 @@ fn end_of_the_dead(choices: &mut Choices<'_>) -> End {
         took_ms: choices.below(5_000),
         wrote: choices.byte(255).saturating_sub(150),
     }
+}
+
+/// Half of the settings are those of one queue.
+fn scope(choices: &mut Choices) -> Option<u8> {
+    choices.percent(50).then(|| choices.byte(3))
 }

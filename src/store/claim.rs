@@ -2,7 +2,9 @@
 //!
 //! Precondition: the pool is registered and has not ended, since nobody would recover what it holds; that is
 //! checked. Afterwards each claimed job is `processing` under a fresh lease of
-//! that pool. Order: queues in turn; within a queue priority first, then the order of enqueueing.
+//! that pool. Order: queues in turn; within a queue priority first, then the order of enqueueing. A paused queue has no
+//! turn, nor one that has as many jobs processed, by all pools together, as its setting `parallel` allows; runs follow
+//! neither.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +18,7 @@ use super::StoreError;
 use super::records::{EnvRecord, LaneRecord, SpecRecord};
 use super::tables::Tx;
 use crate::model::{
-    Command, EnvChange, Environment, JobId, LaneId, Lease, PoolId, QueueName, Seq, Settings, TimeLimit,
+    Command, EnvChange, Environment, JobId, LaneId, Lease, PoolId, QueueName, Seq, Settings, StateKind, TimeLimit,
 };
 
 /// Which lanes a pool claims from.
@@ -111,6 +113,16 @@ pub struct ClaimCache {
     environments: HashMap<u128, Arc<Environment>>,
     /// The queue that was served last: the next one's turn comes first.
     last_queue: Option<String>,
+    /// Whether the last claim left jobs for a limit's sake.
+    held_back: bool,
+}
+
+impl ClaimCache {
+    /// Whether the last claim left jobs because their queues had as many processed as they may: the end of one of
+    /// these lets another in.
+    pub fn held_back(&self) -> bool {
+        self.held_back
+    }
 }
 
 /// Most environments that a pool remembers; a few KiB each.
@@ -129,16 +141,47 @@ impl Tx<'_> {
             return Err(StoreError::Damaged(format!("pool {pool} claims, but it is not registered or has ended")));
         }
         let mut queues = self.heads(serves, limit)?;
-        let mut claims = Vec::new();
         let mut settings: BTreeMap<String, Settings> = BTreeMap::new();
+        for queue in queues.keys() {
+            settings.insert(queue.clone(), self.settings(queue)?);
+        }
+        cache.held_back = !matches!(serves, Serves::Run(_)) && self.hold_back(&mut queues, &settings)?;
+        let mut claims = Vec::new();
         while claims.len() < limit {
             let Some((queue, seq)) = next_in_turn(&mut queues, &mut cache.last_queue) else { break };
-            if !settings.contains_key(&queue) {
-                settings.insert(queue.clone(), self.settings(&queue)?);
-            }
             claims.push(self.claim_one(pool, seq, &settings[&queue], cache)?);
         }
         Ok(claims)
+    }
+
+    /// Leaves of each queue what it may have processed now: nothing if it is paused. Says whether a limit took
+    /// anything away.
+    fn hold_back(
+        &mut self,
+        queues: &mut BTreeMap<String, VecDeque<Seq>>,
+        settings: &BTreeMap<String, Settings>,
+    ) -> Result<bool, StoreError> {
+        queues.retain(|queue, _| !settings[queue].paused);
+        let mut held_back = false;
+        for (queue, head) in queues.iter_mut() {
+            let Some(parallel) = settings[queue].parallel else { continue };
+            let room = u64::from(parallel).saturating_sub(self.processing(queue)?);
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            held_back |= head.len() > room;
+            head.truncate(room);
+        }
+        queues.retain(|_, head| !head.is_empty());
+        Ok(held_back)
+    }
+
+    /// How many jobs of a queue are claimed, by whichever pools.
+    fn processing(&mut self, queue: &str) -> Result<u64, StoreError> {
+        let mut lanes = Vec::new();
+        for row in self.tables.queues.open()?.range((queue, 0)..=(queue, u64::MAX))? {
+            lanes.push(row?.0.value().1);
+        }
+        let counts = lanes.into_iter().map(|lane| self.count_of(lane, StateKind::Processing));
+        counts.sum()
     }
 
     /// The first `limit` pending jobs of each queue served, in order.

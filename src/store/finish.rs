@@ -40,9 +40,13 @@ impl Tx<'_> {
             return Ok(None);
         }
         let spec = self.spec(seq)?;
-        let policy = self.policy(record.lane, &spec)?;
+        let (policy, is_limited) = self.policy(record.lane, &spec)?;
         let Ok(progress) = before.finish(token.lease, ending, &policy, self.now) else { return Ok(None) };
         self.move_job(seq, &record, &progress)?;
+        if is_limited {
+            // Another job of the queue may be claimed, by whichever pool.
+            self.ring_for_work();
+        }
         if let Ending::Ran(run) = ending {
             let attempt = AttemptRecord::of(run, &claimed.pool);
             self.tables.attempts.put((seq.0, progress.attempts), &attempt)?;
@@ -60,10 +64,12 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn policy(&mut self, lane: u64, spec: &SpecRecord) -> Result<Policy, StoreError> {
+    /// What decides where the job goes, and whether its queue has a limit.
+    fn policy(&mut self, lane: u64, spec: &SpecRecord) -> Result<(Policy, bool), StoreError> {
         let lane: Option<LaneRecord> = self.tables.lanes.get(lane)?;
         let lane = lane.ok_or_else(|| StoreError::Damaged("a job's lane is missing".to_owned()))?;
-        Ok(Policy::of(spec.max_retries, spec.backoff_base, &self.settings(&lane.queue)?))
+        let settings = self.settings(&lane.queue)?;
+        Ok((Policy::of(spec.max_retries, spec.backoff_base, &settings), settings.parallel.is_some()))
     }
 
     /// Makes up to `limit` jobs ready whose start or retry time has come. Returns how many there were.

@@ -50,7 +50,9 @@ mod tests {
 
     fn job(name: &str, tags: &[&str]) -> JobSpec {
         let mut job = JobSpec { name: name.parse().ok(), ..JobSpec::new(Command::Shell(b"true".to_vec()), "/") };
-        tags.iter().for_each(|tag| job.tags.set_typed(tag).unwrap());
+        for tag in tags {
+            job.tags.set_typed(tag).unwrap();
+        }
         job
     }
 

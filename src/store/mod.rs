@@ -44,6 +44,7 @@ mod placement;
 mod pools;
 mod portable;
 mod query;
+mod queues;
 mod records;
 mod remove;
 mod repair;
@@ -77,6 +78,7 @@ pub use pages::commit_mark;
 pub use pools::{Control, Held, PoolInfo};
 pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableRun, fault};
 pub use query::{Cursor, Page};
+pub use queues::QueueInfo;
 pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
 #[cfg(any(test, feature = "sim"))]

@@ -270,10 +270,10 @@ fn portable_attempt(number: u32, whole: WholeAttempt) -> Result<PortableAttempt,
 
 /// A piece that does not fit by itself: why.
 pub fn fault(job: &PortableJob, attempts: &[PortableAttempt]) -> Option<String> {
-    contradiction(&whole_job(job.clone(), attempts.to_vec(), 0, Arc::default()))
+    contradiction(&whole_job(job, attempts.to_vec(), 0, Arc::default()))
 }
 
-fn whole_job(job: PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: Arc<Environment>) -> WholeJob {
+fn whole_job(job: &PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: Arc<Environment>) -> WholeJob {
     let needs: Vec<(u64, bool)> = job.needs.iter().map(|(seq, settled)| (seq.0, *settled)).collect();
     let open = needs.iter().filter(|(_, settled)| !settled).count();
     let record = JobRecord {
@@ -384,7 +384,7 @@ impl Import {
                 self.remember(key, &variables);
                 Ok(())
             }
-            Piece::Job { job, attempts, .. } => self.job(tx, *job, attempts),
+            Piece::Job { job, attempts, .. } => self.job(tx, &job, attempts),
             Piece::Key { scope, key, seq } => tx.adopt_key(scope, key, seq.0),
             Piece::Counters(counters) => {
                 tx.adopt_head(&Head {
@@ -448,7 +448,7 @@ impl Import {
         Ok(())
     }
 
-    fn job(&mut self, tx: &mut Tx<'_>, job: PortableJob, attempts: Vec<PortableAttempt>) -> Result<(), StoreError> {
+    fn job(&mut self, tx: &mut Tx<'_>, job: &PortableJob, attempts: Vec<PortableAttempt>) -> Result<(), StoreError> {
         let lane = match job.run {
             Some(number) => self.runs.get(&number).map(|(lane, _)| *lane),
             None => Some(self.lane_of(tx, &job.spec.queue)?),

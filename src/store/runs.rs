@@ -10,10 +10,9 @@ use std::path::PathBuf;
 use redb::ReadableTable;
 
 use super::StoreError;
-use super::claim::Serves;
 use super::enqueue::Wanted;
 use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_of_code};
-use super::tables::{COUNTS, LANES, QUEUES, RUNS, Record, Snapshot, Tx};
+use super::tables::{COUNTS, LANES, RUNS, Record, Snapshot, Tx};
 use crate::model::{JobSpec, LaneId, Millis, QueueName, Seq, StateKind};
 
 /// What a `run` brings.
@@ -182,29 +181,6 @@ impl Snapshot {
             Some(lane) => self.run(lane),
             None => Ok(None),
         }
-    }
-
-    /// How many jobs of the lanes that `serves` names could still run without a person, those that any pool
-    /// holds included.
-    pub fn unfinished(&self, serves: &Serves) -> Result<u64, StoreError> {
-        let mut lanes = Vec::new();
-        for row in self.open(QUEUES)?.range::<(&str, u64)>(..)? {
-            let key = row?.0;
-            let (queue, lane) = key.value();
-            if serves.queue(queue) {
-                lanes.push(lane);
-            }
-        }
-        if let Serves::Run(lane) = serves {
-            lanes.push(lane.0);
-        }
-        let counts = self.open(COUNTS)?;
-        let mut unfinished = 0;
-        for lane in lanes {
-            let counts = lane_counts(&counts, lane)?;
-            unfinished += counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, n)| n).sum::<u64>();
-        }
-        Ok(unfinished)
     }
 
     /// The runs that have jobs which could still run.

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::StoreError;
 use super::bulk::BULKS;
 use super::codec::{decode, encode};
-use super::records::{Bulks, Generations, Head, state_of_code};
+use super::records::{Bulks, Generations, Head, state_code, state_of_code};
 use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
@@ -346,6 +346,13 @@ impl<'t> Tx<'t> {
     /// One more, or one fewer, job of `state` in `lane`.
     pub(super) fn count(&mut self, lane: u64, state: u8, change: i64) {
         *self.count_changes.entry((lane, state)).or_default() += change;
+    }
+
+    /// How many jobs of `lane` are in `state`, this transaction's own moves included.
+    pub(super) fn count_of(&mut self, lane: u64, state: StateKind) -> Result<u64, StoreError> {
+        let key = (lane, state_code(state));
+        let before: u64 = self.tables.counts.get(key)?.unwrap_or_default();
+        Ok(before.saturating_add_signed(self.count_changes.get(&key).copied().unwrap_or_default()))
     }
 
     /// The counts of one lane, this transaction's own moves included.

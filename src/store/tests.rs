@@ -417,13 +417,13 @@ fn a_run_with_numbers_for_ids_can_be_typed_again() {
 fn settings_are_refused_or_followed_at_once() {
     let mut bench = Bench::new();
     bench.at(1, |tx| tx.enqueue(&[named("a"), named("b")])).unwrap();
-    assert!(bench.at(2, |tx| tx.set(SettingKey::MaxRetries, "many")).is_err());
-    bench.at(3, |tx| tx.set(SettingKey::MaxRetries, "0")).unwrap();
+    assert!(bench.at(2, |tx| tx.set(None, SettingKey::MaxRetries, "many")).is_err());
+    bench.at(3, |tx| tx.set(None, SettingKey::MaxRetries, "0")).unwrap();
     let claims = bench.claim(4, 1);
     bench.finish(&claims[0], &ran(Outcome::Failed, 5), 5);
     assert_eq!(bench.state("a"), StateKind::Dead);
-    assert!(bench.at(6, |tx| tx.unset(SettingKey::MaxRetries)).unwrap());
-    assert!(!bench.at(6, |tx| tx.unset(SettingKey::MaxRetries)).unwrap());
+    assert!(bench.at(6, |tx| tx.unset(None, SettingKey::MaxRetries)).unwrap());
+    assert!(!bench.at(6, |tx| tx.unset(None, SettingKey::MaxRetries)).unwrap());
     let claims = bench.claim(7, 1);
     bench.finish(&claims[0], &ran(Outcome::Failed, 8), 8);
     assert_eq!(bench.state("b"), StateKind::Failed);

@@ -107,7 +107,13 @@ impl<'a> Committer<'a> {
                 // Without a claim nobody looked at what others brought, or what came due, since the last look.
                 let unseen = (done.after.work != self.seen.work).then_some(true);
                 let more_work = if want > 0 { Some(done.claims.len() == want) } else { unseen };
-                let committed = Committed { claims: done.claims, more_work, due: done.due, took };
+                let committed = Committed {
+                    claims: done.claims,
+                    more_work,
+                    held_back: self.cache.held_back(),
+                    due: done.due,
+                    took,
+                };
                 self.shared.handle(Event::Committed(committed));
                 let followed = done.before.control == self.seen.control || self.follow_control();
                 let control = if followed { done.after.control } else { self.seen.control };

@@ -111,6 +111,8 @@ pub(super) struct Committed {
     pub(super) claims: Vec<Claim>,
     /// Whether there may be more to claim; `None` if none was asked for.
     pub(super) more_work: Option<bool>,
+    /// Whether there is more that a queue's limit kept back: as soon as a job ends, another may be claimed.
+    pub(super) held_back: bool,
     /// When the next job is due.
     pub(super) due: Option<Millis>,
     /// How long the commit took.
@@ -127,7 +129,7 @@ pub(super) struct Target {
 impl Committed {
     /// What a store that is given up brings.
     pub(super) fn nothing() -> Self {
-        Self { claims: Vec::new(), more_work: Some(false), due: None, took: Duration::ZERO }
+        Self { claims: Vec::new(), more_work: Some(false), held_back: false, due: None, took: Duration::ZERO }
     }
 }
 
@@ -211,6 +213,8 @@ pub(super) struct Dispatcher {
     until_empty: bool,
     /// Whether there may be something to claim.
     more_work: bool,
+    /// Whether a queue's limit kept the last claim from more.
+    held_back: bool,
     due: Option<Millis>,
     /// When the bell rang first since the last look.
     rang: Option<Duration>,
@@ -236,6 +240,7 @@ impl Dispatcher {
             phase: Phase::Working,
             until_empty,
             more_work: true,
+            held_back: false,
             due: None,
             rang: None,
             last_commit: Duration::ZERO,
@@ -380,6 +385,7 @@ impl Dispatcher {
         let is_overdue = self.rang.is_some_and(|rang| rang + RING_PATIENCE <= now.mono);
         if self.should_commit(now) && !is_overdue {
             let reports = self.batch(now);
+            self.more_work |= self.held_back && !reports.is_empty();
             self.committing = true;
             return StoreTask::Commit { reports, want: self.wanted(now) };
         }
@@ -522,6 +528,9 @@ impl Dispatcher {
         self.committing = false;
         self.last_commit = now.mono;
         self.commit_cost = (3 * self.commit_cost + committed.took) / 4;
+        if committed.more_work.is_some() {
+            self.held_back = committed.held_back;
+        }
         self.more_work = committed.more_work.unwrap_or(self.more_work);
         self.due = committed.due;
         self.is_empty_unknown = true;

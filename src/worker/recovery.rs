@@ -207,7 +207,7 @@ impl<'a> Autopsy<'a> {
 
     /// Ends what is left of its runs; answers how many processes, and the jobs of those that remain.
     fn end_survivors(&self, observer: &dyn Observer) -> Result<(usize, BTreeSet<Seq>), StoreError> {
-        let grace = self.queue.read(crate::store::Snapshot::settings)?.kill_grace.min(SURVIVOR_GRACE_MAX);
+        let grace = self.queue.read(|snapshot| snapshot.settings(None))?.kill_grace.min(SURVIVOR_GRACE_MAX);
         let ending = tree::end(&self.marks(), Reach::Tree, Asked::NotYet, grace)?;
         let mut stuck = BTreeSet::new();
         for remaining in &ending.remaining {
@@ -253,7 +253,7 @@ impl<'a> Autopsy<'a> {
 
     fn ending(&self, held: &Held) -> Result<Ending, StoreError> {
         let Some(slot) = self.slot(held) else { return Ok(Ending::NotStarted) };
-        let limit = self.queue.read(crate::store::Snapshot::settings)?.output_limit;
+        let limit = self.queue.read(|snapshot| snapshot.settings(None))?.output_limit;
         let folder = self.queue.folder();
         let collected = collect_left(folder, &self.pool.id, slot.spool, slot.seq, slot.attempt, limit);
         let mut run = self.outcome(slot, self.queue.clock().now());

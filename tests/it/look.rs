@@ -131,7 +131,7 @@ fn status_as_json_has_every_field() {
     let bench = Bench::new();
     let pool = running(&bench);
     let status = bench.json("status --json");
-    has_fields(&status, "queue_path total jobs workers runs");
+    has_fields(&status, "queue_path total jobs queues workers runs");
     has_fields(&status["jobs"], "scheduled blocked pending processing failed completed dead cancelled");
     assert_eq!((&status["total"], &status["jobs"]["processing"]), (&json!(1), &json!(1)));
     assert_eq!(status["queue_path"], bench.queue().to_str().unwrap());

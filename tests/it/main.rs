@@ -24,6 +24,7 @@ mod outputs;
 mod place;
 mod plain;
 mod pools;
+mod queues;
 mod read_only;
 mod readme;
 mod remove;

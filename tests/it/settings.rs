@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::support::{Bench, has_fields};
 
-const KEYS: &str = "max-retries backoff-base max-backoff timeout kill-grace max-losses output-limit shell";
+const KEYS: &str =
+    "max-retries backoff-base max-backoff timeout kill-grace max-losses output-limit shell parallel paused";
 
 #[test]
 fn every_setting_has_its_default() {
@@ -13,7 +14,7 @@ fn every_setting_has_its_default() {
     has_fields(&settings, KEYS);
     let expected = json!({
         "max-retries": 3, "backoff-base": 2.0, "max-backoff": 3600.0, "timeout": 30.0, "kill-grace": 5.0,
-        "max-losses": 3, "output-limit": 10 * 1024 * 1024, "shell": ["/bin/sh", "-c"],
+        "max-losses": 3, "output-limit": 10 * 1024 * 1024, "shell": ["/bin/sh", "-c"], "parallel": "none", "paused": false,
     });
     assert_eq!(settings, expected);
     let listed = bench.ok("config list");
@@ -38,6 +39,9 @@ fn what_is_set_is_got_and_can_be_unset() {
         ("max-losses", "7", "7", json!(7), "3"),
         ("output-limit", "64KiB", "64KiB", json!(65_536), "10MiB"),
         ("shell", "/bin/sh -eu -c", "/bin/sh -eu -c", json!(["/bin/sh", "-eu", "-c"]), "/bin/sh -c"),
+        ("parallel", "2", "2", json!(2), "none"),
+        ("parallel", "none", "none", json!("none"), "none"),
+        ("paused", "true", "true", json!(true), "false"),
         ("max_retries", "9", "9", json!(9), "3"),
     ] {
         let name = key.replace('_', "-");
@@ -48,7 +52,7 @@ fn what_is_set_is_got_and_can_be_unset() {
         assert_eq!(bench.ok(&format!("config unset {key}")), format!("✓ {name} = {default} (default)\n"));
         assert_eq!(bench.ok(&format!("config get {key}")), format!("{default}\n"));
         let again = bench.ok(&format!("config unset {key}"));
-        assert_eq!(again, format!("{name} was not set: it is {default} by default\n"));
+        assert_eq!(again, format!("{name} was not set: it is {default} (default)\n"));
     }
     bench.check();
 }

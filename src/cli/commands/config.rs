@@ -9,13 +9,13 @@ use super::super::args;
 use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
-use crate::model::{SettingKey, Settings};
+use crate::model::{QueueName, SettingKey, Settings};
 
 pub(crate) fn config(context: &Context, args: args::Config) -> Result<Exit, Failure> {
     match args {
         args::Config::Set(args) => set(context, &args),
         args::Config::Get(args) => get(context, &args),
-        args::Config::List(args) => list(context, args.json),
+        args::Config::List(args) => list(context, &args),
         args::Config::Unset(args) => unset(context, &args),
     }
 }
@@ -41,8 +41,9 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
     let mut settings = Settings::default();
     settings.set(key, &args.value).map_err(|error| Failure::new(Exit::Usage, error))?;
     let queue = context.open_or_create()?;
-    queue.write(|tx| tx.set(key, &args.value))?;
-    print(format_args!("✓ {} = {}", key.name(), settings.get(key)))?;
+    let scope = args.scope.queue.as_ref();
+    queue.write(|tx| tx.set(scope, key, &args.value))?;
+    print(format_args!("✓ {} = {}{}", key.name(), settings.get(key), of(scope)))?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -50,12 +51,15 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
 fn unset(context: &Context, args: &args::ConfigUnset) -> Result<Exit, Failure> {
     let key = key(&args.key)?;
     let queue = context.open()?;
-    let was_set = queue.write(|tx| tx.unset(key))?;
-    let default = Settings::default().get(key);
+    let scope = args.scope.queue.as_ref();
+    let was_set = queue.write(|tx| tx.unset(scope, key))?;
+    let (settings, common) = queue.read(|snapshot| Ok((snapshot.settings(scope)?, snapshot.settings_set(None)?)))?;
+    let origin = if common.contains(&key) { "as all queues" } else { "default" };
+    let (name, value) = (key.name(), settings.get(key));
     if was_set {
-        print(format_args!("✓ {} = {default} (default)", key.name()))?;
+        print(format_args!("✓ {name} = {value}{} ({origin})", of(scope)))?;
     } else {
-        print(format_args!("{} was not set: it is {default} by default", key.name()))?;
+        print(format_args!("{name} was not set{}: it is {value} ({origin})", of(scope)))?;
     }
     queue.leave();
     Ok(Exit::Done)
@@ -63,7 +67,7 @@ fn unset(context: &Context, args: &args::ConfigUnset) -> Result<Exit, Failure> {
 
 fn get(context: &Context, args: &args::ConfigGet) -> Result<Exit, Failure> {
     let key = key(&args.key)?;
-    let (settings, _) = settings(context)?;
+    let Found { settings, .. } = settings(context, args.scope.queue.as_ref())?;
     if args.json {
         print(value(&settings, key))?;
     } else {
@@ -79,30 +83,53 @@ fn print(line: impl Display) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// The settings, and which of them were set. Where there is no queue yet, the defaults hold.
-fn settings(context: &Context) -> Result<(Settings, Vec<SettingKey>), Failure> {
+/// Whose settings, after their value.
+fn of(scope: Option<&QueueName>) -> String {
+    scope.map_or_else(String::new, |queue| format!(" in queue {queue}"))
+}
+
+/// Settings, and which of them were set.
+#[derive(Default)]
+struct Found {
+    settings: Settings,
+    /// For the queue that was asked for.
+    own: Vec<SettingKey>,
+    /// For all queues.
+    common: Vec<SettingKey>,
+}
+
+/// Where there is no queue file yet, the defaults hold.
+fn settings(context: &Context, scope: Option<&QueueName>) -> Result<Found, Failure> {
     match context.open_read_only() {
-        Err(failure) if failure.exit == Exit::NotFound => Ok((Settings::default(), Vec::new())),
+        Err(failure) if failure.exit == Exit::NotFound => Ok(Found::default()),
         Err(failure) => Err(failure),
         Ok(queue) => {
-            let found = queue.read(|snapshot| Ok((snapshot.settings()?, snapshot.settings_set()?)))?;
+            let found = queue.read(|snapshot| {
+                let own = if scope.is_some() { snapshot.settings_set(scope)? } else { Vec::new() };
+                Ok(Found { settings: snapshot.settings(scope)?, own, common: snapshot.settings_set(None)? })
+            })?;
             queue.leave();
             Ok(found)
         }
     }
 }
 
-fn list(context: &Context, is_json: bool) -> Result<Exit, Failure> {
-    let (settings, set) = settings(context)?;
+fn list(context: &Context, args: &args::ConfigList) -> Result<Exit, Failure> {
+    let scope = args.scope.queue.as_ref();
+    let Found { settings, own, common } = settings(context, scope)?;
     let mut out = stdout();
-    if is_json {
+    if args.json {
         let object: Map<String, Value> =
             SettingKey::ALL.iter().map(|key| (key.name().to_owned(), value(&settings, *key))).collect();
         writeln!(out, "{}", Value::from(object))?;
     } else {
         let mut table = human::table(&["SETTING", "VALUE", "", "MEANING"]);
         for key in SettingKey::ALL {
-            let origin = if set.contains(&key) { "" } else { "default" };
+            let origin = match (own.contains(&key), common.contains(&key)) {
+                (true, _) => "",
+                (false, true) => scope.map_or("", |_| "all queues"),
+                (false, false) => "default",
+            };
             table.add_row(human::row(
                 [key.name(), &human::plain(&settings.get(key)), origin, key.purpose()].map(str::to_owned),
             ));
@@ -127,5 +154,7 @@ fn value(settings: &Settings, key: SettingKey) -> Value {
         SettingKey::MaxLosses => settings.max_losses.into(),
         SettingKey::OutputLimit => settings.output_limit.into(),
         SettingKey::Shell => settings.shell.clone().into(),
+        SettingKey::Parallel => settings.parallel.map_or_else(|| "none".into(), Value::from),
+        SettingKey::Paused => settings.paused.into(),
     }
 }

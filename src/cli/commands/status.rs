@@ -13,7 +13,7 @@ use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Job, JobName, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{Asked, PoolInfo, RunInfo, Serves, StoreError};
+use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo, Serves, StoreError};
 use crate::worker::{self, Activity};
 
 /// How much of a command that runs is shown.
@@ -25,6 +25,7 @@ struct Status {
     /// When the next of the jobs that wait for their time is due.
     next_due: Option<Millis>,
     pools: Vec<PoolStatus>,
+    queues: Vec<QueueInfo>,
     runs: Vec<RunInfo>,
     ended: Vec<PoolInfo>,
     now: Millis,
@@ -42,7 +43,7 @@ struct PoolStatus {
 impl Status {
     fn read(queue: &Queue) -> Result<Self, StoreError> {
         let mut ended = Vec::new();
-        let (counts, next_due, pools, runs) = queue.read(|snapshot| {
+        let (counts, next_due, queues, pools, runs) = queue.read(|snapshot| {
             let mut pools = Vec::new();
             for pool in snapshot.pools()? {
                 if pool.ended.is_some() {
@@ -64,9 +65,10 @@ impl Status {
                 let alive = worker::is_alive(queue, &pool.id);
                 pools.push(PoolStatus { pool, alive, running, claimed: held.len() });
             }
-            Ok((snapshot.counts()?, snapshot.next_due()?, pools, snapshot.unfinished_runs()?))
+            let (counts, queues) = (snapshot.counts()?, snapshot.queues()?);
+            Ok((counts, snapshot.next_due()?, queues, pools, snapshot.unfinished_runs()?))
         })?;
-        Ok(Self { counts, next_due, pools, runs, ended, now: queue.clock().now() })
+        Ok(Self { counts, next_due, queues, pools, runs, ended, now: queue.clock().now() })
     }
 
     /// Whether a living pool works on a run.
@@ -106,6 +108,7 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
     if let Some(due) = status.next_due {
         writeln!(out, "\nThe next job that waits for its time is due {}", human::until(due, status.now))?;
     }
+    show_queues(status, out)?;
     show_pools(queue, status, out)?;
     show_runs(status, out)
 }
@@ -117,6 +120,30 @@ fn claimed_ahead(status: &Status, processing: u64) -> String {
         0 => String::new(),
         ahead => format!("   {running} running, {ahead} claimed"),
     }
+}
+
+/// The queues with what has not ended in them, where that is more than the counts above say.
+fn show_queues(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
+    let is_plain = |queue: &QueueInfo| queue.name == QueueName::default_queue() && !queue.paused;
+    if status.queues.iter().all(|queue| is_plain(queue) && queue.parallel.is_none()) {
+        return Ok(());
+    }
+    let mut table = human::table(&["QUEUE", "WAITING", "PROCESSING", "LIMIT", ""]);
+    for queue in &status.queues {
+        let processing = queue.counts.get(&StateKind::Processing).copied().unwrap_or_default();
+        table.add_row(human::row([
+            queue.name.to_string(),
+            (queue.unfinished() - processing).to_string(),
+            processing.to_string(),
+            queue.parallel.map_or_else(String::new, |limit| limit.to_string()),
+            if queue.paused { "paused".to_owned() } else { String::new() },
+        ]));
+    }
+    writeln!(out, "\n{table}")?;
+    if let Some(queue) = status.queues.iter().find(|queue| queue.paused && queue.unfinished() > 0) {
+        writeln!(out, "  to let what is paused go on, type: queuectl resume --queue {}", queue.name)?;
+    }
+    Ok(())
 }
 
 fn show_pools(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Failure> {
@@ -213,6 +240,7 @@ fn status_json(queue: &Queue, status: &Status) -> Value {
         "total": status.counts.values().sum::<u64>(),
         "jobs": json::counts(&status.counts),
         "next_due_at": status.next_due.map(json::time),
+        "queues": status.queues.iter().map(json::queue).collect::<Vec<_>>(),
         "workers": workers,
         "runs": runs,
     })

@@ -14,7 +14,7 @@ use super::super::render::human;
 use super::wait::ring;
 use crate::model::PoolId;
 use crate::queue::{Folder, Queue};
-use crate::store::{Asked, PoolInfo, Serves, Snapshot};
+use crate::store::{Asked, PoolInfo, QueueInfo, Serves, Snapshot};
 use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
 
 /// How long `worker stop` waits for the process of a pool that has ended.
@@ -43,10 +43,13 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     let end = pool.run();
     match &end {
         Ok(PoolEnd::Stopped) => journal.note("pool stopped"),
-        Ok(PoolEnd::Empty) => journal.note(&match unserved(context) {
-            0 => "pool ended: nothing is left to do".to_owned(),
-            left => {
-                let jobs = human::count(left, "job");
+        Ok(PoolEnd::Empty) => journal.note(&match left(context) {
+            Left { paused: 0, all: 0 } => "pool ended: nothing is left to do".to_owned(),
+            Left { paused, all } if paused == all => {
+                format!("pool ended: what is left is paused ({}; see queuectl status)", human::count(paused, "job"))
+            }
+            Left { all, .. } => {
+                let jobs = human::count(all, "job");
                 format!("pool ended: what is left is not for this pool ({jobs}; see queuectl status)")
             }
         }),
@@ -57,17 +60,28 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     Ok(if args.until_empty && journal.deaths() > 0 { Exit::JobsFailed } else { Exit::Done })
 }
 
-/// How many jobs have not ended. When a pool has nothing left to do these are in other queues, or of runs.
-fn unserved(context: &Context) -> u64 {
-    let Ok(Some(folder)) = Folder::existing(context.folder_path()) else { return 0 };
-    let counts = Queue::open_read_only(&folder, Box::new(|| {})).and_then(|queue| {
-        let counts = queue.read(Snapshot::counts);
+/// How many jobs have not ended when a pool has nothing left to do.
+#[derive(Default)]
+struct Left {
+    /// Those of paused queues.
+    paused: u64,
+    /// All: those of queues that the pool does not serve, and of runs, too.
+    all: u64,
+}
+
+fn left(context: &Context) -> Left {
+    let Ok(Some(folder)) = Folder::existing(context.folder_path()) else { return Left::default() };
+    let found = Queue::open_read_only(&folder, Box::new(|| {})).and_then(|queue| {
+        let found = queue.read(|snapshot| Ok((snapshot.queues()?, snapshot.counts()?)));
         queue.leave();
-        counts
+        found
     });
     // It is only for a line of talk: an error is told by the next command.
-    let counts = counts.unwrap_or_default();
-    counts.into_iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum()
+    let (queues, counts) = found.unwrap_or_default();
+    Left {
+        paused: queues.iter().filter(|queue| queue.paused).map(QueueInfo::unfinished).sum(),
+        all: counts.into_iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum(),
+    }
 }
 
 pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, Failure> {

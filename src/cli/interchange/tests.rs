@@ -136,7 +136,7 @@ fn wild() -> (TempDir, Store) {
         .write(Millis(5), |tx| {
             tx.enqueue(&[argv, shell.clone(), whole.clone(), shell.clone()])?;
             tx.start_run(&new, &[whole], false)?;
-            tx.set(SettingKey::Shell, r#"["/my shell","-c"]"#)?;
+            tx.set(None, SettingKey::Shell, r#"["/my shell","-c"]"#)?;
             tx.register(&info)?;
             tx.claim(&info.id, &Serves::AllQueues, 9, &mut ClaimCache::default())
         })

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::bytes::to_json;
 use crate::model::{Attempt, Command, Job, JobName, Millis, State, StateKind, Tags};
-use crate::store::{Asked, PoolInfo, RunInfo};
+use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo};
 use crate::worker::Activity;
 
 /// A job; `activity` if it runs now.
@@ -80,6 +80,17 @@ pub(crate) fn run(run: &RunInfo, is_served: bool) -> Value {
         "total": run.total(),
         "unfinished": run.unfinished(),
         "cut_off": !is_served,
+    })
+}
+
+/// A queue with its jobs, those of runs left out.
+pub(crate) fn queue(queue: &QueueInfo) -> Value {
+    let all = StateKind::ALL.into_iter().map(|kind| (kind, queue.counts.get(&kind).copied().unwrap_or_default()));
+    json!({
+        "queue": queue.name.as_str(),
+        "jobs": counts(&all.collect()),
+        "parallel": queue.parallel,
+        "paused": queue.paused,
     })
 }
 

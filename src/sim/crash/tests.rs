@@ -33,7 +33,7 @@ fn power_can_be_lost_at_every_moment() {
 #[test]
 fn a_process_can_be_killed_at_every_io() {
     let mut survey = kill_one(1, 24);
-    survey += kill_one(4, 32);
+    survey += kill_one(4, 40);
     assert!(survey.points > 300 && survey.happened > 5, "{survey:?}");
 }
 

@@ -65,7 +65,7 @@ fn filled(jobs: u64) -> (TempDir, Vec<u8>) {
     }
     let in_run: Vec<JobSpec> = (0..60).map(|n| JobSpec { id: None, ..spec(n) }).collect();
     store.write(Millis(900_000), |tx| tx.start_run(&identity, &in_run, false)).unwrap();
-    store.write(Millis(900_001), |tx| tx.set(SettingKey::Timeout, "1m")).unwrap();
+    store.write(Millis(900_001), |tx| tx.set(None, SettingKey::Timeout, "1m")).unwrap();
     other.leave();
     store.leave();
     (dir, older)
@@ -120,7 +120,7 @@ fn acted_on(store: &Store) -> Answers {
     let now = Millis(2_000_000);
     let mut answers = Answers::new();
     let mut act = |what: &str, answer| assert!(answers.insert(what.into(), answer).is_none());
-    act("set", said(store.write(now, |tx| tx.set(SettingKey::Timeout, "2m"))));
+    act("set", said(store.write(now, |tx| tx.set(None, SettingKey::Timeout, "2m"))));
     act("enqueue", said(store.write(now, |tx| tx.enqueue(&[spec(1), spec(999_999)]))));
     act("cancel", said(store.write(now, |tx| tx.cancel(&["job-99".parse().unwrap()]))));
     act("dead", said(store.write(now, |tx| tx.dead(10))));

@@ -292,7 +292,8 @@ impl<'c> Chaos<'c> {
         let more_work = if want > 0 { Some(count == want as u64) } else { self.one(&[None, Some(true)]) };
         let due = self.due(now);
         let took = self.ms(30);
-        self.handle(Event::Committed(Committed { claims, more_work, due, took }), now);
+        let held_back = self.pick(4) == 1;
+        self.handle(Event::Committed(Committed { claims, more_work, held_back, due, took }), now);
     }
 
     fn new_claim(&mut self) -> Claim {

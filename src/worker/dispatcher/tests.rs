@@ -22,6 +22,7 @@ fn bring(pool: &mut Dispatcher, jobs: impl IntoIterator<Item = Claim>, now: Mome
     let committed = Committed {
         claims: jobs.into_iter().collect(),
         more_work: Some(false),
+        held_back: false,
         due: None,
         took: Duration::from_millis(1),
     };
@@ -102,7 +103,13 @@ fn claims_made_ahead_are_given_back_when_every_run_turns_out_to_be_long() {
     let task = pool.store_task(at(103));
     assert!(matches!(task, StoreTask::Commit { want: 0, .. }), "{task:?}");
     assert_eq!(outcomes(task), [(4, None), (5, None), (6, None)]);
-    let committed = Committed { claims: Vec::new(), more_work: Some(true), due: None, took: Duration::from_millis(1) };
+    let committed = Committed {
+        claims: Vec::new(),
+        more_work: Some(true),
+        held_back: false,
+        due: None,
+        took: Duration::from_millis(1),
+    };
     pool.handle(Event::Committed(committed), at(104));
     assert!(matches!(pool.store_task(at(104)), StoreTask::Wait), "what was given back is not claimed again");
 }

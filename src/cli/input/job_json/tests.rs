@@ -19,7 +19,9 @@ fn asked() -> Asked {
 
 fn tags(typed: &[&str]) -> Tags {
     let mut tags = Tags::default();
-    typed.iter().for_each(|tag| tags.set_typed(tag).unwrap());
+    for tag in typed {
+        tags.set_typed(tag).unwrap();
+    }
     tags
 }
 
