@@ -10,7 +10,7 @@ use crate::model::{
     Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
 };
 use crate::store::{
-    Asked, Bulk, BulkInfo, BulkInto, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
+    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
     RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
 };
 
@@ -128,7 +128,7 @@ pub(super) struct World {
     /// All claims ever handed out.
     issued: Vec<(Seq, Lease)>,
     /// All bulks ever begun.
-    bulks: Vec<Bulk>,
+    bulks: Vec<BulkLanes>,
     /// How often each pool was born.
     births: [u32; POOLS as usize],
 }
@@ -298,7 +298,7 @@ impl Comparison {
             let identity = queue.identity(run.lane);
             let before = snapshot.run_before(identity, run.lane)?;
             same("run before", &before, &queue.run_before(identity, run.lane))?;
-            same("run to continue", &snapshot.run_to_continue(identity)?, &queue.cut_off(identity))?;
+            same("run to continue", &snapshot.newest_cut_off(identity)?, &queue.cut_off(identity))?;
             same("counts of a lane", &snapshot.lane_counts(run.lane)?, &run.counts)?;
             let serves = Serves::Run(run.lane);
             same("unfinished of a run", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
@@ -456,6 +456,10 @@ impl Act<'_> {
                 Some(n) => self.fill_bulk(tx, n, &specs(wishes)),
                 None => Ok(()),
             },
+            Verb::NameBulk { bulk, limit } => match nth(&self.bulks(), usize::from(*bulk)) {
+                Some(n) => self.name_bulk(tx, n, usize::from(*limit)),
+                None => Ok(()),
+            },
             Verb::PublishBulk { bulk, identity, fresh } => match nth(&self.bulks(), usize::from(*bulk)) {
                 Some(n) => self.publish_bulk(tx, n, *identity, *fresh),
                 None => Ok(()),
@@ -505,7 +509,7 @@ impl Act<'_> {
 
     /// The bulks under way, and the last one that is over.
     fn bulks(&self) -> Vec<usize> {
-        let is_open = |bulk: &Bulk| self.world.queue.bulks().iter().any(|open| open.number == bulk.number());
+        let is_open = |bulk: &BulkLanes| self.world.queue.bulks().iter().any(|open| open.number == bulk.number());
         let (open, over): (Vec<usize>, Vec<usize>) =
             (0..self.world.bulks.len()).partition(|n| is_open(&self.world.bulks[*n]));
         open.iter().chain(over.last()).copied().collect()
@@ -545,6 +549,17 @@ impl Act<'_> {
         same("filled", &done, &self.world.queue.fill_bulk(number, specs))
     }
 
+    fn name_bulk(&mut self, tx: &mut Tx<'_>, n: usize, limit: usize) -> Result<(), Parted> {
+        let bulk = &self.world.bulks[n];
+        let number = bulk.number();
+        let mut names = self.world.queue.unnamed(number);
+        names.truncate(limit);
+        let done = answer(tx.name_bulk(bulk, &names))?;
+        self.tally.note("bulk named", done.is_ok() && !names.is_empty());
+        self.tally.note("bulk not named: an id that is taken", !matches!(done, Ok(()) | Err(Refused::Bulk)));
+        same("named", &done, &self.world.queue.name_bulk(number, &names))
+    }
+
     fn publish_bulk(&mut self, tx: &mut Tx<'_>, n: usize, identity: u8, fresh: bool) -> Result<(), Parted> {
         let bulk = &self.world.bulks[n];
         let number = bulk.number();
@@ -558,7 +573,9 @@ impl Act<'_> {
         }
         let done = answer(tx.publish_bulk(bulk))?;
         self.tally.note("bulk published", matches!(done, Ok(1..)));
-        self.tally.note("bulk not published: it is over", done.is_err());
+        let is_unnamed = !self.world.queue.unnamed(number).is_empty();
+        self.tally.note("bulk not published: jobs without their ids", is_unnamed);
+        self.tally.note("bulk not published: it is over", done.is_err() && !is_unnamed);
         same("published", &done, &self.world.queue.publish_bulk(number))
     }
 

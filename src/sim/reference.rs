@@ -78,6 +78,8 @@ struct RefBulk {
     ranges: Vec<(u64, u64)>,
     next: u64,
     jobs: BTreeMap<Seq, RefJob>,
+    /// Those of them that do not have their ids yet.
+    unnamed: BTreeSet<Seq>,
 }
 
 /// Which waiting processes a transaction woke.
@@ -163,7 +165,8 @@ impl Reference {
 
     /// Whether a job that is not published has this name.
     fn is_reserved(&self, id: &JobId) -> bool {
-        self.bulks.values().flat_map(|bulk| bulk.jobs.values()).any(|job| job.name == *id)
+        let named = |bulk: &RefBulk| bulk.jobs.iter().any(|(seq, job)| job.name == *id && !bulk.unnamed.contains(seq));
+        self.bulks.values().any(named)
     }
 
     /// Refuses the name of any job.
@@ -321,8 +324,15 @@ impl Reference {
     pub fn begin_bulk(&mut self, maker: &str, queues: Option<Vec<QueueName>>, jobs: u64) -> u64 {
         let first_lane = self.last_lane + 1;
         self.last_lane += queues.as_ref().map_or(1, |queues| queues.len() as u64);
-        let mut bulk =
-            RefBulk { maker: maker.to_owned(), queues, first_lane, ranges: Vec::new(), next: 0, jobs: BTreeMap::new() };
+        let mut bulk = RefBulk {
+            maker: maker.to_owned(),
+            queues,
+            first_lane,
+            ranges: Vec::new(),
+            next: 0,
+            jobs: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
+        };
         if jobs > 0 {
             self.set_aside(&mut bulk, jobs);
         }
@@ -341,10 +351,10 @@ impl Reference {
         }
     }
 
-    /// Adds jobs that nobody sees, all or none.
+    /// Adds jobs that nobody sees, all or none. Their ids are not taken yet.
     pub fn fill_bulk(&mut self, number: u64, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
-        let wanted = distinct(specs)?;
-        given(specs).try_for_each(|id| self.refuse_taken(id))?;
+        let wanted: BTreeSet<&JobId> = given(specs).collect();
+        wanted.iter().try_for_each(|id| self.refuse_taken(id))?;
         let mut bulk = self.bulks.get(&number).cloned().ok_or(Refused::Bulk)?;
         let lane_of = |bulk: &RefBulk, spec: &JobSpec| match &bulk.queues {
             None => Some(LaneId(number)),
@@ -362,23 +372,51 @@ impl Reference {
                 let seq = Seq(bulk.next);
                 bulk.next += 1;
                 let own = JobId::from(seq);
-                let is_free = self.refuse_taken(&own).is_ok() && bulk.jobs.values().all(|job| job.name != own);
-                if spec.id.is_some() || is_free && !wanted.contains(&own) {
+                if spec.id.is_some() || self.refuse_taken(&own).is_ok() && !wanted.contains(&own) {
                     break seq;
                 }
             };
             let job = self.new_job(seq, spec, lane);
             filled.push((seq, job.name.clone()));
             bulk.jobs.insert(seq, job);
+            bulk.unnamed.extend(spec.id.is_some().then_some(seq));
         }
         self.bulks.insert(number, bulk);
         self.changed = true;
         Ok(filled)
     }
 
+    /// The jobs of a bulk that do not have their ids yet, in the order of these.
+    pub fn unnamed(&self, number: u64) -> Vec<(JobId, Seq)> {
+        let Some(bulk) = self.bulks.get(&number) else { return Vec::new() };
+        let mut names: Vec<_> = bulk.unnamed.iter().map(|seq| (bulk.jobs[seq].name.clone(), *seq)).collect();
+        names.sort();
+        names
+    }
+
+    /// Jobs of a bulk get their ids, all or none. `names` are in order.
+    pub fn name_bulk(&mut self, number: u64, names: &[(JobId, Seq)]) -> Result<(), Refused> {
+        if let Some(two) = names.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(Refused::Duplicate(two[1].0.clone()));
+        }
+        names.iter().try_for_each(|(id, _)| self.refuse_taken(id))?;
+        let bulk = self.bulks.get_mut(&number).ok_or(Refused::Bulk)?;
+        bulk.unnamed.retain(|seq| names.iter().all(|(_, named)| named != seq));
+        self.changed = true;
+        Ok(())
+    }
+
+    /// A bulk to be published.
+    fn take_bulk(&mut self, number: u64) -> Result<RefBulk, Refused> {
+        if self.bulks.get(&number).is_none_or(|bulk| !bulk.unnamed.is_empty()) {
+            return Err(Refused::Bulk);
+        }
+        self.bulks.remove(&number).ok_or(Refused::Bulk)
+    }
+
     /// All jobs of a bulk appear. Answers how many.
     pub fn publish_bulk(&mut self, number: u64) -> Result<u64, Refused> {
-        let bulk = self.bulks.remove(&number).ok_or(Refused::Bulk)?;
+        let bulk = self.take_bulk(number)?;
         for (lane, queue) in (bulk.first_lane..).zip(bulk.queues.into_iter().flatten()) {
             if bulk.jobs.values().any(|job| job.lane == LaneId(lane)) {
                 self.lanes.insert(LaneId(lane), Lane::Queue(queue));
@@ -395,7 +433,7 @@ impl Reference {
         if let Some(info) = self.cut_off(run.identity).filter(|_| !fresh) {
             return Ok((true, info));
         }
-        let bulk = self.bulks.remove(&number).ok_or(Refused::Bulk)?;
+        let bulk = self.take_bulk(number)?;
         self.last_run += 1;
         let lane = Lane::Run { number: self.last_run, run: run.clone(), created: self.now };
         self.lanes.insert(LaneId(number), lane);
@@ -415,6 +453,7 @@ impl Reference {
             let taken: Vec<Seq> = bulk.jobs.range(Seq(first)..=Seq(last)).map(|(seq, _)| *seq).take(left).collect();
             left -= taken.len();
             bulk.jobs.retain(|seq, _| !taken.contains(seq));
+            bulk.unnamed.retain(|seq| !taken.contains(seq));
             if left == 0 {
                 bulk.ranges[0].0 = taken.last().map_or(first, |seq| seq.0 + 1);
                 bulk.ranges.retain(|(first, last)| first <= last);
@@ -437,7 +476,8 @@ impl Reference {
     /// The bulks under way, to the last number.
     pub fn unpublished(&self) -> Vec<Unpublished> {
         let one = |(number, bulk): (&u64, &RefBulk)| {
-            (*number, bulk.ranges.clone(), bulk.next, bulk.jobs.keys().copied().collect())
+            let (seqs, unnamed) = (bulk.jobs.keys().copied().collect(), bulk.unnamed.len() as u64);
+            (*number, bulk.ranges.clone(), bulk.next, seqs, unnamed)
         };
         self.bulks.iter().map(one).collect()
     }

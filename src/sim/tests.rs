@@ -74,6 +74,7 @@ const EVENTS: &str = "
     enqueue refused: an id of a bulk
     bulk begun; bulk filled; bulk published; bulk run published; bulk undone; bulk undone in part; bulk undone in vain
     bulk not filled: an id that is taken; bulk not filled: it is over, or has no such queue
+    bulk named; bulk not named: an id that is taken; bulk not published: jobs without their ids
     bulk not published: it is over; bulk run not published: another goes on
 
     kept; changes nothing; clock set back by a day; clock set forward by a day

@@ -97,6 +97,13 @@ pub enum Verb {
         /// The jobs.
         wishes: Vec<Wish>,
     },
+    /// At most so many jobs of a bulk get their ids.
+    NameBulk {
+        /// Which bulk.
+        bulk: u8,
+        /// How many.
+        limit: u8,
+    },
     /// A bulk is published.
     PublishBulk {
         /// Which bulk.
@@ -373,7 +380,7 @@ impl<'b> Maker<'b> {
 
     fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
-        match choices.below(134) {
+        match choices.below(140) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
@@ -395,6 +402,7 @@ impl<'b> Maker<'b> {
                 Verb::PublishBulk { bulk: choices.byte(4), identity: choices.byte(RUNS), fresh: choices.percent(30) }
             }
             131..133 => Verb::UndoBulk { bulk: choices.byte(4), limit: choices.byte(5) },
+            133..137 => Verb::NameBulk { bulk: choices.byte(4), limit: choices.byte(6) },
             _ => {
                 let (key, _) = choices.one(&VALUES).unwrap_or(VALUES[0]);
                 // What is paused would be so for the rest.

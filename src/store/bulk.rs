@@ -10,15 +10,18 @@
 //! says the same of each lane, for whoever reads what is left of a damaged file.
 //!
 //! What is unpublished has no place that others come by: READY and SCHEDULE sort by lane; QUEUES and RUNS do not name
-//! the lanes yet; `enqueued` does not count the jobs. Their ids are in IDS, so that nobody else takes them: that is
-//! refused as [`StoreError::Reserved`], since it is not said yet that there will be such a job.
+//! the lanes yet; `enqueued` does not count the jobs.
+//!
+//! Ids come last, see [`names`]: until then others may take them, and then the bulk is refused as a whole. Once they are
+//! in IDS nobody else takes them: that is refused as [`StoreError::Reserved`], since it is not said yet that there will
+//! be such a job. What has jobs without their ids in IDS is not published.
 //!
 //! # Crash points
 //!
 //! | the maker was killed | the file holds | what becomes of it |
 //! |---|---|---|
 //! | before its first transaction | nothing of it | its file in `run/` is swept away, as a pool's |
-//! | after the first, before the last | an unpublished bulk: numbers set aside, empty lanes, some of the jobs | whoever finds the maker dead takes it away in pieces; its numbers are never given again |
+//! | after the first, before the last | an unpublished bulk: numbers set aside, lanes, some of the jobs, some of their ids | whoever finds the maker dead takes it away in pieces; its numbers are never given again |
 //! | in the last, before its commit | the same | the same |
 //! | after that commit | all of its jobs, published | they are jobs as all others; the file in `run/` is swept away |
 //! | while it took its jobs away again | a bulk with fewer jobs | whoever finds it goes on: each piece takes the lowest numbers and shortens the ranges in the same transaction |
@@ -27,16 +30,17 @@
 //! whose maker's file is missing or unlocked has no maker. Two who take the same bulk away are serialised by the file:
 //! what one took the other does not find.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use redb::ReadableTable;
 
 use super::StoreError;
-use super::codec::{decode, encode};
-use super::enqueue::{Enqueued, Environments, Wanted, new_record};
-use super::placement::Placement;
-use super::records::{BulkRecord, Bulks, JobRecord, LaneKind, LaneRecord, SpecRecord, state_code};
-use super::runs::{NewRun, RunInfo, RunStart};
+use super::codec::decode;
+use super::enqueue::{Enqueued, Wanted};
+use super::records::{BulkRecord, Bulks, JobRecord, LaneKind, LaneRecord};
+use super::runs::{NewRun, RunStart};
 use super::tables::{META, Snapshot, Tx};
 use crate::model::{JobSpec, LaneId, QueueName, Seq};
 
@@ -54,7 +58,7 @@ pub enum BulkInto {
 
 /// A bulk that was begun: what its maker needs to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bulk {
+pub struct BulkLanes {
     number: u64,
     /// None for a run, whose one lane has the bulk's number.
     lanes: Option<BTreeMap<QueueName, LaneId>>,
@@ -69,11 +73,12 @@ pub struct BulkInfo {
     pub maker: String,
 }
 
-/// A bulk's number, the ranges of numbers set aside for it, the next of them, and those that its jobs have.
+/// A bulk's number, the ranges of numbers set aside for it, the next of them, those that its jobs have, and how many of
+/// these wait for their ids.
 #[cfg(any(test, feature = "sim"))]
-pub type Unpublished = (u64, Vec<(u64, u64)>, u64, Vec<Seq>);
+pub type Unpublished = (u64, Vec<(u64, u64)>, u64, Vec<Seq>, u64);
 
-impl Bulk {
+impl BulkLanes {
     /// Its number, which no other bulk has had.
     pub fn number(&self) -> u64 {
         self.number
@@ -124,7 +129,7 @@ impl Bulks {
 
 impl Tx<'_> {
     /// Begins a bulk of about so many jobs, whose maker's file in `run/` is locked already.
-    pub fn begin_bulk(&mut self, maker: &str, into: &BulkInto, jobs: u64) -> Result<Bulk, StoreError> {
+    pub fn begin_bulk(&mut self, maker: &str, into: &BulkInto, jobs: u64) -> Result<BulkLanes, StoreError> {
         let unpublished = |queue: &QueueName| LaneRecord {
             queue: queue.as_str().to_owned(),
             published: false,
@@ -152,13 +157,14 @@ impl Tx<'_> {
             lanes: (first..self.head.next_lane).collect(),
             ranges: Vec::new(),
             next: 0,
+            unnamed: 0,
         };
         if jobs > 0 {
             self.set_aside(&mut record, jobs);
         }
         self.bulks.0.push(record);
         self.touch();
-        Ok(Bulk { number: first, lanes })
+        Ok(BulkLanes { number: first, lanes })
     }
 
     /// Sets so many numbers aside.
@@ -173,31 +179,25 @@ impl Tx<'_> {
         bulk.next = bulk.next.max(first);
     }
 
-    /// Adds jobs to a bulk, all of `specs` or none, in this order. Ids of the whole bulk that look like numbers are in
-    /// `wanted`: they are not given to its jobs without an id.
-    pub fn fill_bulk(&mut self, bulk: &Bulk, specs: &[JobSpec], wanted: &Wanted) -> Result<Vec<Enqueued>, StoreError> {
-        Wanted::of(specs)?;
-        for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
-            self.refuse_taken(id)?;
-        }
+    /// Adds jobs to a bulk, all of `specs` or none, in this order; their ids are to be named later. Ids of the whole
+    /// bulk that look like numbers are in `wanted`: they are not given to its jobs without an id.
+    pub fn fill_bulk(
+        &mut self,
+        bulk: &BulkLanes,
+        specs: &[JobSpec],
+        wanted: &Wanted,
+    ) -> Result<Vec<Enqueued>, StoreError> {
+        self.refuse_any_taken(specs)?;
         let lanes: Vec<LaneId> = specs.iter().map(|spec| bulk.lane_of(&spec.queue)).collect::<Result<_, _>>()?;
         let found = self.bulks.get(bulk.number).cloned();
         let mut record = found.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
-        let mut environments = Environments::default();
-        let mut rows = Rows::default();
-        let mut enqueued = Vec::with_capacity(specs.len());
-        for (n, (spec, lane)) in specs.iter().zip(lanes).enumerate() {
-            let env = environments.share(self, &spec.env)?;
-            let left = (specs.len() - n) as u64;
-            let seq = self.next_set_aside(&mut record, left, spec.id.is_none().then_some(wanted))?;
-            if let Some(id) = &spec.id {
-                self.tables.ids.put(id.as_str(), &seq.0)?;
-            }
-            rows.add(seq, &SpecRecord::of(spec, env), &new_record(spec, lane, self.now.0))?;
-            enqueued.push(Enqueued::new(seq, spec, self.now));
-        }
-        self.write_rows(rows)?;
-        environments.write_references(self)?;
+        let mut left = specs.len() as u64;
+        let enqueued = self.add_jobs(specs.iter().zip(lanes), |tx, spec| {
+            let seq = tx.next_set_aside(&mut record, left, spec.id.is_none().then_some(wanted));
+            left -= 1;
+            seq
+        })?;
+        record.unnamed += specs.iter().filter(|spec| spec.id.is_some()).count() as u64;
         if let Some(there) = self.bulks.get(bulk.number) {
             *there = record;
         }
@@ -220,25 +220,8 @@ impl Tx<'_> {
         }
     }
 
-    /// Writes new jobs in the order of each table's keys, by a cursor: several times as fast as row by row.
-    fn write_rows(&mut self, mut rows: Rows) -> Result<(), StoreError> {
-        self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
-        self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
-        rows.tags.sort_unstable();
-        let tags = rows.tags.iter().map(|(key, value, seq)| ((key.as_str(), value.as_str(), *seq), ()));
-        self.tables.tags.insert_ascending(tags)?;
-        rows.ready.sort_unstable();
-        self.tables.ready.insert_ascending(rows.ready.into_iter().map(|key| (key, ())))?;
-        rows.schedule.sort_unstable();
-        self.tables.schedule.insert_ascending(rows.schedule.into_iter().map(|key| (key, ())))?;
-        for ((lane, state), count) in rows.counts {
-            self.count(lane, state, count);
-        }
-        Ok(())
-    }
-
     /// Publishes a bulk: all of its jobs appear. Answers how many they are.
-    pub fn publish_bulk(&mut self, bulk: &Bulk) -> Result<u64, StoreError> {
+    pub fn publish_bulk(&mut self, bulk: &BulkLanes) -> Result<u64, StoreError> {
         let record = self.end_bulk(bulk)?;
         let mut jobs = 0;
         for lane in record.lanes {
@@ -260,7 +243,7 @@ impl Tx<'_> {
 
     /// Publishes a bulk as a run; unless another of the same identity can be continued, which appeared meanwhile. Then
     /// the bulk stays unpublished.
-    pub fn publish_run(&mut self, bulk: &Bulk, run: &NewRun, fresh: bool) -> Result<RunStart, StoreError> {
+    pub fn publish_run(&mut self, bulk: &BulkLanes, run: &NewRun, fresh: bool) -> Result<RunStart, StoreError> {
         if let Some(info) = self.run_to_continue(run, fresh)? {
             return Ok(RunStart::Continued(info));
         }
@@ -277,9 +260,12 @@ impl Tx<'_> {
         Ok(RunStart::New(info))
     }
 
-    fn end_bulk(&mut self, bulk: &Bulk) -> Result<BulkRecord, StoreError> {
+    fn end_bulk(&mut self, bulk: &BulkLanes) -> Result<BulkRecord, StoreError> {
         let at = self.bulks.0.iter().position(|record| record.number == bulk.number);
         let at = at.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
+        if self.bulks.0[at].unnamed > 0 {
+            return Err(StoreError::Contradiction("some of the bulk's jobs do not have their ids yet".to_owned()));
+        }
         self.touch();
         Ok(self.bulks.0.remove(at))
     }
@@ -305,8 +291,13 @@ impl Tx<'_> {
                 records.push((Seq(seq.value()), decode::<JobRecord>("JOBS", record.value())?));
             }
             for (seq, record) in &records {
-                let spec = self.spec(*seq)?;
+                let mut spec = self.spec(*seq)?;
                 self.displace_job(*seq, record)?;
+                if self.is_unnamed(*seq, &spec)? {
+                    // Another may have it by now.
+                    spec.id = None;
+                    bulk.unnamed = bulk.unnamed.saturating_sub(1);
+                }
                 self.remove_spec(*seq, &spec)?;
             }
             let taken = records.last().map(|(seq, _)| seq.0);
@@ -334,34 +325,6 @@ impl Tx<'_> {
     }
 }
 
-/// The rows of new jobs, for each table in the order of the jobs.
-#[derive(Default)]
-struct Rows {
-    jobs: Vec<(u64, Vec<u8>)>,
-    specs: Vec<(u64, Vec<u8>)>,
-    tags: Vec<(String, String, u64)>,
-    ready: Vec<(u64, u8, u64)>,
-    schedule: Vec<(u64, u64, u64)>,
-    counts: BTreeMap<(u64, u8), i64>,
-}
-
-impl Rows {
-    fn add(&mut self, seq: Seq, spec: &SpecRecord, record: &JobRecord) -> Result<(), StoreError> {
-        self.jobs.push((seq.0, encode(record)?));
-        self.specs.push((seq.0, encode(spec)?));
-        self.tags.extend(spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq.0)));
-        *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
-        match Placement::of(record) {
-            Placement::Ready { lane, rank } => self.ready.push((lane, rank, seq.0)),
-            Placement::Schedule { lane, due } => self.schedule.push((lane, due, seq.0)),
-            Placement::Leases { .. } | Placement::Finished { .. } | Placement::Blocked => {
-                return Err(StoreError::Damaged("a new job is neither pending nor scheduled".to_owned()));
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Snapshot {
     /// The bulks under way, those whose makers died included.
     pub fn bulks(&self) -> Result<Vec<BulkInfo>, StoreError> {
@@ -381,7 +344,7 @@ impl Snapshot {
                     seqs.push(Seq(row?.0.value()));
                 }
             }
-            unpublished.push((bulk.number, bulk.ranges, bulk.next, seqs));
+            unpublished.push((bulk.number, bulk.ranges, bulk.next, seqs, bulk.unnamed));
         }
         Ok(unpublished)
     }
@@ -389,18 +352,6 @@ impl Snapshot {
     /// What is unpublished.
     pub(super) fn hidden(&self) -> Result<Bulks, StoreError> {
         self.get(META, BULKS).map(Option::unwrap_or_default)
-    }
-
-    /// The run of this identity that the same line would continue.
-    pub fn run_to_continue(&self, identity: u128) -> Result<Option<RunInfo>, StoreError> {
-        let mut lane = Some(LaneId(u64::MAX));
-        while let Some(run) = lane.map(|lane| self.run_before(identity, lane)).transpose()?.flatten() {
-            if run.unfinished() > 0 {
-                return Ok(Some(run));
-            }
-            lane = Some(run.lane);
-        }
-        Ok(None)
     }
 }
 

@@ -204,11 +204,8 @@ impl Check<'_> {
     fn publication(&mut self, seq: u64, record: &JobRecord) {
         let is_hidden = self.seen.unpublished.contains(&record.lane);
         let of_lane = |bulk: &&BulkRecord| bulk.lanes.contains(&record.lane);
-        let has_number = |bulk: &BulkRecord| {
-            seq < bulk.next && bulk.ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq))
-        };
         let fits = match self.seen.bulks.0.iter().find(of_lane) {
-            Some(bulk) => is_hidden && has_number(bulk),
+            Some(bulk) => is_hidden && bulk.has(Seq(seq)),
             None => !is_hidden && !self.seen.bulks.hide(seq),
         };
         if !fits {
@@ -324,6 +321,7 @@ impl Check<'_> {
     fn specs_and_ids(&mut self) -> Result<(), StoreError> {
         let mut ids: BTreeMap<String, u64> = BTreeMap::new();
         let mut unnamed = BTreeSet::new();
+        let mut unpublished = BTreeSet::new();
         let mut without: BTreeSet<u64> = self.seen.attempts.keys().copied().collect();
         self.records(SPECS, |check, seq, spec: SpecRecord| {
             if !without.remove(&seq) {
@@ -336,6 +334,10 @@ impl Check<'_> {
                 None => {
                     unnamed.insert(seq);
                 }
+                // It may not be named yet: then another may have that id.
+                Some(id) if check.seen.bulks.hide(seq) => {
+                    unpublished.insert((id, seq));
+                }
                 Some(id) if ids.insert(id.clone(), seq).is_some() => {
                     check.report.wrong(7, || format!("two jobs are called {id}"));
                 }
@@ -346,7 +348,7 @@ impl Check<'_> {
             self.report.wrong(1, || format!("job {seq} has no spec"));
         }
         self.records(IDS, |check, id, seq: u64| {
-            if ids.remove(id) != Some(seq) {
+            if !unpublished.remove(&(id.to_owned(), seq)) && ids.remove(id) != Some(seq) {
                 check.report.wrong(7, || format!("IDS says that {id} is job {seq}, its spec does not"));
             }
             let default_name_of = id.parse().ok().and_then(|id: JobId| super::placement::numbered(&id));
@@ -356,6 +358,13 @@ impl Check<'_> {
         })?;
         for (id, seq) in ids {
             self.report.wrong(7, || format!("job {seq} is called {id}, but IDS lacks it"));
+        }
+        for bulk in &self.seen.bulks.0 {
+            let actual = unpublished.iter().filter(|(_, seq)| bulk.has(Seq(*seq))).count() as u64;
+            if actual != bulk.unnamed {
+                let (number, counts) = (bulk.number, bulk.unnamed);
+                self.report.wrong(10, || format!("bulk {number} counts {counts} jobs without their ids, has {actual}"));
+            }
         }
         Ok(())
     }

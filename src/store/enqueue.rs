@@ -12,8 +12,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::StoreError;
 use super::codec::encode;
-use super::placement::numbered;
-use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord};
+use super::placement::{Placement, numbered};
+use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord, state_code};
 use super::tables::Tx;
 use crate::model::{Environment, JobId, JobSpec, LaneId, Millis, QueueName, Seq};
 
@@ -58,24 +58,56 @@ impl Tx<'_> {
         lane_of: impl Fn(&JobSpec) -> LaneId,
     ) -> Result<Vec<Enqueued>, StoreError> {
         let nothing = Wanted::default();
-        let mut environments = Environments::default();
-        let mut enqueued = Vec::with_capacity(specs.len());
-        for spec in specs {
-            let env = environments.share(self, &spec.env)?;
+        let jobs = specs.iter().map(|spec| (spec, lane_of(spec)));
+        let enqueued = self.add_jobs(jobs, |tx, spec| {
             // Only a job without an id goes by its number.
-            let seq = self.next_seq(if spec.id.is_none() { wanted } else { &nothing })?;
+            let seq = tx.next_seq(if spec.id.is_none() { wanted } else { &nothing })?;
             if let Some(id) = &spec.id {
-                self.tables.ids.put(id.as_str(), &seq.0)?;
+                tx.tables.ids.put(id.as_str(), &seq.0)?;
             }
-            let record = SpecRecord::of(spec, env);
-            self.add_labels(seq, &record)?;
-            self.tables.specs.put(seq.0, &record)?;
-            self.place_job(seq, &new_record(spec, lane_of(spec), self.now.0))?;
+            Ok(seq)
+        })?;
+        self.head.enqueued += specs.len() as u64;
+        if !specs.is_empty() {
+            self.ring_for_work();
+        }
+        Ok(enqueued)
+    }
+
+    /// Stores new jobs, each in its lane and under the number that `number` gives it, which sees to its id too.
+    pub(super) fn add_jobs<'s>(
+        &mut self,
+        jobs: impl ExactSizeIterator<Item = (&'s JobSpec, LaneId)>,
+        mut number: impl FnMut(&mut Self, &JobSpec) -> Result<Seq, StoreError>,
+    ) -> Result<Vec<Enqueued>, StoreError> {
+        let (mut environments, mut rows) = (Environments::default(), Rows::default());
+        let mut enqueued = Vec::with_capacity(jobs.len());
+        for (spec, lane) in jobs {
+            let env = environments.share(self, &spec.env)?;
+            let seq = number(self, spec)?;
+            rows.add(seq, &SpecRecord::of(spec, env), &new_record(spec, lane, self.now.0))?;
             enqueued.push(Enqueued::new(seq, spec, self.now));
         }
-        self.head.enqueued += specs.len() as u64;
+        self.write_rows(rows)?;
         environments.write_references(self)?;
         Ok(enqueued)
+    }
+
+    /// Writes new jobs in the order of each table's keys, by a cursor: several times as fast as row by row.
+    fn write_rows(&mut self, mut rows: Rows) -> Result<(), StoreError> {
+        self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        rows.tags.sort_unstable();
+        let tags = rows.tags.iter().map(|(key, value, seq)| ((key.as_str(), value.as_str(), *seq), ()));
+        self.tables.tags.insert_ascending(tags)?;
+        rows.ready.sort_unstable();
+        self.tables.ready.insert_ascending(rows.ready.into_iter().map(|key| (key, ())))?;
+        rows.schedule.sort_unstable();
+        self.tables.schedule.insert_ascending(rows.schedule.into_iter().map(|key| (key, ())))?;
+        for ((lane, state), count) in rows.counts {
+            self.count(lane, state, count);
+        }
+        Ok(())
     }
 
     /// The next number whose text is nobody's id, nor about to be.
@@ -157,7 +189,7 @@ impl Wanted {
     }
 }
 
-pub(super) fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
+fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
     let state = match spec.start.due(Millis(now)) {
         Some(due) => StateRecord::Scheduled { due: due.0 },
         None => StateRecord::Pending,
@@ -183,6 +215,34 @@ pub(super) fn rank(priority: i8) -> u8 {
 /// The mirror of [`rank`].
 pub(super) fn priority(rank: u8) -> i8 {
     i8::try_from(100 - i16::from(rank)).unwrap_or(i8::MIN).clamp(-100, 100)
+}
+
+/// The rows of new jobs, for each table in the order of the jobs.
+#[derive(Default)]
+struct Rows {
+    jobs: Vec<(u64, Vec<u8>)>,
+    specs: Vec<(u64, Vec<u8>)>,
+    tags: Vec<(String, String, u64)>,
+    ready: Vec<(u64, u8, u64)>,
+    schedule: Vec<(u64, u64, u64)>,
+    counts: BTreeMap<(u64, u8), i64>,
+}
+
+impl Rows {
+    fn add(&mut self, seq: Seq, spec: &SpecRecord, record: &JobRecord) -> Result<(), StoreError> {
+        self.jobs.push((seq.0, encode(record)?));
+        self.specs.push((seq.0, encode(spec)?));
+        self.tags.extend(spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq.0)));
+        *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
+        match Placement::of(record) {
+            Placement::Ready { lane, rank } => self.ready.push((lane, rank, seq.0)),
+            Placement::Schedule { lane, due } => self.schedule.push((lane, due, seq.0)),
+            Placement::Leases { .. } | Placement::Finished { .. } | Placement::Blocked => {
+                return Err(StoreError::Damaged("a new job is neither pending nor scheduled".to_owned()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The environments of one transaction: each is hashed once, and its references are counted in memory.

@@ -66,7 +66,7 @@ pub use adopt::OutputFile;
 pub use ask::Cancelled;
 #[cfg(any(test, feature = "sim"))]
 pub use bulk::Unpublished;
-pub use bulk::{Bulk, BulkInfo, BulkInto};
+pub use bulk::{BulkInfo, BulkInto, BulkLanes};
 pub use check::Report;
 pub use claim::{Claim, ClaimCache, Serves, Token, Work};
 pub use compact::{Compacted, compact};

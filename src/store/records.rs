@@ -53,6 +53,8 @@ pub(super) struct BulkRecord {
     pub ranges: Vec<(u64, u64)>,
     /// The next of these to be given.
     pub next: u64,
+    /// How many of its jobs have an id that is not in IDS yet.
+    pub unnamed: u64,
 }
 
 /// LANES: a stream of jobs.

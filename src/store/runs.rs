@@ -169,6 +169,18 @@ impl Tx<'_> {
 }
 
 impl Snapshot {
+    /// The newest run of an identity that has jobs which could still run: what its line would continue.
+    pub fn newest_cut_off(&self, identity: u128) -> Result<Option<RunInfo>, StoreError> {
+        let mut lane = Some(LaneId(u64::MAX));
+        while let Some(run) = lane.map(|lane| self.run_before(identity, lane)).transpose()?.flatten() {
+            if run.unfinished() > 0 {
+                return Ok(Some(run));
+            }
+            lane = Some(run.lane);
+        }
+        Ok(None)
+    }
+
     /// One run.
     pub fn run(&self, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
         run_info(lane, self.get(LANES, lane.0)?, || self.lane_counts(lane))

@@ -30,7 +30,7 @@ pub(crate) mod tree;
 pub use activity::{Activity, Noted, activity, await_death, await_exit, board_path, is_alive, noted};
 pub use backup::{BackupError, Copied, backup, restore};
 pub use bell::{Bell, Ring};
-pub use bulk::{Bulk, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, remove_dead_bulks};
+pub use bulk::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, remove_dead_bulks};
 pub use detached::spawn_detached;
 pub use incoming::Incoming;
 pub use news::{JobNews, News, Observer};

@@ -7,9 +7,9 @@ use super::super::context::say;
 use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Base, Few, Format, InputError, Jobs, Source, Survey, Warning};
 use super::super::render::human;
-use crate::model::JobSpec;
+use crate::model::{JobId, JobSpec};
 use crate::store::{Enqueued, StoreError};
-use crate::worker::{Bulk, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
+use crate::worker::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
 
 /// An input that was looked at, and can be taken.
 pub(crate) struct Batch {
@@ -55,27 +55,25 @@ impl Batch {
         Ok((lines, specs))
     }
 
-    /// Reads all jobs into `bulk`, and tells `each` of them.
+    /// Reads all jobs into `bulk`, with their ids, and tells `each` of them.
     pub(crate) fn fill(
         &mut self,
         base: &Base,
-        bulk: &mut Bulk<'_>,
+        bulk: &mut BulkMaker<'_>,
         each: &mut dyn FnMut(&[Enqueued]),
     ) -> Result<(), Failure> {
-        let (mut lines, mut specs) = (Vec::new(), Vec::new());
+        let mut specs = Vec::new();
         self.again(base, |jobs| {
             loop {
                 let (room, begin) = (bulk.room(), jobs.bytes_read());
                 while specs.len() < room && jobs.bytes_read() - begin < PIECE_BYTES_MAX as u64 {
-                    let Some((line, spec)) = jobs.next()? else { break };
-                    lines.push(line);
+                    let Some((_, spec)) = jobs.next()? else { break };
                     specs.push(spec);
                 }
                 if specs.is_empty() {
-                    return Ok(());
+                    return Ok(bulk.name()?);
                 }
-                each(&bulk.add(&specs).map_err(|error| explain(error, &specs, &lines))?);
-                lines.clear();
+                each(&bulk.add(&specs)?);
                 specs.clear();
             }
         })
@@ -93,16 +91,43 @@ impl Batch {
             if jobs.digest() == self.survey.digest { Ok(()) } else { Err(InputError::Changed.into()) }
         });
         done.map_err(|wrong| match wrong {
+            // Nothing was wrong with it at the first look.
+            Wrong::Input(InputError::Job { .. } | InputError::DuplicateId { .. }) => {
+                wrong_input(InputError::Changed).of(&self.name)
+            }
             Wrong::Input(error) => wrong_input(error).of(&self.name),
-            Wrong::Queue(failure) => failure,
+            Wrong::Queue(error) => self.explain(base, error),
         })
+    }
+
+    /// With the line that the queue refused, which is looked for.
+    fn explain(&mut self, base: &Base, error: StoreError) -> Failure {
+        let line = match &error {
+            StoreError::Duplicate(id) | StoreError::Reserved(id) => self.line_of(base, id),
+            _ => None,
+        };
+        let failure = Failure::from(error);
+        match line {
+            Some(line) => failure.of(format_args!("line {line}")),
+            None => failure,
+        }
+    }
+
+    fn line_of(&mut self, base: &Base, id: &JobId) -> Option<usize> {
+        let mut jobs = Jobs::new(self.source.read().ok()?, self.format, base, &self.prefix);
+        while let Some((line, spec)) = jobs.next().ok()? {
+            if spec.id.as_ref() == Some(id) {
+                return Some(line);
+            }
+        }
+        None
     }
 }
 
 /// What stops the second reading.
 enum Wrong {
     Input(InputError),
-    Queue(Failure),
+    Queue(StoreError),
 }
 
 impl From<InputError> for Wrong {
@@ -111,9 +136,9 @@ impl From<InputError> for Wrong {
     }
 }
 
-impl From<Failure> for Wrong {
-    fn from(failure: Failure) -> Self {
-        Self::Queue(failure)
+impl From<StoreError> for Wrong {
+    fn from(error: StoreError) -> Self {
+        Self::Queue(error)
     }
 }
 

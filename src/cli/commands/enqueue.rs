@@ -16,7 +16,7 @@ use super::batch::{Batch, explain, wrong_input};
 use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, StoreError};
-use crate::worker::{Bulk, remove_dead_bulks};
+use crate::worker::{BulkMaker, remove_dead_bulks};
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
     let mut base = context.base();
@@ -118,7 +118,7 @@ fn few(
 fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
     let queue = context.open_or_create()?;
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
-    let mut bulk = Bulk::begin(&queue, &into, batch.survey.jobs, std::mem::take(&mut batch.survey.wanted))?;
+    let mut bulk = BulkMaker::begin(&queue, &into, batch.survey.jobs, std::mem::take(&mut batch.survey.wanted))?;
     let mut shown = Shown::default();
     batch.fill(base, &mut bulk, &mut |enqueued| shown.add(args, enqueued))?;
     bulk.publish()?;

@@ -23,7 +23,7 @@ use super::status::shell_word;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
 use crate::queue::Queue;
 use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
-use crate::worker::{self, Bulk, Observer, Pool, PoolEnd, PoolOptions, remove_dead_bulks};
+use crate::worker::{self, BulkMaker, Observer, Pool, PoolEnd, PoolOptions, remove_dead_bulks};
 
 /// How many dead jobs the summary names.
 const DEAD_NAMED_MAX: usize = 10;
@@ -105,11 +105,11 @@ fn takes_over(queue: &Queue, batch: &Batch, run: &NewRun) -> Result<bool, StoreE
 }
 
 fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh: bool) -> Result<RunStart, Failure> {
-    if !fresh && let Some(cut_off) = queue.read(|snapshot| snapshot.run_to_continue(run.identity))? {
+    if !fresh && let Some(cut_off) = queue.read(|snapshot| snapshot.newest_cut_off(run.identity))? {
         return Ok(RunStart::Continued(cut_off));
     }
     let wanted = std::mem::take(&mut batch.survey.wanted);
-    let mut bulk = Bulk::begin(queue, &BulkInto::Run, batch.survey.jobs, wanted)?;
+    let mut bulk = BulkMaker::begin(queue, &BulkInto::Run, batch.survey.jobs, wanted)?;
     batch.fill(base, &mut bulk, &mut |_| {})?;
     Ok(bulk.publish_run(run, fresh)?)
 }

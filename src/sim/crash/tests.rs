@@ -112,6 +112,7 @@ fn bulks() -> Vec<Op> {
     let fill = |id| op(vec![Verb::FillBulk { bulk: 0, wishes: vec![wish(id, 0), wish(None, 1), wish(None, 0)] }]);
     let enqueue = |id| op(vec![Verb::Enqueue(vec![wish(id, 0)])]);
     let publish = op(vec![Verb::PublishBulk { bulk: 0, identity: 1, fresh: false }]);
+    let name = || op(vec![Verb::NameBulk { bulk: 0, limit: 9 }]);
     let undo = || op(vec![Verb::UndoBulk { bulk: 0, limit: 4 }]);
     let begin = |queues| op(vec![Verb::BeginBulk { queues, jobs: 5 }]);
     let claim = op(vec![
@@ -123,6 +124,7 @@ fn bulks() -> Vec<Op> {
         begin(3),
         fill(Some("a")),
         enqueue(None),
+        name(),
         fill(Some("b")),
         enqueue(Some("a")),
         claim.clone(),
@@ -133,9 +135,12 @@ fn bulks() -> Vec<Op> {
         fill(Some("c")),
         fill(None),
         publish.clone(),
+        name(),
+        publish.clone(),
         claim,
         begin(0),
         fill(Some("d")),
+        name(),
         publish,
     ]
 }

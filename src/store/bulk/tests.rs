@@ -1,9 +1,9 @@
 //! Bulks on a real file: what is seen of them, and what is left when they are taken away.
 
 use super::super::tests::temp_queue;
-use super::super::{Cursor, Serves, Store};
+use super::super::{Cursor, Enqueued, Serves, Store};
 use super::*;
-use crate::model::{Command, Environment, Millis, Start, StateKind};
+use crate::model::{Command, Environment, JobId, Millis, Start, StateKind};
 use std::sync::Arc;
 
 fn job(id: Option<&str>, queue: &str) -> JobSpec {
@@ -25,7 +25,17 @@ fn at<T>(store: &Store, ms: u64, change: impl FnOnce(&mut Tx<'_>) -> Result<T, S
     done
 }
 
-fn of_maker(bulk: &Bulk) -> BulkInfo {
+/// Fills a bulk, and names the jobs that have an id.
+fn fill(store: &Store, ms: u64, bulk: &BulkLanes, specs: &[JobSpec]) -> Vec<Enqueued> {
+    let filled = at(store, ms, |tx| tx.fill_bulk(bulk, specs, &Wanted::default()));
+    let with_id = specs.iter().zip(&filled).filter(|(spec, _)| spec.id.is_some());
+    let mut names: Vec<(JobId, Seq)> = with_id.map(|(_, job)| (job.id.clone(), job.seq)).collect();
+    names.sort();
+    at(store, ms, |tx| tx.name_bulk(bulk, &names));
+    filled
+}
+
+fn of_maker(bulk: &BulkLanes) -> BulkInfo {
     BulkInfo { number: bulk.number(), maker: "abc1".to_owned() }
 }
 
@@ -45,8 +55,8 @@ fn nothing_is_seen_before_all_is() {
     let later = JobSpec { start: Start::At(Millis(5)), ..job(Some("later"), "b") };
     let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &into(&["a", "b"]), 4));
     let wanted = Wanted::default();
-    at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(None, "a"), job(Some("x"), "b")], &wanted));
-    at(&store, 2, |tx| tx.fill_bulk(&bulk, std::slice::from_ref(&later), &wanted));
+    fill(&store, 2, &bulk, &[job(None, "a"), job(Some("x"), "b")]);
+    fill(&store, 2, &bulk, std::slice::from_ref(&later));
     // Another gets in between, and the queue has its first lane.
     assert_eq!(at(&store, 3, |tx| tx.enqueue(&[job(None, "a")]))[0].seq, Seq(5));
     at(&store, 9, |tx| {
@@ -93,7 +103,12 @@ fn a_bulk_is_taken_away_in_pieces() {
     for n in 0..4 {
         let named = format!("n{n}");
         let later = JobSpec { start: Start::At(Millis(500)), ..job(None, "a") };
-        at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(Some(&named), "a"), later, job(None, "b")], &wanted));
+        let specs = [job(Some(&named), "a"), later, job(None, "b")];
+        if n % 2 == 0 {
+            fill(&store, 2, &bulk, &specs);
+        } else {
+            at(&store, 2, |tx| tx.fill_bulk(&bulk, &specs, &wanted));
+        }
         at(&store, 3, |tx| tx.begin_bulk("abc2", &into(&["a"]), 1)).number();
     }
     let mut pieces = 0;
@@ -121,14 +136,47 @@ fn a_refused_piece_changes_nothing() {
     let before = store.read(Snapshot::fingerprint).unwrap();
     let fill = |specs: &[JobSpec]| store.write(Millis(2), |tx| tx.fill_bulk(&bulk, specs, &Wanted::default()));
     assert!(matches!(fill(&[job(None, "a"), job(Some("taken"), "a")]), Err(StoreError::Duplicate(_))));
-    assert!(matches!(fill(&[job(Some("y"), "a"), job(Some("y"), "a")]), Err(StoreError::Duplicate(_))));
     assert!(matches!(fill(&[job(None, "elsewhere")]), Err(StoreError::Contradiction(_))));
     assert_eq!(store.read(Snapshot::fingerprint).unwrap(), before);
     let mut wanted = Wanted::default();
     wanted.note(&"2".parse().unwrap());
     let filled = at(&store, 3, |tx| tx.fill_bulk(&bulk, &[job(None, "a"), job(Some("2"), "a")], &wanted));
     assert_eq!([filled[0].id.as_str(), filled[1].id.as_str()], ["3", "2"], "the batch's own numbers are left free");
+    at(&store, 3, |tx| tx.name_bulk(&bulk, &[("2".parse().unwrap(), filled[1].seq)]));
     assert_eq!(at(&store, 4, |tx| tx.publish_bulk(&bulk)), 2);
+}
+
+#[test]
+fn ids_are_nobodys_until_they_are_named() {
+    let (_dir, store) = temp_queue();
+    let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &into(&["a"]), 4));
+    let specs = ["x", "y", "x"].map(|id| job(Some(id), "a"));
+    let filled = at(&store, 2, |tx| tx.fill_bulk(&bulk, &specs, &Wanted::default()));
+    let refused = |done: Result<(), StoreError>| {
+        let why = done.unwrap_err().to_string();
+        assert_eq!(store.read(Snapshot::check).unwrap().violations, [""; 0]);
+        why
+    };
+    let named = |id: &str, n: usize| (id.parse::<JobId>().unwrap(), filled[n].seq);
+    let name = |names: &[(JobId, Seq)]| store.write(Millis(3), |tx| tx.name_bulk(&bulk, names));
+    let publish = || store.write(Millis(4), |tx| tx.publish_bulk(&bulk)).map(drop);
+    assert_eq!(refused(publish()), "it does not fit: some of the bulk's jobs do not have their ids yet");
+    assert_eq!(refused(name(&[named("x", 0), named("x", 2)])), "there is already a job x");
+    assert_eq!(
+        refused(name(&[("z".parse().unwrap(), Seq(4))])),
+        "it does not fit: a job to be named is not of the bulk"
+    );
+    // Another may take an id; then the bulk cannot have it.
+    at(&store, 5, |tx| tx.enqueue(&[job(Some("y"), "a")]));
+    assert_eq!(refused(name(&[named("x", 0), named("y", 1)])), "there is already a job y");
+    name(&[named("x", 0)]).unwrap();
+    assert_eq!(refused(name(&[named("x", 2)])), "the id x is held by an enqueue that is under way");
+    assert_eq!(refused(publish()), "it does not fit: some of the bulk's jobs do not have their ids yet");
+    // Taken away, it leaves the other's id alone.
+    assert!(!at(&store, 6, |tx| tx.undo_bulk(&of_maker(&bulk), 2)));
+    assert!(at(&store, 6, |tx| tx.undo_bulk(&of_maker(&bulk), 2)));
+    assert_eq!(at(&store, 7, |tx| tx.find(&"y".parse().unwrap())), Some(Seq(5)));
+    assert_eq!(at(&store, 7, |tx| tx.enqueue(&[job(Some("x"), "a")]))[0].seq, Seq(6));
 }
 
 #[test]
@@ -136,7 +184,7 @@ fn a_lane_of_a_bulk_goes_with_its_last_job() {
     let (_dir, store) = temp_queue();
     at(&store, 1, |tx| tx.enqueue(&[job(Some("first"), "a")]));
     let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &into(&["a"]), 1));
-    at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(Some("second"), "a")], &Wanted::default()));
+    fill(&store, 2, &bulk, &[job(Some("second"), "a")]);
     at(&store, 3, |tx| tx.publish_bulk(&bulk));
     let lanes = || store.read(Snapshot::row_counts).unwrap()["lanes"];
     assert_eq!(lanes(), 2);
@@ -156,13 +204,13 @@ fn a_run_begins_when_it_is_published() {
         bulk
     };
     let (one, two) = (begin(), begin());
-    assert_eq!(store.read(|snapshot| snapshot.run_to_continue(7)).unwrap(), None);
+    assert_eq!(store.read(|snapshot| snapshot.newest_cut_off(7)).unwrap(), None);
     assert_eq!(store.read(Snapshot::unfinished_runs).unwrap(), []);
     let RunStart::New(info) = at(&store, 3, |tx| tx.publish_run(&one, &run, false)) else { panic!("it is the first") };
     assert_eq!((info.number, info.total()), (1, 2));
     let RunStart::Continued(other) = at(&store, 4, |tx| tx.publish_run(&two, &run, false)) else { panic!("not new") };
     assert_eq!(other, info);
-    assert_eq!(store.read(|snapshot| snapshot.run_to_continue(7)).unwrap(), Some(info));
+    assert_eq!(store.read(|snapshot| snapshot.newest_cut_off(7)).unwrap(), Some(info));
     assert!(at(&store, 5, |tx| tx.undo_bulk(&of_maker(&two), 10)));
     assert_eq!(seen(&store), [2, 1]);
 }
@@ -172,7 +220,7 @@ fn a_copy_leaves_out_what_is_not_published() {
     let (_dir, store) = temp_queue();
     at(&store, 1, |tx| tx.enqueue(&[job(None, "a")]));
     let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &into(&["a"]), 2));
-    at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(Some("x"), "a"), job(None, "a")], &Wanted::default()));
+    fill(&store, 2, &bulk, &[job(Some("x"), "a"), job(None, "a")]);
     let (_copy_dir, copy) = temp_queue();
     let (_, jobs) = store.read(|snapshot| snapshot.copy_whole(&copy)).unwrap();
     assert_eq!((jobs, seen(&copy)), (1, vec![1]));

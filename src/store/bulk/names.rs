@@ -1,0 +1,56 @@
+//! The ids of a bulk: named when its jobs are there, in the order of IDS.
+//!
+//! Ids come in any order, and IDS is sorted by them. Written with their jobs, random ones would touch about as many pages
+//! as there are ids in each piece; sorted over as many as there is room for, a page gets all of its rows at once.
+
+use super::super::StoreError;
+use super::super::codec::encode;
+use super::super::records::{BulkRecord, SpecRecord};
+use super::super::tables::Tx;
+use super::BulkLanes;
+use crate::model::{JobId, JobSpec, Seq};
+
+impl Tx<'_> {
+    /// Gives jobs of a bulk their ids, all of `names` or none. `names` are sorted by id, and are what the jobs were
+    /// filled with.
+    pub fn name_bulk(&mut self, bulk: &BulkLanes, names: &[(JobId, Seq)]) -> Result<(), StoreError> {
+        if let Some(two) = names.windows(2).find(|two| two[0].0 >= two[1].0) {
+            return Err(StoreError::Duplicate(two[1].0.clone()));
+        }
+        for (id, _) in names {
+            self.refuse_taken(id)?;
+        }
+        let found = self.bulks.get(bulk.number);
+        let found = found.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
+        if names.iter().any(|(_, seq)| !found.has(*seq)) {
+            return Err(StoreError::Contradiction("a job to be named is not of the bulk".to_owned()));
+        }
+        let left = found.unnamed.checked_sub(names.len() as u64);
+        found.unnamed = left.ok_or_else(|| StoreError::Contradiction("more ids than jobs to be named".to_owned()))?;
+        let rows: Vec<Vec<u8>> = names.iter().map(|(_, seq)| encode(&seq.0)).collect::<Result<_, _>>()?;
+        let rows = names.iter().zip(&rows).map(|((id, _), seq)| (id.as_str(), seq.as_slice()));
+        self.tables.ids.insert_ascending(rows)?;
+        self.touch();
+        Ok(())
+    }
+
+    /// Refuses ids that jobs have, before anything is stored: looked up in the order of IDS.
+    pub(super) fn refuse_any_taken(&mut self, specs: &[JobSpec]) -> Result<(), StoreError> {
+        let mut ids: Vec<&JobId> = specs.iter().filter_map(|spec| spec.id.as_ref()).collect();
+        ids.sort_unstable();
+        ids.into_iter().try_for_each(|id| self.refuse_taken(id))
+    }
+
+    /// Whether a job of a bulk has an id that was not named.
+    pub(super) fn is_unnamed(&mut self, seq: Seq, spec: &SpecRecord) -> Result<bool, StoreError> {
+        let Some(id) = &spec.id else { return Ok(false) };
+        Ok(self.tables.ids.get::<u64>(id.as_str())? != Some(seq.0))
+    }
+}
+
+impl BulkRecord {
+    /// Whether a number was given to one of its jobs.
+    pub(in crate::store) fn has(&self, seq: Seq) -> bool {
+        seq.0 < self.next && self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq.0))
+    }
+}
