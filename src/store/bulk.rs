@@ -47,6 +47,9 @@ use crate::model::{JobSpec, LaneId, QueueName, Seq};
 /// The row of META that names the bulks under way.
 pub(super) const BULKS: &str = "bulks";
 
+/// Most queues that the jobs of one bulk go into: their lanes are made in one transaction.
+const QUEUES_MAX: usize = 10_000;
+
 /// Where the jobs of a bulk go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BulkInto {
@@ -104,7 +107,7 @@ impl Bulks {
 
     /// Whether a lane is not published.
     pub(super) fn hide_lane(&self, lane: u64) -> bool {
-        self.0.iter().any(|bulk| bulk.lanes.contains(&lane))
+        self.0.iter().any(|bulk| bulk.lanes().contains(&lane))
     }
 
     /// The ranges of numbers that are not set aside, below `end`, the highest first: from and up to, exclusive.
@@ -140,6 +143,10 @@ impl Tx<'_> {
             BulkInto::Queues(queues) if queues.is_empty() => {
                 return Err(StoreError::Contradiction("a bulk without a queue".to_owned()));
             }
+            BulkInto::Queues(queues) if queues.len() > QUEUES_MAX => {
+                let queues = queues.len();
+                return Err(StoreError::TooLarge(format!("jobs for {queues} queues at once; {QUEUES_MAX} are taken")));
+            }
             BulkInto::Queues(queues) => {
                 for queue in queues {
                     self.add_lane(&unpublished(queue))?;
@@ -154,7 +161,7 @@ impl Tx<'_> {
         let mut record = BulkRecord {
             number: first,
             maker: maker.to_owned(),
-            lanes: (first..self.head.next_lane).collect(),
+            lanes: self.head.next_lane - first,
             ranges: Vec::new(),
             next: 0,
             unnamed: 0,
@@ -162,8 +169,7 @@ impl Tx<'_> {
         if jobs > 0 {
             self.set_aside(&mut record, jobs);
         }
-        self.bulks.0.push(record);
-        self.touch();
+        self.bulks_mut().0.push(record);
         Ok(BulkLanes { number: first, lanes })
     }
 
@@ -198,10 +204,9 @@ impl Tx<'_> {
             seq
         })?;
         record.unnamed += specs.iter().filter(|spec| spec.id.is_some()).count() as u64;
-        if let Some(there) = self.bulks.get(bulk.number) {
+        if let Some(there) = self.bulks_mut().get(bulk.number) {
             *there = record;
         }
-        self.touch();
         Ok(enqueued)
     }
 
@@ -224,7 +229,7 @@ impl Tx<'_> {
     pub fn publish_bulk(&mut self, bulk: &BulkLanes) -> Result<u64, StoreError> {
         let record = self.end_bulk(bulk)?;
         let mut jobs = 0;
-        for lane in record.lanes {
+        for lane in record.lanes() {
             let count: u64 = self.lane_counts(lane)?.values().sum();
             if count == 0 {
                 self.tables.lanes.delete(lane)?;
@@ -248,7 +253,7 @@ impl Tx<'_> {
             return Ok(RunStart::Continued(info));
         }
         let record = self.end_bulk(bulk)?;
-        let lane = record.lanes.first().copied().unwrap_or(bulk.number);
+        let lane = record.number;
         let queue = self.unpublished_lane(lane)?.queue;
         let kind = LaneKind::Run(self.new_run(run));
         self.tables.lanes.put(lane, &LaneRecord { queue, published: true, kind })?;
@@ -266,8 +271,7 @@ impl Tx<'_> {
         if self.bulks.0[at].unnamed > 0 {
             return Err(StoreError::Contradiction("some of the bulk's jobs do not have their ids yet".to_owned()));
         }
-        self.touch();
-        Ok(self.bulks.0.remove(at))
+        Ok(self.bulks_mut().0.remove(at))
     }
 
     fn unpublished_lane(&mut self, lane: u64) -> Result<LaneRecord, StoreError> {
@@ -311,14 +315,13 @@ impl Tx<'_> {
             }
             bulk.ranges.remove(0);
         }
-        self.touch();
         let is_over = bulk.ranges.is_empty();
         if is_over {
-            for lane in &bulk.lanes {
-                self.tables.lanes.delete(*lane)?;
+            for lane in bulk.lanes() {
+                self.tables.lanes.delete(lane)?;
             }
-            self.bulks.0.retain(|other| other.number != number);
-        } else if let Some(there) = self.bulks.get(number) {
+            self.bulks_mut().0.retain(|other| other.number != number);
+        } else if let Some(there) = self.bulks_mut().get(number) {
             *there = bulk;
         }
         Ok(is_over)

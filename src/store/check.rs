@@ -184,8 +184,8 @@ impl Check<'_> {
             }
         };
         let mut named = BTreeSet::new();
-        for lane in bulks.0.iter().flat_map(|bulk| &bulk.lanes) {
-            if !named.insert(*lane) {
+        for lane in bulks.0.iter().flat_map(BulkRecord::lanes) {
+            if !named.insert(lane) {
                 self.report.wrong(10, || format!("lane {lane} is of two bulks"));
             }
         }
@@ -203,7 +203,7 @@ impl Check<'_> {
     /// What is unpublished has its own numbers and was never started.
     fn publication(&mut self, seq: u64, record: &JobRecord) {
         let is_hidden = self.seen.unpublished.contains(&record.lane);
-        let of_lane = |bulk: &&BulkRecord| bulk.lanes.contains(&record.lane);
+        let of_lane = |bulk: &&BulkRecord| bulk.lanes().contains(&record.lane);
         let fits = match self.seen.bulks.0.iter().find(of_lane) {
             Some(bulk) => is_hidden && bulk.has(Seq(seq)),
             None => !is_hidden && !self.seen.bulks.hide(seq),

@@ -6,7 +6,9 @@
 //! turn, nor one that has as many jobs processed, by all pools together, as its setting `parallel` allows; runs follow
 //! neither.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -106,6 +108,14 @@ pub struct Work {
     pub shell: Vec<String>,
 }
 
+/// A row of READY, in the order in which jobs of one queue are claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    rank: u8,
+    seq: u64,
+    lane: u64,
+}
+
 /// What a pool keeps from one claim to the next.
 #[derive(Debug, Default)]
 pub struct ClaimCache {
@@ -185,26 +195,48 @@ impl Tx<'_> {
     }
 
     /// The first `limit` pending jobs of each queue served, in order.
+    ///
+    /// Queues can have many lanes, one of each large batch of which a job is left. Of most of them only the first row is
+    /// read: more only of those whose turn comes.
     fn heads(&mut self, serves: &Serves, limit: usize) -> Result<BTreeMap<String, VecDeque<Seq>>, StoreError> {
-        let mut heads: BTreeMap<String, Vec<(u8, u64)>> = BTreeMap::new();
+        let mut firsts: BTreeMap<String, BinaryHeap<Reverse<Place>>> = BTreeMap::new();
         for (queue, lane) in self.lanes_served(serves)? {
-            let ready = self.tables.ready.open()?;
-            let rows = ready.range((lane.0, 0, 0)..=(lane.0, u8::MAX, u64::MAX))?;
-            let head = heads.entry(queue).or_default();
-            for row in rows.take(limit) {
-                let (_, rank, seq) = row?.0.value();
-                head.push((rank, seq));
+            if let Some(first) = self.ready_after(lane, None, 1)?.pop() {
+                firsts.entry(queue).or_default().push(Reverse(first));
             }
         }
-        let merge = |mut rows: Vec<(u8, u64)>| {
-            rows.sort_unstable();
-            rows.into_iter().take(limit).map(|(_, seq)| Seq(seq)).collect()
+        let mut heads = BTreeMap::new();
+        for (queue, firsts) in firsts {
+            heads.insert(queue, self.merge(firsts, limit)?);
+        }
+        Ok(heads)
+    }
+
+    /// The first `limit` jobs of lanes whose first jobs are these, in order.
+    fn merge(&mut self, mut next: BinaryHeap<Reverse<Place>>, limit: usize) -> Result<VecDeque<Seq>, StoreError> {
+        let mut head = VecDeque::new();
+        let mut read_on: BTreeSet<u64> = BTreeSet::new();
+        while head.len() < limit
+            && let Some(Reverse(place)) = next.pop()
+        {
+            head.push_back(Seq(place.seq));
+            if read_on.insert(place.lane) {
+                let more = self.ready_after(LaneId(place.lane), Some(place), limit - head.len())?;
+                next.extend(more.into_iter().map(Reverse));
+            }
+        }
+        Ok(head)
+    }
+
+    /// Up to `limit` pending jobs of a lane, from its first on, or from the one after `place`.
+    fn ready_after(&mut self, lane: LaneId, place: Option<Place>, limit: usize) -> Result<Vec<Place>, StoreError> {
+        let from = place.map_or(Bound::Included((lane.0, 0, 0)), |at| Bound::Excluded((lane.0, at.rank, at.seq)));
+        let rows = self.tables.ready.open()?.range((from, Bound::Included((lane.0, u8::MAX, u64::MAX))))?;
+        let place = |row: Result<(redb::AccessGuard<'_, _>, _), _>| -> Result<Place, StoreError> {
+            let (lane, rank, seq) = row?.0.value();
+            Ok(Place { rank, seq, lane })
         };
-        Ok(heads
-            .into_iter()
-            .map(|(queue, rows)| (queue, merge(rows)))
-            .filter(|(_, head): &(_, VecDeque<_>)| !head.is_empty())
-            .collect())
+        rows.take(limit).map(place).collect()
     }
 
     fn lanes_served(&mut self, serves: &Serves) -> Result<Vec<(String, LaneId)>, StoreError> {

@@ -43,12 +43,12 @@ pub(super) struct Bulks(pub Vec<BulkRecord>);
 /// A bulk under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct BulkRecord {
-    /// That of its first lane.
+    /// That of its first lane; its other lanes have the next numbers.
     pub number: u64,
     /// The name of a file in `run/`.
     pub maker: String,
-    /// None of them is published, and no other is not.
-    pub lanes: Vec<u64>,
+    /// How many lanes. None of them is published, and no other is not.
+    pub lanes: u64,
     /// First and last of the numbers set aside for its jobs, in order.
     pub ranges: Vec<(u64, u64)>,
     /// The next of these to be given.

@@ -277,13 +277,12 @@ pub struct Tx<'t> {
     pub(super) now: Millis,
     pub(super) head: Head,
     pub(super) generations: Generations,
-    /// What is not published.
+    /// What is not published. Changed by way of [`Self::bulks_mut`].
     pub(super) bulks: Bulks,
+    bulks_changed: bool,
     /// The settings of the queues that this transaction met.
     pub(super) settings: BTreeMap<String, Settings>,
     count_changes: BTreeMap<(u64, u8), i64>,
-    /// Whether META has a row for `bulks`.
-    had_bulks: bool,
     /// Whether there is anything to commit.
     changed: bool,
 }
@@ -304,8 +303,8 @@ impl<'t> Tx<'t> {
             now,
             head,
             generations,
-            had_bulks: bulks.is_some(),
             bulks: bulks.unwrap_or_default(),
+            bulks_changed: false,
             settings: BTreeMap::new(),
             count_changes: BTreeMap::new(),
             changed: false,
@@ -329,6 +328,12 @@ impl<'t> Tx<'t> {
 
     pub(super) fn has_changed(&self) -> bool {
         self.changed
+    }
+
+    /// What is not published, to be changed. Its row is written only then, as it may be long and everybody commits.
+    pub(super) fn bulks_mut(&mut self) -> &mut Bulks {
+        (self.bulks_changed, self.changed) = (true, true);
+        &mut self.bulks
     }
 
     /// There is more to claim, now or at a due time: waiting pools look.
@@ -382,10 +387,10 @@ impl<'t> Tx<'t> {
                 self.tables.counts.put((lane, state), &after)?;
             }
         }
-        if !self.bulks.0.is_empty() {
-            self.tables.meta.put(BULKS, &self.bulks)?;
-        } else if self.had_bulks {
+        if self.bulks_changed && self.bulks.0.is_empty() {
             self.tables.meta.delete(BULKS)?;
+        } else if self.bulks_changed {
+            self.tables.meta.put(BULKS, &self.bulks)?;
         }
         self.tables.meta.put("head", &self.head)?;
         self.tables.meta.put("generations", &self.generations)

@@ -26,12 +26,13 @@ impl Tx<'_> {
             return Err(StoreError::Contradiction("a job to be named is not of the bulk".to_owned()));
         }
         let left = found.unnamed.checked_sub(names.len() as u64);
-        found.unnamed = left.ok_or_else(|| StoreError::Contradiction("more ids than jobs to be named".to_owned()))?;
+        let left = left.ok_or_else(|| StoreError::Contradiction("more ids than jobs to be named".to_owned()))?;
+        if let Some(bulk) = self.bulks_mut().get(bulk.number) {
+            bulk.unnamed = left;
+        }
         let rows: Vec<Vec<u8>> = names.iter().map(|(_, seq)| encode(&seq.0)).collect::<Result<_, _>>()?;
         let rows = names.iter().zip(&rows).map(|((id, _), seq)| (id.as_str(), seq.as_slice()));
-        self.tables.ids.insert_ascending(rows)?;
-        self.touch();
-        Ok(())
+        self.tables.ids.insert_ascending(rows)
     }
 
     /// Refuses ids that jobs have, before anything is stored: looked up in the order of IDS.
@@ -49,6 +50,11 @@ impl Tx<'_> {
 }
 
 impl BulkRecord {
+    /// Its lanes.
+    pub(in crate::store) fn lanes(&self) -> std::ops::Range<u64> {
+        self.number..self.number.saturating_add(self.lanes)
+    }
+
     /// Whether a number was given to one of its jobs.
     pub(in crate::store) fn has(&self, seq: Seq) -> bool {
         seq.0 < self.next && self.ranges.iter().any(|(first, last)| (*first..=*last).contains(&seq.0))

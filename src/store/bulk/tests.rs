@@ -229,3 +229,41 @@ fn a_copy_leaves_out_what_is_not_published() {
     // Numbers that are set aside are not for an import.
     assert!(matches!(store.write(Millis(3), |tx| tx.reserve(&[(Seq(3), Seq(9))])), Err(StoreError::Contradiction(_))));
 }
+
+#[test]
+fn a_batch_goes_into_so_many_queues_and_no_more() {
+    let (_dir, store) = temp_queue();
+    let names: BTreeSet<QueueName> = (0..=QUEUES_MAX).map(|n| format!("q{n}").parse().unwrap()).collect();
+    let begin = |into: &BulkInto| store.write(Millis(1), |tx| tx.begin_bulk("abc1", into, 1));
+    assert!(matches!(begin(&BulkInto::Queues(names)), Err(StoreError::TooLarge(_))));
+    is_empty(&store);
+    let names: BTreeSet<QueueName> = (0..300).map(|n| format!("q{n}").parse().unwrap()).collect();
+    let bulk = begin(&BulkInto::Queues(names)).unwrap();
+    at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(None, "q7")], &Wanted::default()));
+    assert_eq!(at(&store, 3, |tx| tx.publish_bulk(&bulk)), 1);
+    assert_eq!(store.read(Snapshot::row_counts).unwrap()["lanes"], 1, "the others had no job");
+}
+
+#[test]
+fn jobs_of_many_lanes_are_claimed_in_the_order_of_their_queue() {
+    use super::super::ClaimCache;
+    let (_dir, store) = temp_queue();
+    let pool = super::super::tests::pool("abc2");
+    at(&store, 1, |tx| tx.register(&pool));
+    let of = |priority| JobSpec { priority, ..job(None, "a") };
+    let bulks: Vec<BulkLanes> = (0..3).map(|_| at(&store, 1, |tx| tx.begin_bulk("abc1", &into(&["a"]), 4))).collect();
+    for bulk in &bulks {
+        at(&store, 2, |tx| tx.fill_bulk(bulk, &[of(0), of(5), of(0), of(-5)], &Wanted::default()));
+    }
+    for bulk in bulks.iter().rev() {
+        at(&store, 3, |tx| tx.publish_bulk(bulk));
+    }
+    let mut cache = ClaimCache::default();
+    let mut claim = |limit| -> Vec<u64> {
+        let claims = at(&store, 4, |tx| tx.claim(&pool.id, &Serves::AllQueues, limit, &mut cache));
+        claims.iter().map(|claim| claim.token.seq().0).collect()
+    };
+    assert_eq!(claim(1), [2]);
+    assert_eq!(claim(4), [6, 10, 1, 3]);
+    assert_eq!(claim(9), [5, 7, 9, 11, 4, 8, 12]);
+}
