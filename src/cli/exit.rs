@@ -105,6 +105,11 @@ impl Failure {
     pub(super) fn of(self, what: impl Display) -> Self {
         Self { message: self.message.map(|message| format!("{what}: {message}")), ..self }
     }
+
+    /// With something after it.
+    pub(super) fn and(self, what: impl Display) -> Self {
+        Self { message: self.message.map(|message| format!("{message}; {what}")), ..self }
+    }
 }
 
 impl From<StoreError> for Failure {

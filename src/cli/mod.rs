@@ -16,6 +16,7 @@ mod journal;
 mod local;
 mod render;
 mod reporter;
+mod stop;
 mod terminal;
 
 use std::io::Write;

@@ -5,10 +5,11 @@
 //! the file holds the turn, and the next piece comes after them.
 //!
 //! Ids are gathered as far as there is room for, and named in pieces of their own, sorted (see the store's
-//! `bulk::names`): 300,000 random ones cost half of the time that they cost with their jobs, and others wait no longer
+//! `bulk::names`): 300,000 random ones then cost a third of what they cost with their jobs, and others wait no longer
 //! than for ids in order.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use super::board::{self, Life, PoolFile};
@@ -100,7 +101,7 @@ impl<'q> BulkMaker<'q> {
     pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
         remove_dead_bulks(queue, &BTreeSet::new())?;
         let maker = PoolFile::create(&queue.folder().join("run"), 0)?;
-        let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs))?;
+        let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)).map_err(unseen)?;
         let pace = || Pace(PIECE_JOBS_FIRST);
         let unnamed = Unnamed { names: Vec::new(), bytes: 0, pace: pace() };
         Ok(Self { queue, begun, maker: Some(maker), wanted, pace: pace(), unnamed })
@@ -113,7 +114,8 @@ impl<'q> BulkMaker<'q> {
 
     /// Adds a piece. If it is refused, so is all of it: what may be an id of an earlier piece.
     pub fn add(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
-        let (enqueued, took) = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted))?;
+        let filled = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted));
+        let (enqueued, took) = filled.map_err(unseen)?;
         self.pace.learn(specs.len(), took);
         let with_id = specs.iter().zip(&enqueued).filter(|(spec, _)| spec.id.is_some());
         for (_, job) in with_id {
@@ -133,7 +135,7 @@ impl<'q> BulkMaker<'q> {
         let mut left = names.as_slice();
         while !left.is_empty() {
             let (piece, rest) = left.split_at(pace.0.min(left.len()));
-            let ((), took) = timed(self.queue, |tx| tx.name_bulk(&self.begun, piece))?;
+            let ((), took) = timed(self.queue, |tx| tx.name_bulk(&self.begun, piece)).map_err(unseen)?;
             pace.learn(piece.len(), took);
             left = rest;
         }
@@ -144,14 +146,15 @@ impl<'q> BulkMaker<'q> {
 
     /// Publishes all jobs. Answers how many they are.
     pub fn publish(mut self) -> Result<u64, StoreError> {
-        let jobs = self.queue.write(|tx| tx.publish_bulk(&self.begun))?;
+        let jobs = self.queue.write(|tx| tx.publish_bulk(&self.begun)).map_err(|error| self.look_again(error))?;
         self.end();
         Ok(jobs)
     }
 
     /// Publishes the jobs as a run, unless one of the same identity appeared meanwhile that is to be continued.
     pub fn publish_run(mut self, run: &NewRun, fresh: bool) -> Result<RunStart, StoreError> {
-        let start = self.queue.write(|tx| tx.publish_run(&self.begun, run, fresh))?;
+        let start = self.queue.write(|tx| tx.publish_run(&self.begun, run, fresh));
+        let start = start.map_err(|error| self.look_again(error))?;
         if matches!(start, RunStart::New(_)) {
             self.end();
         }
@@ -165,9 +168,23 @@ impl<'q> BulkMaker<'q> {
         }
     }
 
+    /// Where a failed commit left doubt whether it was published, that is looked up.
+    fn look_again(&self, error: StoreError) -> StoreError {
+        let is_unpublished = || {
+            let folder = Folder::existing(self.queue.folder()).ok().flatten()?;
+            let bulks = Queue::open(&folder, Box::new(|| {})).ok()?.read(store::Snapshot::bulks).ok()?;
+            Some(bulks.contains(&self.info(self.maker.as_ref()?)))
+        };
+        if error.outcome_is_unknown() && is_unpublished() == Some(true) { unseen(error) } else { error }
+    }
+
+    fn info(&self, maker: &PoolFile) -> BulkInfo {
+        BulkInfo { number: self.begun.number(), maker: maker.id().as_str().to_owned() }
+    }
+
     /// Takes all of it away; where a failed commit left doubt, only if it was not published.
     fn undo(&self, maker: &PoolFile) -> Result<(), StoreError> {
-        let bulk = BulkInfo { number: self.begun.number(), maker: maker.id().as_str().to_owned() };
+        let bulk = self.info(maker);
         match undo(self.queue, &bulk) {
             Ok(()) => Ok(()),
             // The handle refuses everything after a failure; another may not.
@@ -189,16 +206,39 @@ impl Drop for BulkMaker<'_> {
     }
 }
 
+/// A failed commit of what nobody sees: nothing happened, whatever became of it.
+fn unseen(error: StoreError) -> StoreError {
+    match error {
+        StoreError::CommitFailed(why) => StoreError::Io(io::Error::other(why)),
+        other => other,
+    }
+}
+
 /// Takes a bulk away, piece after piece.
 fn undo(queue: &Queue, bulk: &BulkInfo) -> Result<(), StoreError> {
-    let mut pace = Pace(PIECE_JOBS_FIRST);
-    loop {
-        let limit = pace.0;
-        let (is_gone, took) = timed(queue, |tx| tx.undo_bulk(bulk, limit))?;
-        if is_gone {
-            return Ok(());
-        }
-        pace.learn(limit, took);
+    let mut undoing = Undoing::new(queue, bulk);
+    while !undoing.piece()? {}
+    Ok(())
+}
+
+/// A bulk that is taken away.
+pub(super) struct Undoing<'a> {
+    queue: &'a Queue,
+    bulk: &'a BulkInfo,
+    pace: Pace,
+}
+
+impl<'a> Undoing<'a> {
+    pub(super) fn new(queue: &'a Queue, bulk: &'a BulkInfo) -> Self {
+        Self { queue, bulk, pace: Pace(PIECE_JOBS_FIRST) }
+    }
+
+    /// Takes the next piece of it away. Says whether it is gone.
+    pub(super) fn piece(&mut self) -> Result<bool, StoreError> {
+        let limit = self.pace.0;
+        let (is_gone, took) = timed(self.queue, |tx| tx.undo_bulk(self.bulk, limit))?;
+        self.pace.learn(limit, took);
+        Ok(is_gone)
     }
 }
 
@@ -214,6 +254,14 @@ pub(super) fn dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<Vec
         matches!(life, Ok(Life::Dead))
     });
     Ok(bulks)
+}
+
+/// Enqueues; where an id is held by a bulk whose maker may be dead, after that is taken away.
+pub fn past_dead_bulks<T>(queue: &Queue, mut enqueue: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    match enqueue() {
+        Err(StoreError::Reserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => enqueue(),
+        done => done,
+    }
 }
 
 /// Takes away what dead makers left. Answers how many bulks that were.

@@ -113,7 +113,7 @@ fn registered(folder: &Folder) -> Result<Registered, StoreError> {
 /// Recovers all dead pools; `false` if the file is too damaged for that.
 fn recovers(folder: &Folder, observer: &dyn Observer) -> Result<bool, NotQuiet> {
     let recovered = Queue::open(folder, Box::new(|| {})).and_then(|queue| {
-        let recovered = recover(&queue, None, &BTreeSet::new(), observer);
+        let recovered = recover(&queue, observer);
         queue.leave();
         recovered
     });

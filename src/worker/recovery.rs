@@ -24,7 +24,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
 use super::board::{self, Board, Identity, Life, Slot, Stage};
-use super::bulk::{dead_bulks, remove_dead_bulks};
+use super::bulk::{Undoing, dead_bulks, remove_dead_bulks};
 use super::news::{News, Observer};
 use super::output::{collect_left, spool_folder};
 use super::pool::{Shared, token_prefix};
@@ -57,9 +57,18 @@ pub fn obstacles(queue: &Queue, pool: &PoolInfo) -> Result<Vec<String>, StoreErr
     Autopsy::of(queue, pool)?.obstacles()
 }
 
-/// Recovers every pool that died, `own` excepted, and takes away what dead makers of bulks left. `closed` are those whose files were just closed. Says whether
-/// all could be recovered.
-pub fn recover(
+/// Recovers every pool that died, and takes away what dead makers of bulks left. Says whether all could be recovered.
+pub fn recover(queue: &Queue, observer: &dyn Observer) -> Result<bool, StoreError> {
+    let nobody = BTreeSet::new();
+    let outcome = recover_pools(queue, None, &nobody, observer);
+    let bulks = remove_dead_bulks(queue, &nobody);
+    sweep(queue, &queue.folder().join("run"))?;
+    bulks.and(outcome)
+}
+
+/// Recovers every pool that died, `own` excepted. `closed` are those whose files were just closed. Says whether all
+/// could be recovered.
+fn recover_pools(
     queue: &Queue,
     own: Option<&PoolId>,
     closed: &BTreeSet<PoolId>,
@@ -78,9 +87,7 @@ pub fn recover(
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
     }
-    let bulks = remove_dead_bulks(queue, closed);
-    sweep(queue, &run)?;
-    bulks.and(outcome)
+    outcome
 }
 
 /// Removes what pools that died while they were made, or while they were removed, left in `run/` and `output/`.
@@ -404,14 +411,7 @@ impl<'a> Recoverer<'a> {
 
     /// Recovers with a handle of its own, since the pool's is the store thread's. Says when to try again.
     fn recover(&self, closed: &BTreeSet<PoolId>) -> Option<Duration> {
-        let recovered = self.shared.in_transaction(|| {
-            let folder = Folder::existing(&self.folder).ok().flatten();
-            let folder = folder.ok_or_else(|| StoreError::NoQueue(self.folder.clone()))?;
-            let queue = Queue::open(&folder, Box::new(|| {}))?;
-            let observer = SaidOnce { observer: &*self.shared.observer, said: &self.said };
-            recover(&queue, Some(self.shared.file.id()), closed, &observer)
-        });
-        match recovered {
+        match self.recover_all(closed) {
             Ok(true) => None,
             Ok(false) => Some(RETRY),
             Err(error) => {
@@ -420,5 +420,39 @@ impl<'a> Recoverer<'a> {
                 Some(RETRY)
             }
         }
+    }
+
+    /// The pools in one go, as nothing of theirs may wait; then what dead makers of bulks left, piece by piece, between
+    /// which the pool may stand still or end.
+    fn recover_all(&self, closed: &BTreeSet<PoolId>) -> Result<bool, StoreError> {
+        let shared = self.shared;
+        let (queue, outcome) = shared.in_transaction(|| {
+            let folder = Folder::existing(&self.folder).ok().flatten();
+            let folder = folder.ok_or_else(|| StoreError::NoQueue(self.folder.clone()))?;
+            let queue = Queue::open(&folder, Box::new(|| {}))?;
+            let observer = SaidOnce { observer: &*shared.observer, said: &self.said };
+            let outcome = recover_pools(&queue, Some(shared.file.id()), closed, &observer);
+            Ok::<_, StoreError>((queue, outcome))
+        })?;
+        let bulks = self.remove_dead_bulks(&queue, closed);
+        shared.in_transaction(|| {
+            let swept = sweep(&queue, &self.folder.join("run"));
+            // Closing the file is a transaction, too.
+            drop(queue);
+            swept
+        })?;
+        bulks.and(outcome)
+    }
+
+    fn remove_dead_bulks(&self, queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<(), StoreError> {
+        for bulk in &dead_bulks(queue, closed)? {
+            let mut undoing = Undoing::new(queue, bulk);
+            while !self.is_over() && !self.shared.in_transaction(|| undoing.piece())? {}
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).over
     }
 }

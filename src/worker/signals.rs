@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
@@ -35,13 +36,18 @@ impl Signals {
     /// Blocks the signals in this thread and those that it starts. SIGINT and SIGHUP that were ignored when
     /// the process started (`nohup`, `&` in a script) stay ignored.
     pub(super) fn block() -> io::Result<Self> {
-        let mut set: SigSet = [Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT].into_iter().collect();
+        see_children_end();
+        Self::of(&[Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT])
+    }
+
+    /// Blocks these, and SIGINT and SIGHUP if they are not ignored.
+    fn of(signals: &[Signal]) -> io::Result<Self> {
+        let mut set: SigSet = signals.iter().copied().collect();
         for signal in [Signal::SIGINT, Signal::SIGHUP] {
             if !is_ignored(signal)? {
                 set.add(signal);
             }
         }
-        see_children_end();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
@@ -82,6 +88,40 @@ impl Drop for Signals {
         // Those that came after the pool was over were meant for it: they must not act now.
         while let Ok(Some(_)) = self.fd.read_signal() {}
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+/// Tells of SIGTERM, SIGINT and SIGHUP, for a process that is no pool: while it is there they do not end the process.
+#[derive(Debug)]
+pub struct StopListener {
+    signals: Arc<Signals>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl StopListener {
+    /// Calls `asked` for each signal, in a thread of its own. To be started and dropped by a thread that starts no
+    /// process meanwhile, before it starts others that the signals could be delivered to.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no room for it.
+    pub fn start(mut asked: impl FnMut() + Send + 'static) -> io::Result<Self> {
+        let signals = Arc::new(Signals::of(&[Signal::SIGTERM])?);
+        let heard = Arc::clone(&signals);
+        let thread = thread::Builder::new().spawn(move || {
+            while let Ok(Wish::Stop) = heard.wait() {
+                asked();
+            }
+        })?;
+        Ok(Self { signals, thread: Some(thread) })
+    }
+}
+
+impl Drop for StopListener {
+    fn drop(&mut self) {
+        self.signals.go_home();
+        // Its hold of the signals ends with it, so that they are let through here.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -239,3 +239,25 @@ fn a_large_run_begins_when_all_of_it_is_there() {
     bench.check();
     bench.is_clean();
 }
+
+#[test]
+fn a_signal_in_the_middle_is_answered_at_once() {
+    for (signal, args) in
+        [(Signal::SIGINT, ["enqueue", "--file", "jobs"]), (Signal::SIGTERM, ["run", "--jsonl", "jobs"])]
+    {
+        let bench = Bench::new();
+        bench.enqueue("true");
+        write_jobs(&bench, "jobs", LINES);
+        let storing = bench.cmd(args).start();
+        bench.until("a bulk is under way", || !bulks(&bench).is_empty());
+        let turn = bench.take_turn();
+        bench.until_at_turnstile(storing.pid());
+        kill(Pid::from_raw(storing.pid()), signal).unwrap();
+        assert_eq!(storing.wait().0, 130);
+        drop(turn);
+        assert_eq!(total(&bench), 1);
+        bench.ok("compact");
+        assert_eq!(bulks(&bench), []);
+        bench.check();
+    }
+}

@@ -56,7 +56,7 @@ fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<Option<StateK
             ended => return Ok(ended),
         }
         if !worker::dead_pools(queue)?.is_empty() {
-            if worker::recover(queue, None, &BTreeSet::new(), &Quiet)? {
+            if worker::recover(queue, &Quiet)? {
                 continue;
             }
             let state = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.state(seq)))?;

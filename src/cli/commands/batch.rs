@@ -7,8 +7,10 @@ use super::super::context::say;
 use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Base, Few, Format, InputError, Jobs, Source, Survey, Warning};
 use super::super::render::human;
+use super::super::stop::Stop;
 use crate::model::{JobId, JobSpec};
-use crate::store::{Enqueued, StoreError};
+use crate::queue::Queue;
+use crate::store::{BulkInto, Enqueued, StoreError};
 use crate::worker::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
 
 /// An input that was looked at, and can be taken.
@@ -55,8 +57,27 @@ impl Batch {
         Ok((lines, specs))
     }
 
+    /// Stores all jobs in pieces, between which others get in; tells `each` of them; then lets `publish` make all of
+    /// them appear. A signal before that ends the process, and nothing was enqueued.
+    pub(crate) fn store<'q, T>(
+        &mut self,
+        queue: &'q Queue,
+        into: &BulkInto,
+        base: &Base,
+        each: &mut dyn FnMut(&[Enqueued]),
+        publish: impl FnOnce(BulkMaker<'q>) -> Result<T, StoreError>,
+    ) -> Result<Stored<T>, Failure> {
+        let stop = Stop::listen();
+        let wanted = std::mem::take(&mut self.survey.wanted);
+        let mut bulk = BulkMaker::begin(queue, into, self.survey.jobs, wanted).map_err(nothing_done)?;
+        self.fill(base, &mut bulk, each)?;
+        stop.hold_back();
+        let published = publish(bulk).map_err(nothing_done)?;
+        Ok(Stored { published, was_asked_to_stop: stop.was_asked() })
+    }
+
     /// Reads all jobs into `bulk`, with their ids, and tells `each` of them.
-    pub(crate) fn fill(
+    fn fill(
         &mut self,
         base: &Base,
         bulk: &mut BulkMaker<'_>,
@@ -106,7 +127,7 @@ impl Batch {
             StoreError::Duplicate(id) | StoreError::Reserved(id) => self.line_of(base, id),
             _ => None,
         };
-        let failure = Failure::from(error);
+        let failure = nothing_done(error);
         match line {
             Some(line) => failure.of(format_args!("line {line}")),
             None => failure,
@@ -122,6 +143,22 @@ impl Batch {
         }
         None
     }
+}
+
+/// A batch that was stored and has appeared.
+pub(crate) struct Stored<T> {
+    /// As what.
+    pub published: T,
+    /// Whether a signal came when it could not be held up any more.
+    pub was_asked_to_stop: bool,
+}
+
+/// Why nothing of a batch was enqueued; unless that is not known.
+fn nothing_done(error: StoreError) -> Failure {
+    let (is_refusal, is_unknown) =
+        (matches!(error, StoreError::Duplicate(_) | StoreError::Reserved(_)), error.outcome_is_unknown());
+    let failure = Failure::from(error);
+    if is_refusal || is_unknown { failure } else { failure.and("nothing was enqueued") }
 }
 
 /// What stops the second reading.

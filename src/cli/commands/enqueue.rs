@@ -1,6 +1,5 @@
 //! `enqueue`.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
@@ -15,8 +14,8 @@ use super::super::render::{human, json};
 use super::batch::{Batch, explain, wrong_input};
 use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
 use crate::queue::Queue;
-use crate::store::{BulkInto, Enqueued, StoreError};
-use crate::worker::{BulkMaker, remove_dead_bulks};
+use crate::store::{BulkInto, Enqueued};
+use crate::worker::{BulkMaker, past_dead_bulks};
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
     let mut base = context.base();
@@ -98,11 +97,7 @@ fn few(
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
     let queue = context.open_or_create()?;
-    let enqueued = match queue.enqueue(specs) {
-        // Whoever held the id may be dead.
-        Err(StoreError::Reserved(_)) if remove_dead_bulks(&queue, &BTreeSet::new())? > 0 => queue.enqueue(specs),
-        done => done,
-    };
+    let enqueued = past_dead_bulks(&queue, || queue.enqueue(specs));
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
     let mut shown = Shown::default();
     shown.add(args, &enqueued);
@@ -118,10 +113,8 @@ fn few(
 fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
     let queue = context.open_or_create()?;
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
-    let mut bulk = BulkMaker::begin(&queue, &into, batch.survey.jobs, std::mem::take(&mut batch.survey.wanted))?;
     let mut shown = Shown::default();
-    batch.fill(base, &mut bulk, &mut |enqueued| shown.add(args, enqueued))?;
-    bulk.publish()?;
+    batch.store(&queue, &into, base, &mut |enqueued| shown.add(args, enqueued), BulkMaker::publish)?;
     show(&queue, args, &base.local, &shown, true)?;
     queue.leave();
     Ok(Exit::Done)

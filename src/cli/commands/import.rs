@@ -7,6 +7,7 @@
 //! transaction before, so that a kill may leave a gap in the numbers and files that nobody has (see
 //! [`crate::worker::Incoming`]). After the commit all of it is imported, large outputs included.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Seek, Write};
 use std::os::fd::AsFd;
@@ -22,7 +23,7 @@ use super::super::render::human;
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Millis, Seq, SettingKey};
 use crate::queue::Queue;
 use crate::store::{Import, Piece, StoreError};
-use crate::worker::Incoming;
+use crate::worker::{Incoming, remove_dead_bulks};
 
 /// Bytes that are read at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -31,6 +32,8 @@ pub(crate) fn import(context: &Context, args: &args::Import) -> Result<Exit, Fai
     let input = Input::open(&args.file)?;
     let survey = Survey::of(&input)?;
     let queue = context.open_or_create()?;
+    // They might hold an id, or numbers, that is imported.
+    remove_dead_bulks(&queue, &BTreeSet::new())?;
     let newest = newest(&queue, survey.exported_at);
     let outputs = if survey.has_outputs { take_outputs(&queue, &input, &survey)? } else { None };
     let taken = take(&queue, &input, newest);
@@ -222,7 +225,7 @@ fn changed(bad: &mut Option<BadExport>, error: BadExport) -> StoreError {
 
 /// What the queue does not take.
 fn refused(input: &Input, error: StoreError, line: Option<u64>) -> Failure {
-    let is_taken = matches!(error, StoreError::Duplicate(_) | StoreError::Contradiction(_));
+    let is_taken = matches!(error, StoreError::Duplicate(_) | StoreError::Reserved(_) | StoreError::Contradiction(_));
     let failure = match (&error, line) {
         (StoreError::Contradiction(what), _) => Failure::new(Exit::Refused, what),
         _ => Failure::from(error),
@@ -234,8 +237,7 @@ fn refused(input: &Input, error: StoreError, line: Option<u64>) -> Failure {
         Some(line) => failure.of(format_args!("{}: line {line}", input.name)),
         None => failure.of(&input.name),
     };
-    Failure { message: failure.message.map(|message| format!("{message}; nothing was imported")), ..failure }
-        .next(input.elsewhere())
+    failure.and("nothing was imported").next(input.elsewhere())
 }
 
 fn tell(args: &args::Import, totals: &Totals, kept_settings: &[String]) -> Result<Exit, Failure> {

@@ -3,7 +3,7 @@
 //! Crash points: before the transaction that stores the batch, or publishes it if it is large, nothing has happened;
 //! after it, whatever ends this process, the same line finds the run by its identity and goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::status::shell_word;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
 use crate::queue::Queue;
 use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
-use crate::worker::{self, BulkMaker, Observer, Pool, PoolEnd, PoolOptions, remove_dead_bulks};
+use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_dead_bulks};
 
 /// How many dead jobs the summary names.
 const DEAD_NAMED_MAX: usize = 10;
@@ -82,19 +82,26 @@ impl Input {
     fn start(&mut self, queue: &Queue, args: &args::Run) -> Result<RunStart, Failure> {
         let (lines, specs) = match &mut self.jobs {
             Jobs::Command(spec) => (vec![1], vec![spec.clone()]),
-            Jobs::Batch(batch) if batch.survey.few.is_some() || takes_over(queue, batch, &self.run)? => {
+            Jobs::Batch(batch) if batch.survey.few.is_some() => batch.all(&self.base)?,
+            Jobs::Batch(batch) => {
+                // What goes on needs no second look at its input.
+                if let Some(cut_off) = cut_off(queue, &self.run, args.fresh)? {
+                    return Ok(RunStart::Continued(cut_off));
+                }
+                if !takes_over(queue, batch, &self.run)? {
+                    return start_many(queue, batch, &self.run, &self.base, args.fresh);
+                }
                 batch.all(&self.base)?
             }
-            Jobs::Batch(batch) => return start_many(queue, batch, &self.run, &self.base, args.fresh),
         };
         let start = || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh));
-        let start = match start() {
-            // Whoever held the id may be dead.
-            Err(StoreError::Reserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => start(),
-            done => done,
-        };
-        start.map_err(|error| explain(error, &specs, &lines))
+        past_dead_bulks(queue, start).map_err(|error| explain(error, &specs, &lines))
     }
+}
+
+/// The run that is continued instead of beginning `run`.
+fn cut_off(queue: &Queue, run: &NewRun, fresh: bool) -> Result<Option<RunInfo>, StoreError> {
+    if fresh { Ok(None) } else { queue.read(|snapshot| snapshot.newest_cut_off(run.identity)) }
 }
 
 /// Whether the jobs may take ids over from those of an earlier run: that and the new run are one transaction, however
@@ -105,13 +112,16 @@ fn takes_over(queue: &Queue, batch: &Batch, run: &NewRun) -> Result<bool, StoreE
 }
 
 fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh: bool) -> Result<RunStart, Failure> {
-    if !fresh && let Some(cut_off) = queue.read(|snapshot| snapshot.newest_cut_off(run.identity))? {
-        return Ok(RunStart::Continued(cut_off));
+    let start = batch.store(queue, &BulkInto::Run, base, &mut |_| {}, |bulk| bulk.publish_run(run, fresh))?;
+    if start.was_asked_to_stop {
+        return Err(cut_short(&run.line));
     }
-    let wanted = std::mem::take(&mut batch.survey.wanted);
-    let mut bulk = BulkMaker::begin(queue, &BulkInto::Run, batch.survey.jobs, wanted)?;
-    batch.fill(base, &mut bulk, &mut |_| {})?;
-    Ok(bulk.publish_run(run, fresh)?)
+    Ok(start.published)
+}
+
+/// Stopped, and to be continued.
+fn cut_short(line: &str) -> Failure {
+    Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again").next(line)
 }
 
 fn cores() -> usize {
@@ -270,8 +280,7 @@ impl Summary {
             say(format_args!("run {}: {} in {}", self.run.number, parts.join(", "), human::about(self.took)));
         }
         if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
-            return Err(Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again")
-                .next(&self.run.line));
+            return Err(cut_short(&self.run.line));
         }
         self.name_the_dead();
         let exit = self.exit(args, failed);

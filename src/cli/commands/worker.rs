@@ -95,7 +95,7 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     }
     let mut out = stdout();
     if pools.is_empty() {
-        worker::recover(&queue, None, &BTreeSet::new(), &Silent)?;
+        worker::recover(&queue, &Silent)?;
         writeln!(out, "No pool is running")?;
         out.flush()?;
         return Ok(Exit::Done);
