@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -60,9 +61,13 @@ Examples:
   queuectl enqueue -c 'echo hi' && queuectl worker start --until-empty
 ";
 
+/// The program's version, and that of the queue files that it reads.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (queue schema {})", env!("CARGO_PKG_VERSION"), crate::store::SCHEMA_VERSION));
+
 /// A background job queue: runs shell commands in parallel, retries failures, and loses nothing.
 #[derive(Debug, Parser)]
-#[command(name = "queuectl", version, help_template = GROUPED_HELP, subcommand_required = true, infer_long_args = false)]
+#[command(name = "queuectl", version = VERSION.as_str(), help_template = GROUPED_HELP, subcommand_required = true, infer_long_args = false)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub global: Global,

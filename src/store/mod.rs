@@ -88,5 +88,5 @@ pub use repair::{Lines, Repaired, check_pages, repair};
 pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::{Salvage, damaged_pages};
-pub use tables::{Snapshot, Tx};
+pub use tables::{SCHEMA_VERSION, Snapshot, Tx};
 pub use turnstile::OnWait;

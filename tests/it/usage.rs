@@ -50,8 +50,12 @@ fn the_first_help_names_every_command() {
 }
 
 #[test]
-fn the_version_is_told() {
-    assert_eq!(Bench::new().ok("--version"), format!("queuectl {}\n", env!("CARGO_PKG_VERSION")));
+fn the_version_is_told_with_that_of_the_queue_files() {
+    let bench = Bench::new();
+    let (version, schema) = (env!("CARGO_PKG_VERSION"), queuectl::store::SCHEMA_VERSION);
+    for flag in ["--version", "-V"] {
+        assert_eq!(bench.ok(flag), format!("queuectl {version} (queue schema {schema})\n"));
+    }
 }
 
 #[test]
