@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::complete;
 use super::deferred::Deferred;
 use crate::model::{
     JobId, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
@@ -51,6 +52,9 @@ Keep:
   export    Write everything as JSON lines
   import    Take an export into a queue
 
+Set up:
+  completions  Make a shell complete commands, job ids and more
+
 {options}
 
 Exit codes: 0 done, 1 jobs failed, 2 usage, 3 no such job, queue or key, 4 refused,
@@ -78,7 +82,7 @@ pub(super) struct Cli {
 #[derive(Debug, Args)]
 pub(super) struct Global {
     /// The queue's folder; else $QUEUECTL_DB, else the nearest .queuectl here or above
-    #[arg(long, value_name = "FOLDER", global = true)]
+    #[arg(long, value_name = "FOLDER", global = true, value_hint = ValueHint::DirPath)]
     pub db: Option<OsString>,
     /// When to use colour
     #[arg(long, value_name = "WHEN", global = true, default_value = "auto")]
@@ -123,6 +127,29 @@ Examples:
     Restore(Deferred<Restore>),
     Export(Deferred<Export>),
     Import(Deferred<Import>),
+    Completions(Deferred<Completions>),
+}
+
+/// Make a shell complete commands, flags, job ids and more
+///
+/// Prints what the shell is to read when it starts. Job ids, names of queues, settings and states come from the queue
+/// that would be used. The shell has to find queuectl by its name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  echo 'source <(queuectl completions bash)' >> ~/.bashrc
+  echo 'source <(queuectl completions zsh)' >> ~/.zshrc      after compinit
+  queuectl completions fish > ~/.config/fish/completions/queuectl.fish")]
+pub(super) struct Completions {
+    /// Which shell
+    pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// Write everything as JSON lines
@@ -307,7 +334,7 @@ pub(super) struct WorkerStart {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = workers)]
     pub count: usize,
     /// Serve only this queue; may be given several times
-    #[arg(long = "queue", value_name = "QUEUE")]
+    #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
     /// End when nothing is left that could run; exit 1 if a job died meanwhile
     #[arg(long)]
@@ -356,7 +383,7 @@ Examples:
   queuectl list --json | jq -r '.[].id'")]
 pub(super) struct List {
     /// Only jobs in this state
-    #[arg(long, value_name = "STATE", value_parser = state)]
+    #[arg(long, value_name = "STATE", value_parser = state, add = complete::state())]
     pub state: Option<StateKind>,
     /// At most so many [default: 50, with --json all]
     #[arg(long, value_name = "N", value_parser = limit)]
@@ -376,6 +403,7 @@ Examples:
   queuectl show job1 --env --json | jq .env.PATH")]
 pub(super) struct Show {
     /// The job
+    #[arg(add = complete::job())]
     pub id: JobId,
     /// Show the values of its environment, too
     #[arg(long)]
@@ -397,6 +425,7 @@ Examples:
   queuectl logs -f job1")]
 pub(super) struct Logs {
     /// The job
+    #[arg(add = complete::job())]
     pub id: JobId,
     /// Only standard output
     #[arg(long, conflicts_with = "stderr")]
@@ -425,7 +454,7 @@ Examples:
   queuectl wait --all --timeout 1h")]
 pub(super) struct Wait {
     /// The jobs
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", add = complete::unended_job())]
     pub ids: Vec<JobId>,
     /// All jobs that have not ended
     #[arg(long)]
@@ -440,7 +469,7 @@ pub(super) struct Wait {
 #[command(after_help = "Example:\n  queuectl cancel job1 job2")]
 pub(super) struct Cancel {
     /// The jobs; all are cancelled or none
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::unended_job())]
     pub ids: Vec<JobId>,
 }
 
@@ -452,7 +481,7 @@ Examples:
   queuectl retry --all-dead")]
 pub(super) struct Retry {
     /// The jobs; all are retried or none
-    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead")]
+    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead", add = complete::ended_job())]
     pub ids: Vec<JobId>,
     /// Every job in the dead letter queue
     #[arg(long)]
@@ -491,7 +520,7 @@ Examples:
   queuectl dlq retry --all")]
 pub(super) struct DlqRetry {
     /// The jobs; all are retried or none
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", add = complete::dead_job())]
     pub ids: Vec<JobId>,
     /// Every dead job
     #[arg(long)]
@@ -505,7 +534,7 @@ pub(super) struct DlqRetry {
 #[command(after_help = "Example:\n  queuectl remove job1 job2")]
 pub(super) struct Remove {
     /// The jobs; all are removed or none
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::ended_job())]
     pub ids: Vec<JobId>,
 }
 
@@ -569,6 +598,7 @@ Examples:
 pub(super) struct ConfigSet {
     /// Which: max-retries, backoff-base, max-backoff, timeout, kill-grace, max-losses, output-limit, shell, parallel,
     /// paused
+    #[arg(add = complete::setting())]
     pub key: String,
     /// What to
     #[arg(allow_hyphen_values = true)]
@@ -600,6 +630,7 @@ pub(super) struct ConfigList {
 #[command(after_help = "Example:\n  queuectl config get max-retries")]
 pub(super) struct ConfigGet {
     /// Which
+    #[arg(add = complete::setting())]
     pub key: String,
     /// Print JSON
     #[arg(long)]
@@ -613,6 +644,7 @@ pub(super) struct ConfigGet {
 #[command(after_help = "Example:\n  queuectl config unset timeout")]
 pub(super) struct ConfigUnset {
     /// Which
+    #[arg(add = complete::setting())]
     pub key: String,
     #[command(flatten)]
     pub scope: Scope,

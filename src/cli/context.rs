@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::Global;
@@ -29,9 +30,7 @@ impl Context {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         let cwd = env::current_dir()
             .map_err(|error| Failure::new(Exit::Other, format!("cannot tell the current folder: {error}")))?;
-        let env_db = env::var_os("QUEUECTL_DB");
-        let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        let place = discover(global.db.as_deref(), env_db.as_deref(), &cwd, home.as_deref())
+        let place = place(global.db.as_deref(), &cwd)
             .map_err(|error| Failure::new(Exit::Other, format!("cannot look for the queue: {error}")))?;
         for folder in &place.passed_over {
             say(format_args!("passing over {}, which belongs to another user", folder.display()));
@@ -152,6 +151,13 @@ impl Context {
             exec_bytes_max: exec_bytes_max(),
         }
     }
+}
+
+/// Where the queue of a process in `cwd` is, `db` being what `--db` says.
+pub(super) fn place(db: Option<&OsStr>, cwd: &Path) -> io::Result<Place> {
+    let env_db = env::var_os("QUEUECTL_DB");
+    let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    discover(db, env_db.as_deref(), cwd, home.as_deref())
 }
 
 /// How many bytes of arguments and environment `execve` takes here, less what a pool adds to a job.

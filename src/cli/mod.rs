@@ -4,6 +4,7 @@
 mod args;
 mod bytes;
 mod commands;
+mod complete;
 mod context;
 mod deferred;
 mod detach;
@@ -27,7 +28,8 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, config, enqueue, export, import, list, logs, pause, run, show, status, wait, worker,
+    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, pause, run, show, status,
+    wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
@@ -37,6 +39,9 @@ use crate::model::StateKind;
 
 /// Runs what the process's arguments ask for.
 pub fn run() -> ExitCode {
+    if let Some(exit) = complete::answer() {
+        return exit.into();
+    }
     quiet_about_damage();
     let cli = Cli::try_parse().unwrap_or_else(|error| usage(&error));
     match cli.global.color {
@@ -60,6 +65,10 @@ fn usage(error: &clap::Error) -> ! {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    // What asks for no queue does not look for one.
+    if let Command::Completions(args) = &cli.command {
+        return completions::completions(args.shell);
+    }
     let context = Context::new(&cli.global)?;
     match cli.command {
         Command::Run(args) => run::run(&context, &args),
@@ -86,6 +95,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Import(args) => import::import(&context, &args),
         Command::Backup(args) => backup::backup(&context, &args),
         Command::Restore(args) => backup::restore(&context, &args),
+        Command::Completions(args) => completions::completions(args.shell),
     }
 }
 

@@ -12,6 +12,7 @@ mod bulk;
 mod bytes;
 mod clocks;
 mod compact;
+mod completing;
 mod crashes;
 mod damage;
 mod ending;

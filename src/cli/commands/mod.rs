@@ -5,6 +5,7 @@ pub(super) mod backup;
 mod batch;
 pub(super) mod check;
 pub(super) mod compact;
+pub(super) mod completions;
 pub(super) mod config;
 pub(super) mod enqueue;
 pub(super) mod export;
