@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 /// The commands by what they are for; clap has no groups of commands.
-const GROUPED_HELP: &str = "\
+pub(super) const GROUPED_HELP: &str = "\
 {about}
 
 {usage-heading} {usage}
@@ -54,6 +54,7 @@ Keep:
 
 Set up:
   completions  Make a shell complete commands, job ids and more
+  man          Print the manual page, or write one for each command
 
 {options}
 
@@ -128,6 +129,19 @@ Examples:
     Export(Deferred<Export>),
     Import(Deferred<Import>),
     Completions(Deferred<Completions>),
+    Man(Deferred<Man>),
+}
+
+/// Print the manual page, or write one for each command
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl man | man -l -
+  queuectl man ~/.local/share/man/man1 && man queuectl-worker-start")]
+pub(super) struct Man {
+    /// Where to write a page for each command; made if it is missing
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub folder: Option<PathBuf>,
 }
 
 /// Make a shell complete commands, flags, job ids and more

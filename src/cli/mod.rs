@@ -15,6 +15,7 @@ pub(crate) mod input;
 mod interchange;
 mod journal;
 mod local;
+mod manual;
 mod render;
 mod reporter;
 mod stop;
@@ -28,8 +29,8 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, pause, run, show, status,
-    wait, worker,
+    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, show,
+    status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
@@ -66,8 +67,10 @@ fn usage(error: &clap::Error) -> ! {
 
 fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     // What asks for no queue does not look for one.
-    if let Command::Completions(args) = &cli.command {
-        return completions::completions(args.shell);
+    match &cli.command {
+        Command::Completions(args) => return completions::completions(args.shell),
+        Command::Man(args) => return man::man(args.folder.as_deref()),
+        _ => {}
     }
     let context = Context::new(&cli.global)?;
     match cli.command {
@@ -96,6 +99,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Backup(args) => backup::backup(&context, &args),
         Command::Restore(args) => backup::restore(&context, &args),
         Command::Completions(args) => completions::completions(args.shell),
+        Command::Man(args) => man::man(args.folder.as_deref()),
     }
 }
 

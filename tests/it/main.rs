@@ -21,6 +21,7 @@ mod exporting;
 mod failing_disk;
 mod full_disk;
 mod look;
+mod manuals;
 mod outputs;
 mod place;
 mod plain;

@@ -12,6 +12,7 @@ pub(super) mod export;
 pub(super) mod import;
 pub(super) mod list;
 pub(super) mod logs;
+pub(super) mod man;
 pub(super) mod pause;
 pub(super) mod run;
 pub(super) mod show;
