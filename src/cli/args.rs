@@ -331,6 +331,36 @@ Examples:
   queuectl worker list
   queuectl worker list --json | jq -r '.[].log'")]
     List(Json),
+    InstallService(InstallService),
+}
+
+/// Have systemd run a pool whenever you are logged in
+///
+/// Writes a user unit that runs this queuectl on the queue that is in use, and says what to type next. When the service is
+/// stopped, running jobs have 30 seconds to finish; then they are ended and wait for the next pool, with no retry used
+/// up. When it fails, it is started again. Jobs keep the environment of their enqueue, PATH included.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl worker install-service --count 4
+  queuectl worker install-service --queue gpu --name queuectl-gpu
+  queuectl --db ~/nightly worker install-service --print")]
+pub(super) struct InstallService {
+    /// How many jobs it runs at a time
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = workers)]
+    pub count: usize,
+    /// Serve only this queue; may be given several times
+    #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
+    pub queues: Vec<QueueName>,
+    /// What the service is called
+    #[arg(long, value_name = "NAME", default_value = "queuectl", value_parser = service_name)]
+    pub name: String,
+    /// Replace a unit that is there and differs
+    #[arg(long)]
+    pub force: bool,
+    /// Print the unit and write nothing
+    #[arg(long, conflicts_with = "force")]
+    pub print: bool,
 }
 
 /// Start a pool of workers, in the foreground unless --detach
@@ -732,6 +762,15 @@ pub(super) struct Restore {
 fn workers(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=WORKERS_MAX).contains(count));
     count.ok_or_else(|| format!("it is a whole number from 1 to {WORKERS_MAX}"))
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix(".service").unwrap_or(text);
+    let is_good = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.');
+    if (1..=200).contains(&name.len()) && name.chars().all(is_good) && !name.starts_with(['-', '.']) {
+        return Ok(name.to_owned());
+    }
+    Err("it is 1 to 200 of A-Z, a-z, 0-9, `:`, `-`, `_` and `.`, and begins with none of `-` and `.`".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

@@ -29,8 +29,8 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, show,
-    status, wait, worker,
+    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
+    show, status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
@@ -78,6 +78,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Enqueue(args) => enqueue::enqueue(&context, &args),
         Command::Worker(Deferred(Worker::Start(args))) => worker::start(&context, &args),
         Command::Worker(Deferred(Worker::Stop(args))) => worker::stop(&context, &args),
+        Command::Worker(Deferred(Worker::InstallService(args))) => service::install(&context, &args),
         Command::Worker(Deferred(Worker::List(args))) => status::worker_list(&context, &args),
         Command::Status(args) => status::status(&context, &args),
         Command::List(args) => list::list(&context, args.state, args.limit, args.json),

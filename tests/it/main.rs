@@ -35,6 +35,7 @@ mod resuming;
 mod run;
 mod secrets;
 mod seed;
+mod service;
 mod settings;
 mod sharing;
 mod signals;

@@ -15,6 +15,7 @@ pub(super) mod logs;
 pub(super) mod man;
 pub(super) mod pause;
 pub(super) mod run;
+pub(super) mod service;
 pub(super) mod show;
 pub(super) mod status;
 pub(super) mod wait;
