@@ -284,7 +284,7 @@ pub(super) struct Enqueue {
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     pub tags: Vec<Tags>,
     /// The queue to wait in [default: default]
-    #[arg(long, value_name = "QUEUE")]
+    #[arg(long, value_name = "QUEUE", add = complete::queue())]
     pub queue: Option<QueueName>,
     /// From -100 to 100, higher first [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
@@ -592,7 +592,7 @@ Examples:
   queuectl pause --queue gpu")]
 pub(super) struct Pause {
     /// Only this queue; may be given several times
-    #[arg(long = "queue", value_name = "QUEUE")]
+    #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
 }
 
@@ -604,7 +604,7 @@ Examples:
   queuectl resume --queue gpu   this one, even if all were paused")]
 pub(super) struct Resume {
     /// Only this queue; may be given several times
-    #[arg(long = "queue", value_name = "QUEUE")]
+    #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
 }
 
@@ -655,7 +655,7 @@ pub(super) struct ConfigSet {
 #[derive(Debug, Args)]
 pub(super) struct Scope {
     /// Of this queue alone; else of all that have none of their own
-    #[arg(long, value_name = "QUEUE")]
+    #[arg(long, value_name = "QUEUE", add = complete::queue())]
     pub queue: Option<QueueName>,
 }
 

@@ -149,11 +149,10 @@ fn offer(job: &Job) -> (String, String) {
     (job.id.to_string(), human::plain(&format!("{}, {command}", job.progress.state.kind().name())))
 }
 
-/// The queues of the newest jobs, and the one that there always is.
+/// The queues that there are, and the one that there always is.
 fn queues(queue: &Queue) -> Result<Vec<String>, StoreError> {
-    let page = queue.read(|snapshot| snapshot.page(None, &Cursor::default(), LOOKED_AT_MAX))?;
-    let theirs = page.jobs.iter().filter(|job| job.run.is_none()).map(|job| job.queue.to_string());
-    let mut names: Vec<String> = theirs.chain(["default".to_owned()]).collect();
+    let queues = queue.read(Snapshot::queues)?.into_iter().map(|queue| queue.name.to_string());
+    let mut names: Vec<String> = queues.chain(["default".to_owned()]).collect();
     names.sort_unstable();
     names.dedup();
     Ok(names)

@@ -18,7 +18,7 @@ use super::records::{Bulks, Generations, Head, state_code, state_of_code};
 use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];

@@ -14,7 +14,6 @@ use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use crate::queue::Queue;
-use crate::store::Snapshot;
 
 /// How long running jobs have to finish when the service is stopped, in seconds. Shutting down waits 90 seconds or more
 /// for the services of a user.
@@ -97,7 +96,7 @@ fn write_unit(path: &Path, unit: &str) -> io::Result<()> {
 fn unit(context: &Context, args: &args::InstallService) -> Result<String, Failure> {
     let folder = context.existing()?;
     let queue = Queue::open_read_only(&folder, context.on_wait()).map_err(|error| context.explain(error))?;
-    let kill_grace = queue.read(Snapshot::settings)?.kill_grace;
+    let kill_grace = queue.read(|snapshot| snapshot.settings(None))?.kill_grace;
     queue.leave();
     let queue = text(&without_steps_up(folder.path())?)?;
     let program = text(&env::current_exe()?)?;
