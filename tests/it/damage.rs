@@ -238,8 +238,8 @@ fn a_newer_schema() {
         txn.commit().unwrap();
     };
     set_schema(99);
-    refused_by_all(&bench, &["schema version 99", "this program knows 2", "use a newer queuectl"]);
-    set_schema(2);
+    refused_by_all(&bench, &["schema version 99", "this program knows 3", "use a newer queuectl"]);
+    set_schema(3);
     assert_eq!(bench.json("list --json"), before);
     bench.check();
 }

@@ -32,7 +32,7 @@ fn there_is_a_page_for_each_command_with_its_examples() {
         for section in [".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION", ".SH OPTIONS", ".SH EXAMPLES"] {
             assert!(text.contains(section), "{name} has no {section}");
         }
-        let command = name.trim_start_matches("queuectl-").trim_end_matches(".1").replace('-', " ");
+        let command = name.trim_start_matches("queuectl-").trim_end_matches(".1").replacen('-', " ", 1);
         let help = bench.ok(&format!("{command} --help"));
         let Some(page) = shown(&bench, &format!("pages/man1/{name}")) else { continue };
         for example in help.split("Example").nth(1).unwrap().lines().skip(1) {
