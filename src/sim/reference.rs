@@ -503,10 +503,11 @@ impl Reference {
     }
 
     fn next_in_turn(&mut self, pool: &PoolId, serves: &Serves) -> Option<Seq> {
+        let full = if matches!(serves, Serves::Run(_)) { BTreeSet::new() } else { self.full() };
         // The first of each queue: the smallest of what sorts the highest priority first.
         let mut heads: BTreeMap<QueueName, (i16, Seq)> = BTreeMap::new();
         for (seq, job) in &self.jobs {
-            if job.state == State::Pending && self.served(job.lane, serves) && !self.is_full(job.lane) {
+            if job.state == State::Pending && self.served(job.lane, serves) && !full.contains(&self.queue_of(job)) {
                 let place = (-i16::from(job.spec.priority), *seq);
                 let head = heads.entry(self.queue_of(job)).or_insert(place);
                 *head = place.min(*head);
@@ -520,13 +521,13 @@ impl Reference {
         Some(seq)
     }
 
-    /// Whether nothing of a lane may be claimed now: its queue is paused, or has as many processed as it may.
-    fn is_full(&self, lane: LaneId) -> bool {
-        let Some(Lane::Queue(queue)) = self.lanes.get(&lane) else { return false };
-        let settings = self.settings(Some(queue));
-        let is_of = |job: &RefJob| matches!(self.lanes.get(&job.lane), Some(Lane::Queue(name)) if name == queue);
-        let held = self.jobs.values().filter(|job| job.state.kind() == StateKind::Processing && is_of(job)).count();
-        settings.paused || settings.parallel.is_some_and(|limit| held >= limit as usize)
+    /// The queues of which nothing may be claimed now: paused, or with as many processed as they may have.
+    fn full(&self) -> BTreeSet<QueueName> {
+        let is_full = |info: &QueueInfo| {
+            let held = info.counts.get(&StateKind::Processing).copied().unwrap_or_default();
+            info.paused || info.parallel.is_some_and(|limit| held >= u64::from(limit))
+        };
+        self.queues().into_iter().filter(is_full).map(|info| info.name).collect()
     }
 
     /// Whether a claim of up to `limit` jobs leaves some because of the limit of their queue.
@@ -891,7 +892,13 @@ impl Reference {
 
     /// All jobs as they show, the newest first.
     pub fn all(&self) -> Vec<Job> {
-        self.jobs.iter().rev().map(|(seq, job)| self.shown(*seq, job)).collect()
+        let mut retries = BTreeMap::new();
+        let shown = |(seq, job): (&Seq, &RefJob)| {
+            let queue = self.queue_of(job);
+            let retries = retries.entry(queue).or_insert_with_key(|queue| self.settings(Some(queue)).max_retries);
+            self.shown(*seq, job, *retries)
+        };
+        self.jobs.iter().rev().map(shown).collect()
     }
 
     /// The jobs with this tag, and those with this name, the newest first.
@@ -911,8 +918,7 @@ impl Reference {
         }
     }
 
-    fn shown(&self, seq: Seq, job: &RefJob) -> Job {
-        let settings = self.settings(Some(&self.queue_of(job)));
+    fn shown(&self, seq: Seq, job: &RefJob, retries: u32) -> Job {
         Job {
             seq,
             id: job.name.clone(),
@@ -924,7 +930,7 @@ impl Reference {
             queue: self.queue_of(job),
             run: self.run_number(seq),
             progress: progress(job),
-            max_retries: job.spec.max_retries.unwrap_or(settings.max_retries),
+            max_retries: job.spec.max_retries.unwrap_or(retries),
             created: job.created,
             updated: job.updated,
             last_attempt: self.attempts(seq).pop(),
@@ -1039,15 +1045,15 @@ impl Reference {
         });
         let names: BTreeSet<QueueName> =
             of_lanes.chain(self.settings.keys().filter_map(|(scope, _)| scope.clone())).collect();
-        let info = |name: QueueName| {
-            let mut counts: BTreeMap<StateKind, u64> = BTreeMap::new();
-            for job in self.jobs.values() {
-                if matches!(self.lanes.get(&job.lane), Some(Lane::Queue(queue)) if *queue == name) {
-                    *counts.entry(job.state.kind()).or_default() += 1;
-                }
+        let mut counts: BTreeMap<&QueueName, BTreeMap<StateKind, u64>> = BTreeMap::new();
+        for job in self.jobs.values() {
+            if let Some(Lane::Queue(queue)) = self.lanes.get(&job.lane) {
+                *counts.entry(queue).or_default().entry(job.state.kind()).or_default() += 1;
             }
+        }
+        let info = |name: QueueName| {
             let Settings { parallel, paused, .. } = self.settings(Some(&name));
-            QueueInfo { name, counts, parallel, paused }
+            QueueInfo { counts: counts.remove(&name).unwrap_or_default(), name, parallel, paused }
         };
         names.into_iter().map(info).collect()
     }

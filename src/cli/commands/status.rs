@@ -140,8 +140,13 @@ fn show_queues(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
         ]));
     }
     writeln!(out, "\n{table}")?;
-    if let Some(queue) = status.queues.iter().find(|queue| queue.paused && queue.unfinished() > 0) {
-        writeln!(out, "  to let what is paused go on, type: queuectl resume --queue {}", queue.name)?;
+    let mut waiting = status.queues.iter().filter(|queue| queue.paused && queue.unfinished() > 0);
+    match (waiting.next(), waiting.next()) {
+        (None, _) => {}
+        (Some(one), None) => {
+            writeln!(out, "  to let what is paused go on, type: queuectl resume --queue {}", one.name)?;
+        }
+        (Some(_), Some(_)) => writeln!(out, "  to let what is paused go on, type: queuectl resume")?,
     }
     Ok(())
 }
