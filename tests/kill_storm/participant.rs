@@ -145,6 +145,7 @@ impl Participant {
             Role::Run(_) if self.terms > 0 => &[0, 130],
             Role::Pool { .. } | Role::Run(_) => &[0],
             // One that is typed again may find its jobs there.
+            Role::Enqueuer(_) if self.terms > 0 => &[0, 4, 130],
             Role::Enqueuer(_) => &[0, 4],
             Role::Reader { codes, .. } => codes,
             Role::Stopper => &[0, 6],

@@ -298,7 +298,8 @@ impl Storm {
 
     fn new_batch(&mut self) -> usize {
         let kinds: Vec<Kind> = self.new_kinds(BATCH_MAX).into_iter().map(Kind::in_run).collect();
-        let lines: String = kinds.iter().map(|kind| kind.shell() + "\n").collect();
+        let is_large = self.random.below(3) == 0;
+        let lines = lines(&kinds, is_large, Kind::shell);
         let number = self.batches.len();
         fs::write(self.folder.join(format!("batch-{number}")), lines).unwrap();
         self.batches.push(Batch { kinds, done: false, typed: false });
@@ -330,7 +331,7 @@ impl Storm {
             2 => words.push(json(&kinds[0], named)),
             _ => {
                 let line = |kind: &Kind| if form == 3 { kind.shell() } else { json(kind, named) };
-                let lines: String = kinds.iter().map(|kind| line(kind) + "\n").collect();
+                let lines = lines(&kinds, self.random.below(3) == 0, line);
                 let file = format!("entry-{number}");
                 fs::write(self.folder.join(&file), lines).unwrap();
                 words.extend(["--file".to_owned(), file]);
@@ -514,6 +515,8 @@ impl Storm {
                 entry.typed = false;
                 if !answered {
                     entry.cut_off = true;
+                } else if end.status.code() == Some(130) {
+                    assert!(end.stderr.contains("nothing was enqueued"), "{}", end.stderr);
                 } else if end.status.code() == Some(4) {
                     assert!(entry.cut_off && entry.named, "refused at once: {}", end.stderr);
                     entry.acknowledged =
@@ -567,6 +570,13 @@ impl Drop for Storm {
             println!("the queue is kept in {}", dir.keep().display());
         }
     }
+}
+
+/// A line for each, of a batch that is stored in several transactions if it `is_large`: by its size, since so many jobs
+/// would take all the time.
+fn lines(kinds: &[Kind], is_large: bool, line: impl Fn(&Kind) -> String) -> String {
+    let padding = if is_large { format!("# {}\n", "-".repeat(1_000)).repeat(600) } else { String::new() };
+    kinds.iter().map(|kind| line(kind) + "\n" + &padding).collect()
 }
 
 /// Waits until a process stands still: after that it makes nothing any more.

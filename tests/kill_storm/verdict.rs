@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use queuectl::model::{Attempt, Job, Outcome, Output, Seq, StateKind, Stream};
 use queuectl::queue::{Folder, Queue};
-use queuectl::store::{Snapshot, StoreError};
+use queuectl::store::{Cursor, Snapshot, StoreError};
 use queuectl::worker::{Noted, output_path};
 
 use crate::job::Kind;
@@ -74,10 +74,11 @@ pub fn judge(storm: &mut Storm) {
 
 fn jobs(snapshot: &Snapshot) -> Result<BTreeMap<String, Known>, StoreError> {
     let mut jobs = BTreeMap::new();
-    for seq in (1..).map(Seq) {
-        let Some(job) = snapshot.job(seq)? else { return Ok(jobs) };
+    // Numbers of a large batch that was killed are nobody's.
+    for job in snapshot.page(None, &Cursor::default(), usize::MAX)?.jobs {
         let kind = Kind::of_command(&job.command.to_string());
-        jobs.insert(job.id.to_string(), Known { job, kind, history: snapshot.attempts(seq)? });
+        let history = snapshot.attempts(job.seq)?;
+        jobs.insert(job.id.to_string(), Known { job, kind, history });
     }
     Ok(jobs)
 }
