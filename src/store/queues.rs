@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::StoreError;
 use super::claim::Serves;
 use super::records::queue_name;
-use super::runs::lane_counts;
+use super::runs::{lane_counts, unfinished};
 use super::tables::{COUNTS, QUEUES, Snapshot};
 use crate::model::{QueueName, StateKind};
 
@@ -25,13 +25,22 @@ pub struct QueueInfo {
 impl QueueInfo {
     /// How many of its jobs have not ended.
     pub fn unfinished(&self) -> u64 {
-        self.counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum()
+        unfinished(&self.counts)
+    }
+
+    /// How many of its jobs are processed.
+    pub fn processing(&self) -> u64 {
+        self.counts.get(&StateKind::Processing).copied().unwrap_or_default()
+    }
+
+    /// How many of its jobs wait, for whatever.
+    pub fn waiting(&self) -> u64 {
+        self.unfinished() - self.processing()
     }
 
     /// How many of its jobs could still run without a person. What is processed ends even in a paused queue.
     pub fn moving(&self) -> u64 {
-        let processing = self.counts.get(&StateKind::Processing).copied().unwrap_or_default();
-        if self.paused { processing } else { self.unfinished() }
+        if self.paused { self.processing() } else { self.unfinished() }
     }
 }
 
@@ -68,8 +77,7 @@ impl Snapshot {
     /// included.
     pub fn unfinished(&self, serves: &Serves) -> Result<u64, StoreError> {
         if let Serves::Run(lane) = serves {
-            let counts = self.lane_counts(*lane)?;
-            return Ok(counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum());
+            return Ok(unfinished(&self.lane_counts(*lane)?));
         }
         let queues = self.queues()?.into_iter().filter(|queue| serves.queue(queue.name.as_str()));
         Ok(queues.map(|queue| queue.moving()).sum())

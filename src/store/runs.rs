@@ -55,8 +55,13 @@ impl RunInfo {
 
     /// How many of its jobs have not ended.
     pub fn unfinished(&self) -> u64 {
-        self.counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum()
+        unfinished(&self.counts)
     }
+}
+
+/// How many of so many jobs in each state have not ended.
+pub(super) fn unfinished(counts: &BTreeMap<StateKind, u64>) -> u64 {
+    counts.iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum()
 }
 
 /// How a run starts.

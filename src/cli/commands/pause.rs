@@ -5,7 +5,7 @@ use std::io::Write;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
-use crate::model::{QueueName, SettingKey, StateKind};
+use crate::model::{QueueName, SettingKey};
 use crate::queue::Queue;
 use crate::store::{QueueInfo, Snapshot};
 
@@ -61,8 +61,7 @@ fn tell(queue: Queue, names: &[QueueName], done: &str) -> Result<Exit, Failure> 
 }
 
 fn contents(queues: &[QueueInfo]) -> String {
-    let unfinished: u64 = queues.iter().map(QueueInfo::unfinished).sum();
-    let processing: u64 = queues.iter().filter_map(|queue| queue.counts.get(&StateKind::Processing)).sum();
-    let waiting = format!("{} waiting", human::count(unfinished - processing, "job"));
+    let processing: u64 = queues.iter().map(QueueInfo::processing).sum();
+    let waiting = format!("{} waiting", human::count(queues.iter().map(QueueInfo::waiting).sum(), "job"));
     if processing == 0 { waiting } else { format!("{waiting}, {processing} running") }
 }

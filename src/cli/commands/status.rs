@@ -130,11 +130,10 @@ fn show_queues(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     }
     let mut table = human::table(&["QUEUE", "WAITING", "PROCESSING", "LIMIT", ""]);
     for queue in &status.queues {
-        let processing = queue.counts.get(&StateKind::Processing).copied().unwrap_or_default();
         table.add_row(human::row([
             queue.name.to_string(),
-            (queue.unfinished() - processing).to_string(),
-            processing.to_string(),
+            queue.waiting().to_string(),
+            queue.processing().to_string(),
             queue.parallel.map_or_else(String::new, |limit| limit.to_string()),
             if queue.paused { "paused".to_owned() } else { String::new() },
         ]));
