@@ -602,7 +602,6 @@ impl Act<'_> {
             }
         };
         let (id, cache) = (self.pool(pool), &mut self.caches[usize::from(pool)]);
-        let holds_back = self.world.queue.holds_back(&serves, limit);
         let claims = answer(tx.claim(&id, &serves, limit, cache))?;
         let held_back = cache.held_back();
         let handed = claims.map(|claims| claims.into_iter().map(handed).collect::<Vec<_>>());
@@ -610,11 +609,11 @@ impl Act<'_> {
         self.tally.note("claimed several", claimed > 1);
         self.tally.note("claimed of a run", claimed > 0 && matches!(serves, Serves::Run(_)));
         self.tally.note("claim refused", handed.is_err());
+        same("claimed", &handed, &self.world.queue.claim(&id, &serves, limit))?;
         if handed.is_ok() {
             self.tally.note("claim held back", held_back);
-            same("held back", &held_back, &holds_back)?;
+            same("held back", &held_back, &self.world.queue.holds_back(&serves))?;
         }
-        same("claimed", &handed, &self.world.queue.claim(&id, &serves, limit))?;
         self.world.issued.extend(handed.unwrap_or_default().iter().map(|claim| (claim.seq, claim.lease)));
         Ok(())
     }

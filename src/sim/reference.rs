@@ -530,15 +530,15 @@ impl Reference {
         self.queues().into_iter().filter(is_full).map(|info| info.name).collect()
     }
 
-    /// Whether a claim of up to `limit` jobs leaves some because of the limit of their queue.
-    pub fn holds_back(&self, serves: &Serves, limit: usize) -> bool {
+    /// Whether jobs of these wait only for the limit of their queue.
+    pub fn holds_back(&self, serves: &Serves) -> bool {
         if matches!(serves, Serves::Run(_)) {
             return false;
         }
         let count = |info: &QueueInfo, kind| info.counts.get(&kind).copied().unwrap_or_default();
         self.queues().iter().filter(|info| serves.queue(info.name.as_str()) && !info.paused).any(|info| {
-            let room = info.parallel.map(|most| u64::from(most).saturating_sub(count(info, StateKind::Processing)));
-            room.is_some_and(|room| count(info, StateKind::Pending).min(limit as u64) > room)
+            let is_full = |most| count(info, StateKind::Processing) >= u64::from(most);
+            info.parallel.is_some_and(is_full) && count(info, StateKind::Pending) > 0
         })
     }
 

@@ -7,7 +7,7 @@
 //! neither.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -123,7 +123,7 @@ pub struct ClaimCache {
     environments: HashMap<u128, Arc<Environment>>,
     /// The queue that was served last: the next one's turn comes first.
     last_queue: Option<String>,
-    /// Whether the last claim left jobs for a limit's sake.
+    /// Whether the last claim left jobs that wait only for the limit of their queue.
     held_back: bool,
 }
 
@@ -150,38 +150,28 @@ impl Tx<'_> {
         if self.pool(pool)?.is_none_or(|pool| pool.ended.is_some()) {
             return Err(StoreError::Damaged(format!("pool {pool} claims, but it is not registered or has ended")));
         }
-        let mut queues = self.heads(serves, limit)?;
-        let mut settings: BTreeMap<String, Settings> = BTreeMap::new();
-        for queue in queues.keys() {
-            settings.insert(queue.clone(), self.settings(queue)?);
-        }
-        cache.held_back = !matches!(serves, Serves::Run(_)) && self.hold_back(&mut queues, &settings)?;
+        let mut heads = self.heads(serves)?;
+        cache.held_back = false;
         let mut claims = Vec::new();
-        while claims.len() < limit {
-            let Some((queue, seq)) = next_in_turn(&mut queues, &mut cache.last_queue) else { break };
-            claims.push(self.claim_one(pool, seq, &settings[&queue], cache)?);
+        while claims.len() < limit
+            && let Some(queue) = next_in_turn(&heads, cache.last_queue.as_deref())
+        {
+            let share = (limit - claims.len()).div_ceil(heads.len());
+            let Some(head) = heads.get_mut(&queue) else { break };
+            cache.held_back |= head.is_held_back();
+            let next = if head.room > 0 { self.pop(head, share)? } else { None };
+            match next {
+                Some(seq) => {
+                    head.room -= 1;
+                    claims.push(self.claim_one(pool, seq, &head.settings, cache)?);
+                    cache.last_queue = Some(queue);
+                }
+                None => drop(heads.remove(&queue)),
+            }
         }
+        // Those whose turn did not come again.
+        cache.held_back |= heads.values().any(Head::is_held_back);
         Ok(claims)
-    }
-
-    /// Leaves of each queue what it may have processed now: nothing if it is paused. Says whether a limit took
-    /// anything away.
-    fn hold_back(
-        &mut self,
-        queues: &mut BTreeMap<String, VecDeque<Seq>>,
-        settings: &BTreeMap<String, Settings>,
-    ) -> Result<bool, StoreError> {
-        queues.retain(|queue, _| !settings[queue].paused);
-        let mut held_back = false;
-        for (queue, head) in queues.iter_mut() {
-            let Some(parallel) = settings[queue].parallel else { continue };
-            let room = u64::from(parallel).saturating_sub(self.processing(queue)?);
-            let room = usize::try_from(room).unwrap_or(usize::MAX);
-            held_back |= head.len() > room;
-            head.truncate(room);
-        }
-        queues.retain(|_, head| !head.is_empty());
-        Ok(held_back)
     }
 
     /// How many jobs of a queue are claimed, by whichever pools.
@@ -194,38 +184,48 @@ impl Tx<'_> {
         counts.sum()
     }
 
-    /// The first `limit` pending jobs of each queue served, in order.
-    ///
-    /// Queues can have many lanes, one of each large batch of which a job is left. Of most of them only the first row is
-    /// read: more only of those whose turn comes.
-    fn heads(&mut self, serves: &Serves, limit: usize) -> Result<BTreeMap<String, VecDeque<Seq>>, StoreError> {
-        let mut firsts: BTreeMap<String, BinaryHeap<Reverse<Place>>> = BTreeMap::new();
+    /// What may be claimed of each queue served. A paused one is none of them.
+    fn heads(&mut self, serves: &Serves) -> Result<BTreeMap<String, Head>, StoreError> {
+        let mut heads: BTreeMap<String, Head> = BTreeMap::new();
+        let mut paused: BTreeSet<String> = BTreeSet::new();
+        let heeds_limits = !matches!(serves, Serves::Run(_));
         for (queue, lane) in self.lanes_served(serves)? {
-            if let Some(first) = self.ready_after(lane, None, 1)?.pop() {
-                firsts.entry(queue).or_default().push(Reverse(first));
+            if paused.contains(&queue) {
+                continue;
+            }
+            if !heads.contains_key(&queue) {
+                let settings = self.settings(&queue)?;
+                if heeds_limits && settings.paused {
+                    paused.insert(queue);
+                    continue;
+                }
+                let room = match settings.parallel.filter(|_| heeds_limits) {
+                    Some(parallel) => u64::from(parallel).saturating_sub(self.processing(&queue)?),
+                    None => u64::MAX,
+                };
+                heads.insert(queue.clone(), Head { settings, room, next: BinaryHeap::new(), read: BTreeMap::new() });
+            }
+            let first = self.ready_after(lane, None, 1)?.pop();
+            if let (Some(first), Some(head)) = (first, heads.get_mut(&queue)) {
+                head.push(first);
             }
         }
-        let mut heads = BTreeMap::new();
-        for (queue, firsts) in firsts {
-            heads.insert(queue, self.merge(firsts, limit)?);
-        }
+        heads.retain(|_, head| !head.next.is_empty());
         Ok(heads)
     }
 
-    /// The first `limit` jobs of lanes whose first jobs are these, in order.
-    fn merge(&mut self, mut next: BinaryHeap<Reverse<Place>>, limit: usize) -> Result<VecDeque<Seq>, StoreError> {
-        let mut head = VecDeque::new();
-        let mut read_on: BTreeSet<u64> = BTreeSet::new();
-        while head.len() < limit
-            && let Some(Reverse(place)) = next.pop()
-        {
-            head.push_back(Seq(place.seq));
-            if read_on.insert(place.lane) {
-                let more = self.ready_after(LaneId(place.lane), Some(place), limit - head.len())?;
-                next.extend(more.into_iter().map(Reverse));
+    /// The next job of a queue. When the last one that was read of a lane goes, up to `share` more are read: a queue
+    /// can have many lanes, one of each large batch of which a job is left, and a pool can serve many queues.
+    fn pop(&mut self, head: &mut Head, share: usize) -> Result<Option<Seq>, StoreError> {
+        let Some(Reverse(place)) = head.next.pop() else { return Ok(None) };
+        let left = head.read.entry(place.lane).or_default();
+        *left -= 1;
+        if *left == 0 {
+            for more in self.ready_after(LaneId(place.lane), Some(place), share)? {
+                head.push(more);
             }
         }
-        Ok(head)
+        Ok(Some(Seq(place.seq)))
     }
 
     /// Up to `limit` pending jobs of a lane, from its first on, or from the one after `place`.
@@ -316,18 +316,31 @@ impl Tx<'_> {
     }
 }
 
-/// The next job of the queue after the one that was served last.
-fn next_in_turn(queues: &mut BTreeMap<String, VecDeque<Seq>>, last: &mut Option<String>) -> Option<(String, Seq)> {
-    use std::ops::Bound::{Excluded, Unbounded};
-    let after = last
-        .as_ref()
-        .and_then(|last| queues.range::<String, _>((Excluded(last), Unbounded)).next().map(|(name, _)| name.clone()));
-    let queue = after.or_else(|| queues.keys().next().cloned())?;
-    let head = queues.get_mut(&queue)?;
-    let seq = head.pop_front()?;
-    if head.is_empty() {
-        queues.remove(&queue);
+/// The jobs of a queue that may be claimed, in order, read as far as they are needed.
+struct Head {
+    settings: Settings,
+    /// How many may be claimed.
+    room: u64,
+    next: BinaryHeap<Reverse<Place>>,
+    /// How many of `next` are of each lane.
+    read: BTreeMap<u64, usize>,
+}
+
+impl Head {
+    fn push(&mut self, place: Place) {
+        *self.read.entry(place.lane).or_default() += 1;
+        self.next.push(Reverse(place));
     }
-    *last = Some(queue.clone());
-    Some((queue, seq))
+
+    /// Whether jobs wait only for the limit of their queue.
+    fn is_held_back(&self) -> bool {
+        self.room == 0 && !self.next.is_empty()
+    }
+}
+
+/// The queue after the one that was served last.
+fn next_in_turn(heads: &BTreeMap<String, Head>, last: Option<&str>) -> Option<String> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    let after = last.and_then(|last| heads.range::<str, _>((Excluded(last), Unbounded)).next());
+    after.or_else(|| heads.iter().next()).map(|(queue, _)| queue.clone())
 }

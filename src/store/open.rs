@@ -21,12 +21,12 @@ use redb::{
     StorageError, WriteTransaction,
 };
 
-use super::pages::{self, Damage, For, Pages, damage_in};
+use super::pages::{Damage, For, Pages, damage_in};
 use super::replace::identity;
 use super::salvage::damaged_pages;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
 use super::turnstile::{OnWait, Turnstile};
-use super::{Report, StoreError, records, scraps};
+use super::{Report, StoreError, header, records, scraps};
 use crate::model::Millis;
 
 /// Memory for redb's cache of pages, in bytes. The working set of a pool is the heads of its lanes.
@@ -144,10 +144,10 @@ impl Store {
         let (nowhere, on_wait): (_, Arc<OnWait>) = (Path::new(""), Arc::new(Box::new(|| {})));
         let length = backend.len()?;
         if length > 0 {
-            let mut header = [0; HEADER_BYTES];
-            let read = HEADER_BYTES.min(usize::try_from(length).unwrap_or(usize::MAX));
+            let mut header = [0; header::HEADER_BYTES];
+            let read = header.len().min(usize::try_from(length).unwrap_or(usize::MAX));
             backend.read(0, &mut header[..read])?;
-            if !is_whole(&header[..read], || Ok(length))? {
+            if !header::is_whole(&header[..read], || Ok(length))? {
                 return Err(StoreError::Damaged("it is cut short".to_owned()));
             }
         }
@@ -211,7 +211,7 @@ impl Store {
             let txn = match &self.handle {
                 Handle::Writable(database) => database.begin_read()?,
                 Handle::ReadOnly(database) => database.begin_read()?,
-                Handle::Broken => return Err(StoreError::CommitFailed("the queue was not reopened".to_owned())),
+                Handle::Broken => return Err(not_reopened()),
             };
             look(&Snapshot::new(txn))
         })
@@ -271,9 +271,12 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let Handle::Writable(database) = &self.handle else {
-            let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
-            return Err(StoreError::ReadOnly(error));
+        let database = match &self.handle {
+            Handle::Writable(database) => database,
+            Handle::ReadOnly(_) => {
+                return Err(StoreError::ReadOnly(io::ErrorKind::ReadOnlyFilesystem.into()));
+            }
+            Handle::Broken => return Err(not_reopened()),
         };
         let _turn = self.turnstile.as_ref().map(|turnstile| turnstile.take(&self.on_wait)).transpose()?;
         // What was moved away as a whole is still the same queue; see `replace` for what is not.
@@ -286,7 +289,12 @@ impl Store {
     /// After a failed commit: closes the handle, which refuses writes, and opens the file anew.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         let turnstile = Turnstile::open(&self.folder.join("run"))?;
-        self.handle = Handle::Broken;
+        let broken = std::mem::replace(&mut self.handle, Handle::Broken);
+        // Should that go wrong, opening it tells.
+        let _ = fence(|| {
+            drop(broken);
+            Ok(())
+        });
         let (database, opened) = open_writable(&self.folder, &turnstile, &self.on_wait)?;
         (self.handle, self.opened) = (Handle::Writable(database), opened);
         self.turnstile = Some(turnstile);
@@ -321,6 +329,11 @@ impl Drop for Store {
             });
         }
     }
+}
+
+/// After a commit failed and the file could not be opened anew.
+fn not_reopened() -> StoreError {
+    StoreError::CommitFailed("the queue was not reopened".to_owned())
 }
 
 pub(super) fn file_of(folder: &Path) -> PathBuf {
@@ -375,11 +388,11 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     }
     let file = File::open(&path).map_err(|error| missing(folder, error))?;
     for _ in 0..LENGTH_LOOKS {
-        let mut page = [0; HEADER_PAGE_BYTES];
+        let mut page = [0; header::HEADER_PAGE_BYTES];
         let read = file.read_at(&mut page, 0)?;
         // Writers make the file longer before the header says so, and shorter after.
-        if is_whole(&page[..read], || file.metadata().map(|metadata| metadata.size()))? {
-            let is_sound = pages::is_header_sound(&page[..read]);
+        if header::is_whole(&page[..read], || file.metadata().map(|metadata| metadata.size()))? {
+            let is_sound = header::is_sound(&page[..read]);
             return if is_sound {
                 Ok(())
             } else {
@@ -390,40 +403,8 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
     Err(StoreError::Damaged("it is cut short".to_owned()))
 }
 
-/// Whether a file that begins with `header` is as long as that says. `length` is asked after the header was read.
-fn is_whole(header: &[u8], length: impl FnOnce() -> io::Result<u64>) -> Result<bool, StoreError> {
-    let magic = header.len().min(MAGIC.len());
-    if header[..magic] != MAGIC[..magic] {
-        return Err(StoreError::NotAQueue("it is not a redb file".to_owned()));
-    }
-    match header.first_chunk() {
-        Some(header) => Ok(length()? >= length_in(header)),
-        None => Ok(false),
-    }
-}
-
-/// redb's header, as its design document describes it: what the file begins with, and where its layout stands.
-const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
-const HEADER_BYTES: usize = 32;
-/// The page that the header is in.
-const HEADER_PAGE_BYTES: usize = 4096;
-const LAYOUT_AT: usize = 12;
 /// How often the length is compared before the file is said to be cut: another process may be writing the header.
 const LENGTH_LOOKS: usize = 3;
-
-/// How long the file is at least, by the layout in its header: a page for the header, then regions of pages, the last
-/// one perhaps not full, each with pages of its own.
-fn length_in(header: &[u8; HEADER_BYTES]) -> u64 {
-    let field = |n: usize| {
-        let at = LAYOUT_AT + 4 * n;
-        let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
-        u64::from(u32::from_le_bytes(bytes))
-    };
-    let [page, region_header, region_max, full_regions, trailing] = [0, 1, 2, 3, 4].map(field);
-    let trailing = if trailing == 0 { 0 } else { region_header + trailing };
-    let pages = full_regions.saturating_mul(region_header + region_max).saturating_add(trailing).saturating_add(1);
-    page.saturating_mul(pages)
-}
 
 pub(super) fn missing(folder: &Path, error: io::Error) -> StoreError {
     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {

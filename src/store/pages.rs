@@ -20,8 +20,7 @@
 //! **Readers** are not told that the last process left the file without closing it: every commit here is in two
 //! phases, so that the slot they read from is whole, and they need none of what the next writer tidies up.
 //!
-//! The layout is that of redb's file format 3, as its design document describes it. Cargo.toml names the one version of
-//! redb for which this was read.
+//! The layout is that of redb's file format 3, as its design document describes it; that of the header is in `header`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -35,26 +34,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::{BackendError, StorageBackend};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::header::{
+    GOD_BYTE, HEADER_BYTES, LEFT_OPEN, PRIMARY_BIT, PRIMARY_UNFLUSHED, REGION_AT, SLOT_BYTES, SLOTS_AT, number4,
+};
 use super::syncs::Syncs;
 use super::turnstile::{OnWait, patiently, soon};
 
 /// A page of order 0, in bytes; one of order n has 2^n times as many.
 const PAGE_BYTES: u64 = 4096;
-/// What redb reads of the header.
-const HEADER_BYTES: usize = 320;
-const GOD_BYTE: usize = 9;
-const PRIMARY_BIT: u8 = 1;
-const LEFT_OPEN: u8 = 2;
-const TWO_PHASES: u8 = 4;
-const PRIMARY_UNFLUSHED: u8 = 8;
-const PAGE_BYTES_AT: usize = 12;
-const REGION_AT: usize = 16;
-const LAYOUT_END: usize = 32;
-/// Pages of a region, in a file that this program made.
-const REGION_PAGES: u32 = 1 << 20;
-const HEADER_PAGE_BYTES: u32 = 4096;
-const SLOTS_AT: usize = 64;
-const SLOT_BYTES: usize = 128;
 const CHECKSUM_BYTES: usize = 16;
 /// A page number, a checksum and a count of rows.
 const ROOT_BYTES: usize = 32;
@@ -73,22 +60,6 @@ pub(super) enum Damage {
 pub(super) enum For {
     Writers,
     Readers(Damage),
-}
-
-/// What every commit changes once it can be seen, and nothing else does: the slot of the header that readers go by. It
-/// is read without a lock: a slot that is gone by is not written. What is too short for a header is told as it is.
-pub fn commit_mark(queue_file: &File) -> io::Result<Vec<u8>> {
-    let mut header = vec![0; HEADER_BYTES];
-    let read = queue_file.read_at(&mut header, 0)?;
-    header.truncate(read);
-    if read == HEADER_BYTES {
-        let primary = usize::from(header[GOD_BYTE] & PRIMARY_BIT);
-        let is_flushed = header[GOD_BYTE] & PRIMARY_UNFLUSHED == 0;
-        let seen = if is_flushed { primary } else { 1 - primary };
-        header.drain(..SLOTS_AT + seen * SLOT_BYTES);
-        header.truncate(SLOT_BYTES);
-    }
-    Ok(header)
 }
 
 /// A page that does not match its checksum, inside an [`io::Error`].
@@ -206,17 +177,6 @@ impl<B: StorageBackend> Pages<B> {
         }
         Ok(())
     }
-}
-
-/// Whether what is fixed in the first page of a file is what it has to be.
-pub(super) fn is_header_sound(page: &[u8]) -> bool {
-    let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    page.len() as u64 == PAGE_BYTES
-        && page[GOD_BYTE] & !(PRIMARY_BIT | LEFT_OPEN | PRIMARY_UNFLUSHED) == TWO_PHASES
-        && zero(&page[GOD_BYTE + 1..PAGE_BYTES_AT])
-        && [number4(page, PAGE_BYTES_AT), number4(page, REGION_AT), number4(page, REGION_AT + 4)]
-            == [HEADER_PAGE_BYTES, 0, REGION_PAGES]
-        && zero(&page[LAYOUT_END..SLOTS_AT])
 }
 
 /// The pages in use that do not match their checksums. Others may write meanwhile: a page that is damaged is so at
@@ -422,10 +382,6 @@ fn end_at(page: &[u8], at: usize) -> Option<usize> {
 /// How many rows or keys a page has.
 fn number2(page: &[u8]) -> u16 {
     u16::from_le_bytes([page[2], page[3]])
-}
-
-fn number4(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 fn number8(bytes: &[u8]) -> u64 {

@@ -36,11 +36,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::StoreError;
+use super::header::WRITER_BYTE;
 use super::open::file_of;
 use super::turnstile::{OnWait, Turnstile, patiently};
-
-/// redb's writer lock.
-const WRITER_BYTE: i64 = 1 << 62;
 
 /// A queue that nobody writes to until this is dropped.
 #[derive(Debug)]

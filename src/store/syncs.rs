@@ -55,13 +55,17 @@ impl<B: StorageBackend> Syncs<B> {
             self.note(|unsynced| if unsynced == Unsynced::Nothing { Unsynced::SameHeader } else { unsynced });
             return Ok(());
         }
+        let written = self.file.write(offset, data);
+        // Afterwards, so that a sync of another thread meanwhile does not count for this, and also after an error,
+        // which may have written a part.
         self.note(|_| Unsynced::Something);
-        self.file.write(offset, data)
+        written
     }
 
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
+        let set = self.file.set_len(len);
         self.note(|_| Unsynced::Something);
-        self.file.set_len(len)
+        set
     }
 
     pub(super) fn sync_data(&self) -> io::Result<()> {

@@ -30,6 +30,13 @@ struct State {
     over: bool,
 }
 
+impl State {
+    /// Whether nothing starts any more: the pool stops, or the store's thread has ended.
+    fn is_ending(&self) -> bool {
+        self.over || self.dispatcher.is_over()
+    }
+}
+
 /// A thread that sleeps until a deadline, or until it is woken.
 #[derive(Default)]
 struct Sleeper {
@@ -107,7 +114,7 @@ impl Monitor {
         if state.timer.must_wake(state.dispatcher.next_deadline()) {
             self.timer.notify_one();
         }
-        if state.dispatcher.is_over() {
+        if state.is_ending() {
             self.work.notify_all();
             self.ending.notify_all();
         } else {
@@ -121,13 +128,13 @@ impl Monitor {
     pub(super) fn next_claim(&self, slot: usize) -> Option<Claim> {
         let mut state = lock(&self.state);
         loop {
+            if state.is_ending() {
+                return None;
+            }
             let now = self.moment();
             if let Some(claim) = state.dispatcher.take(slot, now) {
                 self.wake(&mut state, now);
                 return Some(claim);
-            }
-            if state.dispatcher.is_over() {
-                return None;
             }
             state.idle_workers += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -182,8 +189,8 @@ impl Monitor {
     /// Waits so long, or until the pool stops; says whether it does.
     pub(super) fn wait_for_end(&self, long: Duration) -> bool {
         let state = lock(&self.state);
-        let waited = self.ending.wait_timeout_while(state, long, |state| !state.dispatcher.is_over());
-        waited.is_ok_and(|(state, _)| state.dispatcher.is_over())
+        let waited = self.ending.wait_timeout_while(state, long, |state| !state.is_ending());
+        waited.is_ok_and(|(state, _)| state.is_ending())
     }
 
     /// Why the run of a worker is being ended, if it is.

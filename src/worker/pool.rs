@@ -197,7 +197,9 @@ fn spawn<'scope>(
     thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, body).map(drop)
 }
 
-/// Ends all other threads when the store's ends, however that comes.
+/// Ends all other threads when the store's ends. Without it no outcome is committed, no limit kept and no signal
+/// heeded, so that a panic there, which is a bug of ours, ends the process as a crash would: its peers find on its board
+/// what it ran.
 struct GoHome<'a> {
     shared: &'a Shared,
     signals: &'a Signals,
@@ -207,6 +209,9 @@ struct GoHome<'a> {
 
 impl Drop for GoHome<'_> {
     fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
         self.shared.monitor.go_home();
         self.signals.go_home();
         self.bell.wake();

@@ -132,7 +132,9 @@ fn refuse_living(folder: &Folder) -> Result<(), NotQuiet> {
         if board::probe(&path)? == Life::Dead {
             continue;
         }
-        let pid = board::read(&path)?.map_or(0, |board| board.identity.pid);
+        // It ended in good order meanwhile.
+        let Some(board) = board::read(&path)? else { continue };
+        let pid = board.identity.pid;
         // A file that cannot be read says of nobody what it is.
         let of_file = registered(folder).ok();
         let is_bulk = |known: &Registered| known.bulks.iter().any(|bulk| bulk.maker == pool.as_str());
@@ -164,19 +166,38 @@ fn named_in(run: &Path) -> io::Result<BTreeSet<PoolId>> {
     Ok(pools)
 }
 
-/// Ends what the board of a dead pool names, without the help of the file.
+/// Ends what the board of a dead pool names, without the help of the file. Commands that had ended are passed over: what
+/// they left alone on purpose is left alone.
 fn end_by_board(folder: &Folder, pool: &PoolId, pools: &[PoolInfo], observer: &dyn Observer) -> Result<(), NotQuiet> {
     let path = run_of(folder).join(pool.as_str());
-    let Ok(Some(board)) = board::read(&path) else { return Ok(()) };
-    let Some(file) = file_identity(&folder.path().join("queue.redb"))? else { return Ok(()) };
+    let board = match board::read(&path) {
+        Ok(Some(board)) => board,
+        Ok(None) => return Ok(()),
+        // A board is whole before it has its name, so this one was cut by a power cut, which ended everything.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let here = Identity::of_this_process()?;
+    let slots: Vec<_> = board.slots.iter().filter(|slot| !matches!(slot.stage, Stage::Ended { .. })).collect();
+    if board.identity.boot_id != here.boot_id || slots.is_empty() {
+        return Ok(());
+    }
+    let Some(file) = file_identity(&folder.path().join("queue.redb"))? else {
+        // By it the jobs would be told from those of the queue that this folder may be a copy of.
+        let jobs: Vec<String> = slots.iter().map(|slot| slot.seq.0.to_string()).collect();
+        return Err(NotQuiet::Left(format!(
+            "pool {pool} died while it ran jobs ({}), and the queue file, by which they could be found, is missing: \
+             end what is left of them, then delete {}",
+            jobs.join(", "),
+            path.display()
+        )));
+    };
     let row = pools.iter().find(|info| info.id == *pool);
-    let is_copy = row.is_some_and(|row| row.file != file);
-    if board.identity.boot_id != here.boot_id || board.slots.is_empty() || is_copy {
+    if row.is_some_and(|row| row.file != file) {
         return Ok(());
     }
     if board.identity.pid_namespace != here.pid_namespace {
-        let jobs = board.slots.len();
+        let jobs = slots.len();
         return Err(NotQuiet::Left(format!(
             "pool {pool} died in another pid namespace, where nobody can see what is left of its {jobs} jobs"
         )));
@@ -192,16 +213,16 @@ fn end_by_board(folder: &Folder, pool: &PoolId, pools: &[PoolInfo], observer: &d
         }
         Stage::Starting { .. } | Stage::Running { .. } | Stage::Ended { .. } => None,
     };
-    let mark = |slot: &board::Slot| Mark {
+    let mark = |slot: &&board::Slot| Mark {
         token: format!("{prefix}{}", slot.lease.0).into_bytes(),
         leader: leader(&slot.stage),
     };
-    let marks: Vec<Mark> = board.slots.iter().map(mark).collect();
+    let marks: Vec<Mark> = slots.iter().map(mark).collect();
     let ending = tree::end(&marks, Reach::Tree, Asked::NotYet, SURVIVOR_GRACE_MAX)?;
     if let Some(left) = ending.remaining.first() {
-        let (pid, job) = (left.pid.as_raw_pid(), board.slots[left.mark].seq.0);
+        let (pid, job) = (left.pid.as_raw_pid(), slots[left.mark].seq.0);
         return Err(NotQuiet::Left(format!("process {pid} of job {job} is left of pool {pool} and cannot be ended")));
     }
-    observer.news(News::Recovered { pool: pool.clone(), jobs: board.slots.len(), ended: ending.ended, dead: 0 });
+    observer.news(News::Recovered { pool: pool.clone(), jobs: slots.len(), ended: ending.ended, dead: 0 });
     Ok(())
 }

@@ -206,6 +206,25 @@ fn what_a_dead_pool_left_is_ended_before_a_restore() {
 }
 
 #[test]
+fn what_a_dead_pool_left_keeps_a_restore_out_where_it_cannot_be_found() {
+    let bench = Bench::new();
+    bench.ok("config set max-retries 1");
+    bench.ok("backup copy");
+    bench.enqueue("echo $$ >>pids; exec sleep 1000");
+    let mut pool = bench.pool("");
+    let pids = bench.until_pids("pids", 1);
+    pool.kill();
+    let (file, elsewhere) = (bench.queue().join("queue.redb"), bench.path().join("elsewhere"));
+    fs::rename(&file, &elsewhere).unwrap();
+    let why = "died while it ran jobs (1), and the queue file, by which they could be found, is missing";
+    bench.run("restore copy").says(4, &[why]);
+    assert!(pids.iter().all(|pid| super::support::lives(*pid)), "it may be another queue's");
+    fs::rename(&elsewhere, &file).unwrap();
+    bench.ok("restore copy");
+    assert!(pids.iter().all(|pid| !super::support::lives(*pid)));
+}
+
+#[test]
 fn what_is_no_sound_backup_is_refused_and_changes_nothing() {
     let bench = filled();
     bench.ok("backup copy");
