@@ -39,8 +39,8 @@ Act:
   cancel    Cancel jobs; what runs is ended
   retry     Give ended jobs a fresh set of attempts
   dlq       The dead letter queue: jobs that failed for good
-  pause     Let the jobs of queues wait
-  resume    Let them start again
+  pause     Let jobs, or the jobs of queues, wait
+  resume    Let them go on
   remove    Remove ended jobs, with what they wrote
 
 Keep:
@@ -252,8 +252,8 @@ pub(super) struct Run {
 ///
 /// A job is given as JSON, as shell text with -c, or as a command after --; many are read from a file, one
 /// command or one JSON object a line, all or nothing. JSON fields: id, command or argv, max_retries,
-/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, name, tags. Flags are for what the
-/// JSON does not say; tags are added to its own.
+/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, after, after_any, name, tags. Flags
+/// are for what the JSON does not say; tags, and what is waited for, are added to its own.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["job", "shell_text", "file", "argv"])),
     after_help = "\
@@ -262,6 +262,7 @@ Examples:
   queuectl enqueue -c 'sleep 2 && echo done'
   queuectl enqueue --priority 10 --name backup --tag night=1 -- rsync -a photos/ backup/
   queuectl enqueue --at 22:00 --timeout 2h -c 'make all'
+  queuectl enqueue --after dump --after copy -c 'rm dump.sql'
   queuectl enqueue --file jobs.jsonl
   seq 100 | sed 's/.*/echo &/' | queuectl enqueue -")]
 pub(super) struct Enqueue {
@@ -295,6 +296,12 @@ pub(super) struct Enqueue {
     /// Start at this time, such as 22:00 or '2026-12-01 22:00' here, or 2026-12-01T22:00:00Z
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
+    /// Start when this job has completed; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',', add = complete::job())]
+    pub after: Vec<JobId>,
+    /// Start when this job has ended, however it did; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',', add = complete::job())]
+    pub after_any: Vec<JobId>,
     /// Retries after the first attempt [default: the setting max-retries, 3]
     #[arg(long, value_name = "N", value_parser = retries)]
     pub max_retries: Option<u32>,
@@ -582,27 +589,36 @@ pub(super) struct Remove {
     pub ids: Vec<JobId>,
 }
 
-/// Let the jobs of queues wait: what runs goes on, nothing else starts
+/// Let jobs, or the jobs of queues, wait: what runs goes on, nothing else starts
 ///
-/// A queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on.
+/// A job or a queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on when queues
+/// are paused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl pause                all queues
-  queuectl pause --queue gpu")]
+  queuectl pause --queue gpu
+  queuectl pause job1 job2      these jobs")]
 pub(super) struct Pause {
+    /// Only these jobs; all are paused or none
+    #[arg(value_name = "ID", conflicts_with = "queues", add = complete::waiting_job())]
+    pub ids: Vec<JobId>,
     /// Only this queue; may be given several times
     #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
 }
 
-/// Let the jobs of paused queues start again
+/// Let paused jobs, or the jobs of paused queues, go on
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl resume               all queues
-  queuectl resume --queue gpu   this one, even if all were paused")]
+  queuectl resume --queue gpu   this one, even if all were paused
+  queuectl resume job1 job2     these jobs")]
 pub(super) struct Resume {
+    /// Only these jobs; all are resumed or none
+    #[arg(value_name = "ID", conflicts_with = "queues", add = complete::waiting_job())]
+    pub ids: Vec<JobId>,
     /// Only this queue; may be given several times
     #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,

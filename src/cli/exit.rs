@@ -120,7 +120,8 @@ impl From<StoreError> for Failure {
             | StoreError::Reserved(_)
             | StoreError::Contradiction(_)
             | StoreError::Refused { .. } => Exit::Refused,
-            StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,
+            StoreError::NeedEnded { .. } | StoreError::NeededUnseen(_) => Exit::Refused,
+            StoreError::BadValue(_) | StoreError::TooLarge(_) | StoreError::NeedsLater(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)
             | StoreError::Schema { .. }
@@ -136,6 +137,9 @@ impl From<StoreError> for Failure {
         }
         if matches!(error, StoreError::NotAQueue(_)) {
             return failure.next("queuectl restore BACKUP    if you have a backup");
+        }
+        if let StoreError::NeedEnded { id, .. } = &error {
+            return failure.next(format_args!("queuectl retry {id}    then the same line again"));
         }
         if error.outcome_is_unknown() {
             return failure.next("queuectl status    tells whether it happened all the same");

@@ -19,7 +19,7 @@ pub(crate) use lines::{Few, Format, Jobs, Survey, Warning, survey};
 pub(crate) use source::Source;
 
 use super::local::Local;
-use crate::model::{Command, Environment, JobId, JobName, JobSpec, QueueName, Start, Tags, TimeLimit};
+use crate::model::{Command, Environment, JobId, JobName, JobSpec, Need, QueueName, Start, Tags, TimeLimit};
 
 /// What a job takes over from the process that enqueues it, unless its text says otherwise.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ pub(crate) struct Asked {
     pub priority: i8,
     /// When to start.
     pub start: Start,
+    /// What to wait for, to which a job adds its own.
+    pub needs: Vec<Need>,
     /// A name for people.
     pub name: Option<JobName>,
     /// Tags, to which a job adds its own.
@@ -98,6 +100,7 @@ impl<'a> Maker<'a> {
             timeout: asked.timeout,
             priority: asked.priority,
             start: asked.start,
+            needs: asked.needs.clone(),
             name: asked.name.clone(),
             tags: asked.tags.clone(),
             ..JobSpec::new(Command::Shell(Vec::new()), asked.folder.as_ref().unwrap_or(&base.cwd).clone())

@@ -14,6 +14,9 @@ pub const TAG_KEY_BYTES_MAX: usize = 64;
 /// Longest value of a tag, in bytes, as long as a name: many rows of its index fit a page.
 pub const TAG_VALUE_BYTES_MAX: usize = 128;
 
+/// Most jobs that one job waits for: all of them are looked at in one transaction when it is retried.
+pub const NEEDS_MAX: usize = 10_000;
+
 /// The lowest and the highest priority.
 pub const PRIORITY_RANGE: std::ops::RangeInclusive<i8> = -100..=100;
 

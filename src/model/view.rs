@@ -27,6 +27,8 @@ pub struct Job {
     pub run: Option<u64>,
     /// How far it has come.
     pub progress: Progress,
+    /// How many jobs it still waits for.
+    pub waits_for: u32,
     /// Retries after the first attempt, as they are now.
     pub max_retries: u32,
     /// When it was enqueued.

@@ -5,9 +5,9 @@ use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use super::reference::{Handed, Reference, Refused, Rung};
-use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
+use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Whom, Wish};
 use crate::model::{
-    Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
+    Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Need, Output, PoolId, Seq, State, StateKind, Stream,
 };
 use crate::store::{
     Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
@@ -114,6 +114,9 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
         Err(StoreError::Reserved(id)) => Ok(Err(Refused::Reserved(id))),
         Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
+        Err(StoreError::NeedsLater(id)) => Ok(Err(Refused::NeedsLater(id))),
+        Err(StoreError::NeedEnded { id, state }) => Ok(Err(Refused::NeedEnded(id, state))),
+        Err(StoreError::NeededUnseen(id)) => Ok(Err(Refused::NeededUnseen(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
         Err(StoreError::BadValue(bad)) => Ok(Err(Refused::Value(bad.key))),
         Err(StoreError::Damaged(why)) if why.starts_with("pool ") => Ok(Err(Refused::Pool)),
@@ -279,6 +282,7 @@ impl Comparison {
             same("settings set", &snapshot.settings_set(scope)?, &queue.settings_set(scope))?;
         }
         same("queues", &snapshot.queues()?, &queue.queues())?;
+        same("unsettled", &snapshot.is_unsettled()?, &queue.is_unsettled())?;
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
@@ -363,6 +367,8 @@ impl Comparison {
             }
         }
         same("no such attempt", &snapshot.output(seq, 9_999, Stream::Stdout)?, &None)?;
+        same("needs", &snapshot.needs(seq)?, &queue.needs_of(seq))?;
+        same("needed by", &snapshot.needed_by(seq, usize::MAX)?, &queue.needed_by(seq))?;
         let name = queue.name(seq).cloned();
         let found = name.map(|name| snapshot.find(&name)).transpose()?.flatten();
         same("found by name", &found, &Some(seq))?;
@@ -389,10 +395,6 @@ fn queues(bits: u8) -> Vec<crate::model::QueueName> {
 
 fn queue_of(n: u8) -> crate::model::QueueName {
     QUEUES[usize::from(n) % QUEUES.len()].parse().unwrap_or_else(|_| crate::model::QueueName::default_queue())
-}
-
-fn specs(wishes: &[Wish]) -> Vec<JobSpec> {
-    wishes.iter().map(Wish::spec).collect()
 }
 
 /// The verbs of one transaction, each done to the store and to the reference.
@@ -423,7 +425,7 @@ impl Act<'_> {
 
     fn one(&mut self, tx: &mut Tx<'_>, verb: &Verb) -> Result<(), Parted> {
         match verb {
-            Verb::Enqueue(wishes) => self.enqueue(tx, &specs(wishes)),
+            Verb::Enqueue(wishes) => self.enqueue(tx, &self.specs(wishes)),
             Verb::Claim { pool, serves, limit } => self.claim(tx, *pool, *serves, usize::from(*limit)),
             Verb::Finish { claim, end } => {
                 let Some((seq, lease)) = self.which(*claim) else { return Ok(()) };
@@ -438,6 +440,22 @@ impl Act<'_> {
                 self.tally.note("nothing promoted", promoted == 0);
                 same("promoted", &promoted, &self.world.queue.promote_due(limit))
             }
+            Verb::Settle(limit) => {
+                let limit = usize::from(*limit);
+                let was_unsettled = self.world.queue.is_unsettled();
+                let is_left = tx.settle(limit)?;
+                self.tally.note("settled", was_unsettled && !is_left);
+                self.tally.note("settled in part", is_left && limit > 0);
+                let before = self.world.queue.counts();
+                same("settled", &is_left, &self.world.queue.settle(limit))?;
+                let after = self.world.queue.counts();
+                self.tally.note("unblocked by settling", after[&StateKind::Pending] > before[&StateKind::Pending]);
+                self.tally.note("cancelled by settling", after[&StateKind::Cancelled] > before[&StateKind::Cancelled]);
+                self.tally.note("revived by settling", after[&StateKind::Cancelled] < before[&StateKind::Cancelled]);
+                Ok(())
+            }
+            Verb::Hold(who) => self.hold(tx, &self.names(who)),
+            Verb::Release(who) => self.release(tx, &self.names(who)),
             Verb::Cancel(who) => self.cancel(tx, &self.names(who)),
             Verb::Retry(who) => self.retry(tx, &self.names(who)),
             Verb::Register { pool, again } => self.register(tx, *pool, *again),
@@ -450,10 +468,10 @@ impl Act<'_> {
             Verb::Remove(who) => self.remove(tx, &self.names(who)),
             Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
-            Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
+            Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &self.specs(wishes), *fresh),
             Verb::BeginBulk { queues, jobs } => self.begin_bulk(tx, *queues, u64::from(*jobs)),
             Verb::FillBulk { bulk, wishes } => match nth(&self.bulks(), usize::from(*bulk)) {
-                Some(n) => self.fill_bulk(tx, n, &specs(wishes)),
+                Some(n) => self.fill_bulk(tx, n, &self.specs(wishes)),
                 None => Ok(()),
             },
             Verb::NameBulk { bulk, limit } => match nth(&self.bulks(), usize::from(*bulk)) {
@@ -488,6 +506,21 @@ impl Act<'_> {
         }
     }
 
+    /// The jobs that are wished for. What they need is named by what there is now.
+    fn specs(&self, wishes: &[Wish]) -> Vec<JobSpec> {
+        let mut specs: Vec<JobSpec> = Vec::new();
+        for wish in wishes {
+            let ids: Vec<&JobId> = specs.iter().filter_map(|spec| spec.id.as_ref()).collect();
+            let id = |whom: &Whom| match whom {
+                Whom::Earlier(n) => nth(&ids, usize::from(*n)).cloned(),
+                Whom::Any(who) => self.names(std::slice::from_ref(who)).pop(),
+            };
+            let needs = wish.needs.iter().filter_map(|(whom, any)| Some(Need { id: id(whom)?, any: *any })).collect();
+            specs.push(JobSpec { needs, ..wish.spec() });
+        }
+        specs
+    }
+
     fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Parted> {
         let done = answer(tx.enqueue(specs))?;
         let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
@@ -499,6 +532,9 @@ impl Act<'_> {
                 (Ok(jobs), _) if jobs.len() == 1 => "enqueued one",
                 (Ok(_), _) => "enqueued many",
                 (Err(Refused::Reserved(_)), _) => "enqueue refused: an id of a bulk",
+                (Err(Refused::NoSuchJob(_)), _) => "enqueue refused: what it needs does not exist",
+                (Err(Refused::NeedsLater(_)), _) => "enqueue refused: what it needs comes later",
+                (Err(Refused::NeedEnded(..)), _) => "enqueue refused: what it needs has ended",
                 (Err(_), true) => "enqueue refused: an id twice in it",
                 (Err(_), false) => "enqueue refused: an id that is taken",
             },
@@ -542,6 +578,9 @@ impl Act<'_> {
             match &done {
                 Ok(_) => "bulk filled",
                 Err(Refused::Bulk) => "bulk not filled: it is over, or has no such queue",
+                Err(Refused::NoSuchJob(_) | Refused::NeedsLater(_) | Refused::NeedEnded(..)) => {
+                    "bulk not filled: what a job needs"
+                }
                 Err(_) => "bulk not filled: an id that is taken",
             },
             true,
@@ -668,6 +707,8 @@ impl Act<'_> {
         let events: Vec<String> = match refused {
             None => kinds.map(|kind| format!("{verb}: {}", kind.name())).collect(),
             Some(Refused::State(_, kind)) => vec![format!("{verb} refused: {}", kind.name())],
+            Some(Refused::NeedEnded(..)) => vec![format!("{verb} refused: what it needs has ended")],
+            Some(Refused::NeededUnseen(_)) => vec![format!("{verb} refused: a bulk needs it")],
             Some(_) => vec![format!("{verb} refused: no such job")],
         };
         for event in events {
@@ -681,6 +722,18 @@ impl Act<'_> {
         let done = done.map(|done| done.into_iter().map(|(id, how)| (id, how == Cancelled::Asked)).collect::<Vec<_>>());
         self.note_asked("cancel", ids, done.as_ref().err());
         same("cancelled", &done, &self.world.queue.cancel(ids))
+    }
+
+    fn hold(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.hold(ids))?;
+        self.note_asked("hold", ids, done.as_ref().err());
+        same("held", &done, &self.world.queue.hold(ids))
+    }
+
+    fn release(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.release(ids))?;
+        self.note_asked("release", ids, done.as_ref().err());
+        same("released", &done, &self.world.queue.release(ids))
     }
 
     fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {

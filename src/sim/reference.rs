@@ -9,7 +9,9 @@ use crate::model::{
     Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
     WorkerId,
 };
-use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
+use crate::store::{
+    Asked, BulkInfo, NeedInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work,
+};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,12 @@ pub enum Refused {
     NoSuchJob(JobId),
     /// The job's state does not allow it.
     State(JobId, StateKind),
+    /// A job waits for this one, which comes later or is itself.
+    NeedsLater(JobId),
+    /// A job waits for this one, which has ended otherwise.
+    NeedEnded(JobId, StateKind),
+    /// Something that is not published waits for the job.
+    NeededUnseen(JobId),
     /// The setting does not take the value.
     Value(SettingKey),
     /// The pool has ended, was never there, or still holds jobs.
@@ -58,6 +66,14 @@ struct RefJob {
     failures: u32,
     losses: u32,
     history: Vec<(PoolId, Run)>,
+    needs: BTreeMap<Seq, RefNeed>,
+}
+
+/// That a job waits for another.
+#[derive(Debug, Clone, Copy)]
+struct RefNeed {
+    any: bool,
+    met: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -80,6 +96,8 @@ struct RefBulk {
     jobs: BTreeMap<Seq, RefJob>,
     /// Those of them that do not have their ids yet.
     unnamed: BTreeSet<Seq>,
+    /// Jobs that ended otherwise than some of its jobs want.
+    failed_needs: BTreeSet<Seq>,
 }
 
 /// Which waiting processes a transaction woke.
@@ -105,6 +123,8 @@ pub struct Reference {
     lanes: BTreeMap<LaneId, Lane>,
     jobs: BTreeMap<Seq, RefJob>,
     bulks: BTreeMap<u64, RefBulk>,
+    /// Jobs whose state some that need them may not know, with the first of these.
+    unsettled: BTreeMap<Seq, Seq>,
     pools: BTreeMap<PoolId, PoolInfo>,
     settings: BTreeMap<(Option<QueueName>, SettingKey), String>,
     /// The queue that each pool was served from last.
@@ -206,18 +226,54 @@ impl Reference {
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
         let wanted = distinct(specs)?;
         given(specs).try_for_each(|id| self.refuse_taken(id))?;
-        Ok(specs
-            .iter()
-            .map(|spec| {
-                let lane = self.queue_lane(&spec.queue);
-                self.add(spec, lane, &wanted)
-            })
-            .collect())
+        let plan = self.plan(specs, None)?;
+        let mut done: Vec<(Seq, JobId)> = Vec::new();
+        for (spec, needs) in specs.iter().zip(plan) {
+            let (lane, needs) = (self.queue_lane(&spec.queue), needs.numbered(&done));
+            done.push(self.add(spec, lane, &wanted, needs));
+        }
+        Ok(done)
     }
 
-    fn add(&mut self, spec: &JobSpec, lane: LaneId, wanted: &BTreeSet<&JobId>) -> (Seq, JobId) {
+    /// What each job of a batch waits for, or why it cannot. Jobs of `bulk` can be seen.
+    fn plan(&self, specs: &[JobSpec], bulk: Option<u64>) -> Result<Vec<Planned>, Refused> {
+        let mut plan = Vec::new();
+        for (index, spec) in specs.iter().enumerate() {
+            let mut planned = Planned::default();
+            for need in &spec.needs {
+                let own = specs.iter().position(|other| other.id.as_ref() == Some(&need.id));
+                if own.is_some_and(|own| own >= index) {
+                    return Err(Refused::NeedsLater(need.id.clone()));
+                }
+                if let Some(own) = own {
+                    let any = planned.earlier.get(&own).is_none_or(|any| *any) && need.any;
+                    planned.earlier.insert(own, any);
+                    continue;
+                }
+                let of_bulk = bulk.and_then(|number| {
+                    let bulk = self.bulks.get(&number)?;
+                    let named = |(seq, job): &(&Seq, &RefJob)| job.name == need.id && !bulk.unnamed.contains(seq);
+                    bulk.jobs.iter().find(named).map(|(seq, _)| *seq)
+                });
+                let seq = self.find(&need.id).or(of_bulk).ok_or_else(|| Refused::NoSuchJob(need.id.clone()))?;
+                let any = planned.there.get(&seq).is_none_or(|other| other.any) && need.any;
+                let met = self.is_met(seq, any)?;
+                planned.there.insert(seq, RefNeed { any, met });
+            }
+            plan.push(planned);
+        }
+        Ok(plan)
+    }
+
+    fn add(
+        &mut self,
+        spec: &JobSpec,
+        lane: LaneId,
+        wanted: &BTreeSet<&JobId>,
+        needs: BTreeMap<Seq, RefNeed>,
+    ) -> (Seq, JobId) {
         let seq = self.number(if spec.id.is_some() { &EMPTY } else { wanted });
-        let job = self.new_job(seq, spec, lane);
+        let job = self.new_job(seq, spec, lane, needs);
         let name = job.name.clone();
         self.jobs.insert(seq, job);
         self.changed = true;
@@ -225,13 +281,20 @@ impl Reference {
         (seq, name)
     }
 
-    fn new_job(&self, seq: Seq, spec: &JobSpec, lane: LaneId) -> RefJob {
+    fn new_job(&self, seq: Seq, spec: &JobSpec, lane: LaneId, needs: BTreeMap<Seq, RefNeed>) -> RefJob {
         let due = match spec.start {
             Start::Now => self.now,
             Start::At(time) => time,
             Start::After(delay) => self.now.after(delay),
         };
-        let state = if due > self.now { State::Scheduled { due } } else { State::Pending };
+        let is_later = due > self.now;
+        let state = if needs.values().any(|need| !need.met) {
+            State::Blocked { due: is_later.then_some(due), held: false }
+        } else if is_later {
+            State::Scheduled { due, held: false }
+        } else {
+            State::Pending
+        };
         RefJob {
             name: spec.id.clone().unwrap_or_else(|| JobId::from(seq)),
             named: spec.id.is_some(),
@@ -243,6 +306,7 @@ impl Reference {
             failures: 0,
             losses: 0,
             history: Vec::new(),
+            needs,
         }
     }
 
@@ -279,14 +343,17 @@ impl Reference {
                 return Err(Refused::Duplicate(id.clone()));
             }
         }
+        let plan = self.plan(specs, None)?;
         for id in given(specs) {
             self.take_name(id, &wanted);
         }
         self.last_run += 1;
         let number = self.last_run;
         let lane = self.add_lane(Lane::Run { number, run: run.clone(), created: self.now });
-        for spec in specs {
-            self.add(spec, lane, &wanted);
+        let mut done = Vec::new();
+        for (spec, needs) in specs.iter().zip(plan) {
+            let needs = needs.numbered(&done);
+            done.push(self.add(spec, lane, &wanted, needs));
         }
         let info = self.run(lane).unwrap_or_else(|| unreachable!("the run was just begun"));
         Ok((false, info))
@@ -332,6 +399,7 @@ impl Reference {
             next: 0,
             jobs: BTreeMap::new(),
             unnamed: BTreeSet::new(),
+            failed_needs: BTreeSet::new(),
         };
         if jobs > 0 {
             self.set_aside(&mut bulk, jobs);
@@ -363,8 +431,10 @@ impl Reference {
             }
         };
         let lanes: Option<Vec<LaneId>> = specs.iter().map(|spec| lane_of(&bulk, spec)).collect();
+        let lanes = lanes.ok_or(Refused::Bulk)?;
+        let plan = self.plan(specs, Some(number))?;
         let mut filled = Vec::new();
-        for (n, (spec, lane)) in specs.iter().zip(lanes.ok_or(Refused::Bulk)?).enumerate() {
+        for (n, ((spec, lane), needs)) in specs.iter().zip(lanes).zip(plan).enumerate() {
             let seq = loop {
                 if bulk.ranges.last().is_none_or(|(_, last)| bulk.next > *last) {
                     self.set_aside(&mut bulk, (specs.len() - n) as u64);
@@ -376,7 +446,7 @@ impl Reference {
                     break seq;
                 }
             };
-            let job = self.new_job(seq, spec, lane);
+            let job = self.new_job(seq, spec, lane, needs.numbered(&filled));
             filled.push((seq, job.name.clone()));
             bulk.jobs.insert(seq, job);
             bulk.unnamed.extend(spec.id.is_some().then_some(seq));
@@ -424,6 +494,7 @@ impl Reference {
         }
         let jobs = bulk.jobs.len() as u64;
         self.jobs.extend(bulk.jobs);
+        self.tell_of_failed(&bulk.failed_needs);
         (self.changed, self.rung.work) = (true, true);
         Ok(jobs)
     }
@@ -438,21 +509,39 @@ impl Reference {
         let lane = Lane::Run { number: self.last_run, run: run.clone(), created: self.now };
         self.lanes.insert(LaneId(number), lane);
         self.jobs.extend(bulk.jobs);
+        self.tell_of_failed(&bulk.failed_needs);
         (self.changed, self.rung.work) = (true, true);
         let info = self.run(LaneId(number)).unwrap_or_else(|| unreachable!("the run was just begun"));
         Ok((false, info))
     }
 
+    /// What ended otherwise than jobs want that have just appeared is to be told once more.
+    fn tell_of_failed(&mut self, failed: &BTreeSet<Seq>) {
+        for seq in failed {
+            if self.is_needed(*seq) {
+                self.unsettled.insert(*seq, Seq(0));
+            }
+        }
+    }
+
     /// Takes up to `limit` jobs of a bulk away, those of the lowest numbers, and with the last the bulk. Says whether
     /// it is gone.
     pub fn undo_bulk(&mut self, number: u64, limit: usize) -> bool {
-        let Some(bulk) = self.bulks.get_mut(&number) else { return true };
+        if !self.bulks.contains_key(&number) {
+            return true;
+        }
         self.changed = true;
         let mut left = limit;
-        while let Some((first, last)) = bulk.ranges.first().copied() {
-            let taken: Vec<Seq> = bulk.jobs.range(Seq(first)..=Seq(last)).map(|(seq, _)| *seq).take(left).collect();
+        while let Some((first, last)) = self.bulks[&number].ranges.first().copied() {
+            let range = Seq(first)..=Seq(last);
+            let taken: Vec<Seq> = self.bulks[&number].jobs.range(range).map(|(seq, _)| *seq).take(left).collect();
+            for seq in &taken {
+                self.forget_needs(*seq);
+                self.forget_needed(*seq);
+                self.bulks.get_mut(&number).map(|bulk| bulk.jobs.remove(seq));
+            }
+            let Some(bulk) = self.bulks.get_mut(&number) else { return true };
             left -= taken.len();
-            bulk.jobs.retain(|seq, _| !taken.contains(seq));
             bulk.unnamed.retain(|seq| !taken.contains(seq));
             if left == 0 {
                 bulk.ranges[0].0 = taken.last().map_or(first, |seq| seq.0 + 1);
@@ -461,7 +550,7 @@ impl Reference {
             }
             bulk.ranges.remove(0);
         }
-        let is_over = bulk.ranges.is_empty();
+        let is_over = self.bulks[&number].ranges.is_empty();
         if is_over {
             self.bulks.remove(&number);
         }
@@ -642,13 +731,182 @@ impl Reference {
 
     /// Puts a job into a state.
     fn put(&mut self, seq: Seq, state: State) {
-        let Some(job) = self.jobs.get_mut(&seq) else { return };
+        let now = self.now;
+        let Some(job) = self.job_mut(seq) else { return };
         let arrived = job.state != state;
         let waits = matches!(state, State::Pending | State::Scheduled { .. } | State::Failed { .. });
+        let ended_or_not = job.state.kind().has_ended() != state.kind().has_ended();
         job.state = state;
-        job.updated = self.now;
+        job.updated = now;
         self.changed = true;
         self.rung.work |= arrived && waits;
+        if ended_or_not && self.is_needed(seq) {
+            self.unsettled.insert(seq, Seq(0));
+            self.rung.work = true;
+        }
+    }
+
+    // ---- needs
+
+    /// A job, published or not.
+    fn job(&self, seq: Seq) -> Option<&RefJob> {
+        let hidden = || self.bulks.values().find_map(|bulk| bulk.jobs.get(&seq));
+        self.jobs.get(&seq).or_else(hidden)
+    }
+
+    fn job_mut(&mut self, seq: Seq) -> Option<&mut RefJob> {
+        if self.jobs.contains_key(&seq) {
+            return self.jobs.get_mut(&seq);
+        }
+        self.bulks.values_mut().find_map(|bulk| bulk.jobs.get_mut(&seq))
+    }
+
+    /// The jobs that need one, published or not, the oldest first.
+    fn needing(&self, seq: Seq) -> Vec<Seq> {
+        let all = self.jobs.iter().chain(self.bulks.values().flat_map(|bulk| &bulk.jobs));
+        let mut needing: Vec<Seq> =
+            all.filter(|(_, job)| job.needs.contains_key(&seq)).map(|(needing, _)| *needing).collect();
+        needing.sort_unstable();
+        needing
+    }
+
+    fn is_needed(&self, seq: Seq) -> bool {
+        !self.needing(seq).is_empty()
+    }
+
+    /// Whether a job has ended as is wanted; refused if it has ended otherwise.
+    fn is_met(&self, seq: Seq, any: bool) -> Result<bool, Refused> {
+        let Some(job) = self.job(seq) else { return Ok(false) };
+        match job.state.kind() {
+            StateKind::Completed => Ok(true),
+            kind @ (StateKind::Dead | StateKind::Cancelled) if !any => Err(Refused::NeedEnded(job.name.clone(), kind)),
+            kind => Ok(kind.has_ended()),
+        }
+    }
+
+    /// Tells up to `limit` jobs of the ends of those that they need. Says whether some are left.
+    pub fn settle(&mut self, limit: usize) -> bool {
+        let mut left = limit;
+        while let Some((seq, from)) = self.unsettled.first_key_value().map(|(seq, from)| (*seq, *from)) {
+            if left == 0 {
+                return true;
+            }
+            left -= self.tell(seq, from, left).max(1);
+        }
+        false
+    }
+
+    fn tell(&mut self, seq: Seq, from: Seq, limit: usize) -> usize {
+        let told: Vec<Seq> = self.needing(seq).into_iter().filter(|needing| *needing >= from).take(limit).collect();
+        match told.last() {
+            Some(last) if told.len() == limit => self.unsettled.insert(seq, Seq(last.0 + 1)),
+            Some(_) | None => self.unsettled.remove(&seq),
+        };
+        self.changed = true;
+        for needing in &told {
+            self.tell_one(*needing, seq);
+        }
+        told.len()
+    }
+
+    fn tell_one(&mut self, needing: Seq, seq: Seq) {
+        let Some(job) = self.job(needing) else { return };
+        let need = job.needs[&seq];
+        if need.met {
+            return;
+        }
+        match (job.state.clone(), self.is_met(seq, need.any)) {
+            (State::Blocked { .. }, Ok(true)) => self.meet(needing, seq),
+            (State::Blocked { .. }, Err(_)) if self.jobs.contains_key(&needing) => {
+                self.put(needing, State::Cancelled { at: self.now, reason: CancelReason::NeedFailed });
+            }
+            (State::Blocked { .. }, Err(_)) => {
+                let bulk = self.bulks.values_mut().find(|bulk| bulk.jobs.contains_key(&needing));
+                bulk.map(|bulk| bulk.failed_needs.insert(seq));
+            }
+            (State::Cancelled { reason: CancelReason::NeedFailed, .. }, Ok(_)) => {
+                if self.waits_again(needing, &[]).is_ok() {
+                    self.run_again(needing, &[]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A need is met; with the last of them a job is blocked no longer.
+    fn meet(&mut self, needing: Seq, seq: Seq) {
+        let now = self.now;
+        let Some(job) = self.job_mut(needing) else { return };
+        let Some(need) = job.needs.get_mut(&seq) else { return };
+        need.met = true;
+        if job.needs.values().all(|need| need.met)
+            && let State::Blocked { due, held } = job.state
+        {
+            let state = match due {
+                _ if held => State::Scheduled { due: due.unwrap_or(now), held },
+                Some(due) if due > now => State::Scheduled { due, held },
+                Some(_) | None => State::Pending,
+            };
+            self.put(needing, state);
+        }
+    }
+
+    /// Refuses to let a job run again that would wait for ever. Those of `retried` run again, too.
+    fn waits_again(&self, seq: Seq, retried: &[Seq]) -> Result<(), Refused> {
+        let needs = self.job(seq).map(|job| job.needs.clone()).unwrap_or_default();
+        let unmet = needs.iter().filter(|(seq, need)| !need.met && !retried.contains(seq));
+        unmet.map(|(seq, need)| self.is_met(*seq, need.any).map(drop)).collect()
+    }
+
+    /// A fresh set of attempts, after what is needed for the first time.
+    fn run_again(&mut self, seq: Seq, retried: &[Seq]) {
+        let mut needs = self.job(seq).map(|job| job.needs.clone()).unwrap_or_default();
+        for (seq, need) in needs.iter_mut().filter(|(seq, _)| !retried.contains(seq)) {
+            need.met |= self.is_met(*seq, need.any) == Ok(true);
+        }
+        let waits = needs.values().any(|need| !need.met);
+        let Some(job) = self.job_mut(seq) else { return };
+        (job.failures, job.losses, job.needs) = (0, 0, needs);
+        self.put(seq, if waits { State::Blocked { due: None, held: false } } else { State::Pending });
+    }
+
+    /// A job goes, and needs nobody.
+    fn forget_needs(&mut self, seq: Seq) {
+        let needs = self.job_mut(seq).map(|job| std::mem::take(&mut job.needs)).unwrap_or_default();
+        for needed in needs.keys() {
+            if !self.is_needed(*needed) {
+                self.unsettled.remove(needed);
+            }
+        }
+    }
+
+    /// A job goes, and nobody needs it.
+    fn forget_needed(&mut self, seq: Seq) {
+        for needing in self.needing(seq) {
+            self.meet(needing, seq);
+            self.job_mut(needing).map(|job| job.needs.remove(&seq));
+        }
+        self.unsettled.remove(&seq);
+    }
+
+    /// Whether some may not know of an end.
+    pub fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// What a job needs: each with its name, whether any end will do, whether that is met, and its state.
+    pub fn needs_of(&self, seq: Seq) -> Vec<NeedInfo> {
+        let needs = self.jobs.get(&seq).map(|job| job.needs.clone()).unwrap_or_default();
+        let shown = |(seq, need): (Seq, RefNeed)| {
+            let job = self.job(seq)?;
+            Some(NeedInfo { seq, id: job.name.clone(), any: need.any, met: need.met, state: job.state.kind() })
+        };
+        needs.into_iter().filter_map(shown).collect()
+    }
+
+    /// The jobs that need one and are published.
+    pub fn needed_by(&self, seq: Seq) -> Vec<JobId> {
+        self.needing(seq).into_iter().filter_map(|needing| Some(self.jobs.get(&needing)?.name.clone())).collect()
     }
 
     /// What waits for a time that has come becomes ready, the earliest first.
@@ -703,22 +961,70 @@ impl Reference {
         let seqs = self.find_all(ids)?;
         self.refuse(&seqs, |kind| !kind.has_ended())?;
         let mut done = Vec::new();
-        for seq in seqs {
-            self.put(seq, State::Pending);
-            if let Some(job) = self.jobs.get_mut(&seq) {
-                (job.failures, job.losses) = (0, 0);
+        for seq in &seqs {
+            self.waits_again(*seq, &seqs)?;
+        }
+        for seq in &seqs {
+            self.run_again(*seq, &seqs);
+            if let Some(job) = self.jobs.get(seq) {
                 done.push((job.name.clone(), job.lane));
             }
         }
         Ok(done)
     }
 
+    /// Holds all back, or none.
+    pub fn hold(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, Refused> {
+        self.wait_or_go(ids, true)
+    }
+
+    /// Lets all go on, or none.
+    pub fn release(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, Refused> {
+        self.wait_or_go(ids, false)
+    }
+
+    fn wait_or_go(&mut self, ids: &[JobId], held: bool) -> Result<Vec<JobId>, Refused> {
+        let seqs = self.find_all(ids)?;
+        self.refuse(&seqs, |kind| kind.has_ended() || kind == StateKind::Processing)?;
+        let now = self.now;
+        for seq in &seqs {
+            let state = self.jobs[seq].state.clone();
+            let next = match state.clone() {
+                State::Blocked { due, .. } => State::Blocked { due, held },
+                State::Pending if held => State::Scheduled { due: now, held },
+                State::Failed { due, .. } | State::Scheduled { due, .. } if held => State::Scheduled { due, held },
+                State::Scheduled { due, held: true } if due <= now => State::Pending,
+                State::Scheduled { due, .. } => State::Scheduled { due, held },
+                other => other,
+            };
+            if next != state {
+                self.put(*seq, next);
+            }
+        }
+        Ok(seqs.iter().map(|seq| self.jobs[seq].name.clone()).collect())
+    }
+
     /// Removes all, which must have ended, or none. Says of each which of its outputs are in files.
     pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, Refused> {
         let seqs = self.find_all(ids)?;
         self.refuse(&seqs, |kind| !kind.has_ended())?;
+        for seq in &seqs {
+            let failed = |needing: &Seq| {
+                let need = self.job(*needing).map(|job| job.needs[seq]);
+                !self.jobs.contains_key(needing)
+                    && need.is_some_and(|need| !need.met && self.is_met(*seq, need.any).is_err())
+            };
+            if self.needing(*seq).iter().any(failed) {
+                return Err(Refused::NeededUnseen(self.jobs[seq].name.clone()));
+            }
+        }
+        seqs.iter().for_each(|seq| self.forget_needs(*seq));
         let mut gone = Vec::new();
         for seq in seqs {
+            if let Some(from) = self.unsettled.get(&seq).copied() {
+                self.tell(seq, from, usize::MAX);
+            }
+            self.forget_needed(seq);
             let Some(job) = self.jobs.remove(&seq) else { continue };
             let outputs = (1..).zip(&job.history).flat_map(|(number, (_, run))| {
                 [(number, Stream::Stdout, &run.stdout), (number, Stream::Stderr, &run.stderr)]
@@ -930,6 +1236,7 @@ impl Reference {
             queue: self.queue_of(job),
             run: self.run_number(seq),
             progress: progress(job),
+            waits_for: waits_for(job),
             max_retries: job.spec.max_retries.unwrap_or(retries),
             created: job.created,
             updated: job.updated,
@@ -975,6 +1282,7 @@ impl Reference {
         let place = |(seq, job): (&Seq, &RefJob)| {
             let at = match &job.state {
                 State::Completed { at } | State::Dead { at, .. } | State::Cancelled { at, .. } => *at,
+                State::Scheduled { held: true, .. } => Millis(u64::MAX),
                 other => due_of(other).unwrap_or_default(),
             };
             (job.state.kind() == kind).then_some((at, *seq))
@@ -1029,12 +1337,22 @@ impl Reference {
 
     /// How many jobs that `serves` names have not ended.
     pub fn unfinished(&self, serves: &Serves) -> u64 {
-        let moves = |job: &&RefJob| match (self.lanes.get(&job.lane), job.state.kind()) {
-            (_, kind) if kind.has_ended() => false,
-            (Some(Lane::Queue(queue)), kind) if kind != StateKind::Processing => !self.settings(Some(queue)).paused,
-            (Some(_) | None, _) => true,
+        let waits = |job: &RefJob| match self.lanes.get(&job.lane) {
+            Some(Lane::Queue(queue)) => !self.settings(Some(queue)).paused,
+            Some(Lane::Run { .. }) | None => true,
         };
-        self.jobs.values().filter(|job| self.served(job.lane, serves)).filter(moves).count() as u64
+        let moves = |job: &&RefJob| match &job.state {
+            State::Processing(_) => true,
+            State::Scheduled { held: true, .. } | State::Blocked { .. } => false,
+            other => !other.kind().has_ended() && waits(job),
+        };
+        let served = |job: &&RefJob| self.served(job.lane, serves);
+        let moving = self.jobs.values().filter(served).filter(moves).count() as u64;
+        let is_blocked = |job: &&RefJob| matches!(job.state, State::Blocked { .. }) && waits(job);
+        let blocked = self.jobs.values().filter(served).filter(is_blocked).count() as u64;
+        // What is blocked may wait for anything that moves.
+        let may_move = self.is_unsettled() || self.jobs.values().any(|job| moves(&job));
+        moving + if may_move { blocked } else { 0 }
     }
 
     /// The queues that have a lane or settings, by name.
@@ -1051,12 +1369,41 @@ impl Reference {
                 *counts.entry(queue).or_default().entry(job.state.kind()).or_default() += 1;
             }
         }
+        let held = |name: &QueueName| {
+            let of_queue =
+                |job: &&RefJob| matches!(self.lanes.get(&job.lane), Some(Lane::Queue(queue)) if queue == name);
+            let is_held = |job: &&RefJob| matches!(job.state, State::Scheduled { held: true, .. });
+            self.jobs.values().filter(of_queue).filter(is_held).count() as u64
+        };
         let info = |name: QueueName| {
             let Settings { parallel, paused, .. } = self.settings(Some(&name));
-            QueueInfo { counts: counts.remove(&name).unwrap_or_default(), name, parallel, paused }
+            let (counts, held) = (counts.remove(&name).unwrap_or_default(), held(&name));
+            QueueInfo { name, counts, held, parallel, paused }
         };
         names.into_iter().map(info).collect()
     }
+}
+
+/// What one job of a batch waits for.
+#[derive(Debug, Default)]
+struct Planned {
+    there: BTreeMap<Seq, RefNeed>,
+    /// By their places in the batch; whether any end will do.
+    earlier: BTreeMap<usize, bool>,
+}
+
+impl Planned {
+    /// With the numbers that the jobs before it have.
+    fn numbered(self, before: &[(Seq, JobId)]) -> BTreeMap<Seq, RefNeed> {
+        let earlier = self.earlier.into_iter().map(|(at, any)| (before[at].0, RefNeed { any, met: false }));
+        self.there.into_iter().chain(earlier).collect()
+    }
+}
+
+/// How many jobs a job is blocked by.
+fn waits_for(job: &RefJob) -> u32 {
+    let unmet = job.needs.values().filter(|need| !need.met).count();
+    if matches!(job.state, State::Blocked { .. }) { u32::try_from(unmet).unwrap_or(u32::MAX) } else { 0 }
 }
 
 /// Whether jobs may be claimed because of a change of this setting.
@@ -1089,7 +1436,7 @@ fn progress(job: &RefJob) -> Progress {
 
 fn due_of(state: &State) -> Option<Millis> {
     match state {
-        State::Scheduled { due } | State::Failed { due, .. } => Some(*due),
+        State::Scheduled { due, held: false } | State::Failed { due, .. } => Some(*due),
         _ => None,
     }
 }

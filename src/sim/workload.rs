@@ -45,6 +45,12 @@ pub enum Verb {
     },
     /// At most so many due jobs are made ready.
     Promote(u8),
+    /// At most so many jobs are told of the ends of others.
+    Settle(u8),
+    /// A person holds these back.
+    Hold(Vec<Who>),
+    /// A person lets these go on.
+    Release(Vec<Who>),
     /// A person cancels these.
     Cancel(Vec<Who>),
     /// A person retries these.
@@ -145,6 +151,8 @@ pub struct Wish {
     pub timeout: Option<TimeLimit>,
     /// When it starts.
     pub start: Start,
+    /// What it waits for, and whether any end will do.
+    pub needs: Vec<(Whom, bool)>,
     /// One of [`JOB_NAMES`], or none.
     pub name: u8,
     /// Those of [`TAGS`] whose bit is set.
@@ -186,6 +194,15 @@ pub enum Who {
     Ended(u16),
     /// One of those that a pool holds, if there is one.
     Held(u16),
+}
+
+/// For whom a new job waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// One of those before it in its batch that have a name, if there is one.
+    Earlier(u8),
+    /// A job.
+    Any(Who),
 }
 
 /// How a claim ended.
@@ -380,7 +397,7 @@ impl<'b> Maker<'b> {
 
     fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
-        match choices.below(140) {
+        match choices.below(166) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
@@ -402,6 +419,9 @@ impl<'b> Maker<'b> {
                 Verb::PublishBulk { bulk: choices.byte(4), identity: choices.byte(RUNS), fresh: choices.percent(30) }
             }
             131..133 => Verb::UndoBulk { bulk: choices.byte(4), limit: choices.byte(5) },
+            140..158 => Verb::Settle(choices.one(&[0, 1, 2, 3, 100, 100, 100]).unwrap_or(1)),
+            158..162 => Verb::Hold(choices.some(2, who)),
+            162..166 => Verb::Release(choices.some(3, who)),
             133..137 => Verb::NameBulk { bulk: choices.byte(4), limit: choices.byte(6) },
             _ => {
                 let (key, _) = choices.one(&VALUES).unwrap_or(VALUES[0]);
@@ -462,11 +482,23 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
             .flatten(),
         timeout: choices.one(&[None, None, Some(TimeLimit::Unlimited)]).flatten(),
         start: start(choices, clock),
+        needs: if choices.percent(30) { choices.some(2, need) } else { Vec::new() },
         name: choices.byte(8),
         tags: choices.one(&[0, 0, 0, 1, 2, 3, 5, 12]).unwrap_or_default(),
         environment: choices.byte(3),
         length: if choices.percent(3) { 1_000 + choices.below(60_000) } else { 1 },
     }
+}
+
+/// Seldom one that does not exist.
+fn need(choices: &mut Choices<'_>) -> (Whom, bool) {
+    let whom = match choices.below(10) {
+        0..3 => Whom::Earlier(choices.byte(4)),
+        3 => Whom::Any(Who::Named(choices.one(&NAMES).unwrap_or("a"))),
+        4..7 => Whom::Any(Who::Held(choices.next())),
+        _ => Whom::Any(Who::Nth(choices.next())),
+    };
+    (whom, choices.percent(40))
 }
 
 /// Often one that has passed, or comes soon.

@@ -16,10 +16,12 @@ use super::StoreError;
 use super::enqueue::Environments;
 use super::finish::{STDERR, STDOUT};
 use super::open::Store;
-use super::records::{CancelReasonRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, StateRecord, queue_name};
+use super::records::{
+    CancelReasonRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, StateRecord, queue_name,
+};
 use super::tables::{Snapshot, Tx};
 use super::whole::{OnLoss, Part, WholeJob, contradiction, strictly};
-use crate::model::{JobId, Millis, Seq, Stream};
+use crate::model::{JobId, Millis, Seq, StateKind, Stream};
 
 /// Most jobs that are adopted in one transaction.
 const JOBS_AT_ONCE: usize = 5_000;
@@ -74,15 +76,31 @@ impl Tx<'_> {
             self.add_labels(seq, &spec)?;
             self.tables.specs.put(seq.0, &spec)?;
             self.adopt_attempts(job)?;
-            for (needed, settled) in &job.needs {
-                self.tables.needs.put((seq.0, *needed), settled)?;
-                self.tables.needed_by.add((*needed, seq.0))?;
+            let record = unclaimed(&job.record);
+            let is_needed = !self.needed_by(seq, 0, 1)?.is_empty();
+            self.place_job(seq, &JobRecord { is_needed, ..record })?;
+            if is_needed {
+                // What came before it may not know how it ended.
+                self.unsettle(seq)?;
             }
-            self.place_job(seq, &unclaimed(&job.record))?;
+            for (needed, need) in &job.needs {
+                self.adopt_need(seq, *needed, need)?;
+            }
             self.head.next_seq = self.head.next_seq.max(seq.0.saturating_add(1));
         }
         self.head.enqueued += jobs.len() as u64;
         Ok(())
+    }
+
+    /// One need of a job that is there. Where the needed job is there, too, and the other may not know how it ended, that
+    /// is to be settled.
+    fn adopt_need(&mut self, waiting: Seq, needed: u64, need: &NeedRecord) -> Result<(), StoreError> {
+        self.tables.needs.put((waiting.0, needed), need)?;
+        self.tables.needed_by.add((needed, waiting.0))?;
+        let Some(record) = self.tables.jobs.get::<JobRecord>(needed)? else { return Ok(()) };
+        self.mark_needed(Seq(needed))?;
+        let is_blocked = self.job(waiting)?.kind() == StateKind::Blocked;
+        if need.met || is_blocked != record.kind().has_ended() { Ok(()) } else { self.unsettle(Seq(needed)) }
     }
 
     fn refuse_contradictions(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {

@@ -1,4 +1,7 @@
-//! What a person asks of jobs: cancel them, try them again. Several at once are one transaction: all or none.
+//! What a person asks of jobs: cancel them, try them again, hold them back. Several at once are one transaction: all or
+//! none.
+
+use std::collections::BTreeSet;
 
 use redb::ReadableTable;
 
@@ -33,14 +36,50 @@ impl Tx<'_> {
         Ok(done)
     }
 
-    /// Gives all of `ids` a fresh set of attempts, or none of them. Returns their lanes as well, since a job
+    /// Gives all of `ids` a fresh set of attempts, or none of them. What they waited for and never got they wait for again;
+    /// where that has died and is not among `ids`, they would never run: that is refused. Returns their lanes as well, since a job
     /// of a run waits for that run to be continued.
     pub fn retry(&mut self, ids: &[JobId]) -> Result<Vec<(JobId, LaneId)>, StoreError> {
+        let retried: BTreeSet<Seq> =
+            self.plan(ids, |progress| progress.retry().map(drop))?.into_iter().map(|(seq, ())| seq).collect();
+        let mut again = Vec::with_capacity(ids.len());
+        for seq in self.find_all(ids)? {
+            again.push((seq, self.needs_again(seq, &retried)?));
+        }
         let mut done = Vec::with_capacity(ids.len());
-        for (seq, progress) in self.plan(ids, Progress::retry)? {
+        for (seq, (met, open)) in again {
             let record = self.job(seq)?;
-            self.move_job(seq, &record, &progress)?;
+            self.run_again(seq, &record, &met, open)?;
             done.push((self.id_of(seq)?, LaneId(record.lane)));
+        }
+        Ok(done)
+    }
+
+    /// Holds all of `ids` back, or none: they wait, whatever comes due, until they are released.
+    pub fn hold(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        let now = self.now;
+        self.move_all(ids, |progress| progress.hold(now))
+    }
+
+    /// Lets all of `ids` go on that are held, or none.
+    pub fn release(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        let now = self.now;
+        self.move_all(ids, |progress| progress.release(now))
+    }
+
+    fn move_all(
+        &mut self,
+        ids: &[JobId],
+        step: impl Fn(&Progress) -> Result<Progress, Refusal>,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let mut done = Vec::with_capacity(ids.len());
+        for (seq, progress) in self.plan(ids, step)? {
+            let record = self.job(seq)?;
+            // What is there already has not moved.
+            if record.progress()? != progress {
+                self.move_job(seq, &record, &progress)?;
+            }
+            done.push(self.id_of(seq)?);
         }
         Ok(done)
     }

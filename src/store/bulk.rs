@@ -37,7 +37,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::ReadableTable;
 
 use super::StoreError;
-use super::codec::decode;
 use super::enqueue::{Enqueued, Wanted};
 use super::records::{BulkRecord, Bulks, JobRecord, LaneKind, LaneRecord};
 use super::runs::{NewRun, RunStart};
@@ -165,6 +164,7 @@ impl Tx<'_> {
             ranges: Vec::new(),
             next: 0,
             unnamed: 0,
+            failed_needs: BTreeSet::new(),
         };
         if jobs > 0 {
             self.set_aside(&mut record, jobs);
@@ -197,8 +197,9 @@ impl Tx<'_> {
         let lanes: Vec<LaneId> = specs.iter().map(|spec| bulk.lane_of(&spec.queue)).collect::<Result<_, _>>()?;
         let found = self.bulks.get(bulk.number).cloned();
         let mut record = found.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
+        let plan = self.plan_needs(specs, Some(&record))?;
         let mut left = specs.len() as u64;
-        let enqueued = self.add_jobs(specs.iter().zip(lanes), |tx, spec| {
+        let enqueued = self.add_jobs(specs.iter().zip(lanes), &plan, |tx, spec| {
             let seq = tx.next_set_aside(&mut record, left, spec.id.is_none().then_some(wanted));
             left -= 1;
             seq
@@ -242,6 +243,7 @@ impl Tx<'_> {
             self.tables.lanes.put(lane, &lane_record)?;
         }
         self.head.enqueued += jobs;
+        self.settle_seen(&record)?;
         self.ring_for_work();
         Ok(jobs)
     }
@@ -261,6 +263,7 @@ impl Tx<'_> {
         let info = self.run_of_lane(LaneId(lane))?;
         let info = info.ok_or_else(|| StoreError::Damaged("a run that was just begun is none".to_owned()))?;
         self.head.enqueued += info.total();
+        self.settle_seen(&record)?;
         self.ring_for_work();
         Ok(RunStart::New(info))
     }
@@ -272,6 +275,17 @@ impl Tx<'_> {
             return Err(StoreError::Contradiction("some of the bulk's jobs do not have their ids yet".to_owned()));
         }
         Ok(self.bulks_mut().0.remove(at))
+    }
+
+    /// What has appeared learns of the jobs that did not end as it wants.
+    fn settle_seen(&mut self, bulk: &BulkRecord) -> Result<(), StoreError> {
+        for needed in &bulk.failed_needs {
+            // It may be gone, with all that needed it.
+            if self.tables.jobs.get::<JobRecord>(*needed)?.is_some_and(|record| record.is_needed) {
+                self.unsettle(Seq(*needed))?;
+            }
+        }
+        Ok(())
     }
 
     fn unpublished_lane(&mut self, lane: u64) -> Result<LaneRecord, StoreError> {
@@ -289,13 +303,16 @@ impl Tx<'_> {
         let Some(mut bulk) = found else { return Ok(true) };
         let mut left = limit;
         while let Some((first, last)) = bulk.ranges.first().copied() {
-            let mut records = Vec::new();
+            let mut seqs = Vec::new();
             for row in self.tables.jobs.open()?.range(first..=last)?.take(left) {
-                let (seq, record) = row?;
-                records.push((Seq(seq.value()), decode::<JobRecord>("JOBS", record.value())?));
+                seqs.push(Seq(row?.0.value()));
             }
-            for (seq, record) in &records {
+            for seq in &seqs {
+                // Taking another away may have unblocked it.
+                let record = &self.job(*seq)?;
                 let mut spec = self.spec(*seq)?;
+                self.remove_needs(*seq)?;
+                self.remove_needed(*seq)?;
                 self.displace_job(*seq, record)?;
                 if self.is_unnamed(*seq, &spec)? {
                     // Another may have it by now.
@@ -304,8 +321,8 @@ impl Tx<'_> {
                 }
                 self.remove_spec(*seq, &spec)?;
             }
-            let taken = records.last().map(|(seq, _)| seq.0);
-            left -= records.len();
+            let taken = seqs.last().map(|seq| seq.0);
+            left -= seqs.len();
             if left == 0 {
                 bulk.ranges[0].0 = taken.map_or(first, |taken| taken + 1);
                 if bulk.ranges[0].0 > last {

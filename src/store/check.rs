@@ -14,12 +14,12 @@ use super::codec::decode;
 use super::finish::{STDERR, STDOUT};
 use super::placement::Placement;
 use super::records::{
-    AttemptRecord, BulkRecord, Bulks, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord,
-    StateRecord, state_code,
+    AttemptRecord, BulkRecord, Bulks, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, PoolRecord,
+    SpecRecord, StateRecord, state_code,
 };
 use super::tables::{
     ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
-    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS,
+    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS, UNSETTLED,
 };
 use super::whole::is_justified;
 use crate::model::{JobId, Seq, StateKind};
@@ -102,6 +102,8 @@ struct Seen {
     live_pools: BTreeSet<String>,
     attempts: BTreeMap<u64, u32>,
     needs: BTreeMap<u64, u32>,
+    /// Those that are needed, as their records say.
+    needed: BTreeSet<u64>,
     env_refs: BTreeMap<u128, u64>,
     outputs: BTreeMap<(u64, u32, u8), u64>,
     /// What TAGS should hold.
@@ -211,7 +213,12 @@ impl Check<'_> {
         if !fits {
             self.report.wrong(10, || format!("job {seq} in lane {} does not have its number by a bulk", record.lane));
         }
-        let is_new = matches!(record.state, StateRecord::Pending | StateRecord::Scheduled { .. });
+        let is_new = matches!(
+            record.state,
+            StateRecord::Pending
+                | StateRecord::Scheduled { held: false, .. }
+                | StateRecord::Blocked { held: false, .. }
+        );
         if is_hidden && (!is_new || record.attempts > 0) {
             self.report.wrong(10, || format!("job {seq} is {}, but not published", record.kind().name()));
         }
@@ -233,6 +240,9 @@ impl Check<'_> {
             check.seen.attempts.insert(seq, record.attempts);
             if record.needs > 0 {
                 check.seen.needs.insert(seq, record.needs);
+            }
+            if record.is_needed {
+                check.seen.needed.insert(seq);
             }
             if !check.seen.lanes.contains(&record.lane) {
                 check.report.wrong(1, || format!("job {seq} is in lane {}, which does not exist", record.lane));
@@ -460,13 +470,26 @@ impl Check<'_> {
     }
 
     fn needs(&mut self) -> Result<(), StoreError> {
-        let mut mirror = BTreeSet::new();
+        let (jobs, mut mirror, mut needed) = (self.snapshot.open(JOBS)?, BTreeSet::new(), BTreeSet::new());
         for row in redb::ReadableTable::iter(&self.snapshot.open(NEEDED_BY)?)? {
-            let (needed, seq) = row?.0.value();
-            mirror.insert((seq, needed));
+            let key = row?.0.value();
+            mirror.insert((key.1, key.0));
+            needed.insert(key.0);
         }
-        let mut unresolved = std::mem::take(&mut self.seen.needs);
-        self.records(NEEDS, |check, (seq, needed), settled: bool| {
+        for seq in needed.symmetric_difference(&self.seen.needed) {
+            self.report.wrong(9, || format!("NEEDED_BY and the record of job {seq} disagree whether it is needed"));
+        }
+        let mut unsettled = BTreeMap::new();
+        self.records(UNSETTLED, |check, seq, from: u64| {
+            if !needed.contains(&seq) {
+                check.report.wrong(9, || format!("UNSETTLED has {seq}, which nobody needs"));
+            }
+            unsettled.insert(seq, from);
+        })?;
+        // A record that cannot be read was reported.
+        let record = |seq| super::tables::get::<_, JobRecord>(&jobs, seq).ok().flatten();
+        let mut unmet: BTreeMap<u64, u32> = BTreeMap::new();
+        self.records(NEEDS, |check, (seq, needed), need: NeedRecord| {
             for end in [seq, needed] {
                 if !check.seen.attempts.contains_key(&end) {
                     check.report.wrong(1, || format!("NEEDS has {end}, which is no job"));
@@ -475,17 +498,37 @@ impl Check<'_> {
             if !mirror.remove(&(seq, needed)) {
                 check.report.wrong(9, || format!("job {seq} needs {needed}, which does not know it"));
             }
-            if let Some(open) = unresolved.get_mut(&seq)
-                && !settled
-            {
-                *open = open.saturating_sub(1);
+            if need.met {
+                return;
+            }
+            *unmet.entry(seq).or_default() += 1;
+            let (Some(waiting), Some(record)) = (record(seq), record(needed)) else { return };
+            match waiting.kind() {
+                StateKind::Cancelled => {}
+                StateKind::Blocked => {
+                    let is_told = !record.kind().has_ended()
+                        || unsettled.get(&needed).is_some_and(|from| *from <= seq)
+                        || check
+                            .seen
+                            .bulks
+                            .0
+                            .iter()
+                            .any(|bulk| bulk.has(Seq(seq)) && bulk.failed_needs.contains(&needed));
+                    if !is_told {
+                        check.report.wrong(9, || format!("job {seq} waits for {needed}, which has ended"));
+                    }
+                }
+                other => check.report.wrong(9, || format!("job {seq} is {}, and needs {needed}", other.name())),
             }
         })?;
         for (seq, needed) in mirror {
             self.report.wrong(9, || format!("job {needed} is said to be needed by {seq}, which does not say so"));
         }
-        for (seq, open) in unresolved.into_iter().filter(|(_, open)| *open > 0) {
-            self.report.wrong(9, || format!("job {seq} counts {open} needs that it does not have"));
+        for (seq, count) in std::mem::take(&mut self.seen.needs) {
+            let actual = unmet.get(&seq).copied().unwrap_or_default();
+            if actual != count {
+                self.report.wrong(9, || format!("job {seq} waits for {count} jobs, and has {actual} needs"));
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{BadValue, JobId, Refusal};
+use crate::model::{BadValue, JobId, Refusal, StateKind};
 
 /// Why a store operation did not happen. Whatever it is, nothing of the operation was done, except
 /// where [`StoreError::outcome_is_unknown`].
@@ -58,6 +58,20 @@ pub enum StoreError {
     /// No job of that id.
     #[error("there is no job {0}")]
     NoSuchJob(JobId),
+    /// What a job of a batch waits for comes later in it, or is the job itself.
+    #[error("a job waits for {0}, which does not come before it: put that first")]
+    NeedsLater(JobId),
+    /// What a job would wait for has ended otherwise.
+    #[error("job {id} is {}: what waits for it to complete would never run", .state.name())]
+    NeedEnded {
+        /// The job that is needed.
+        id: JobId,
+        /// Where it is.
+        state: StateKind,
+    },
+    /// Something that is not published yet waits for a job.
+    #[error("an enqueue that is under way has jobs that wait for job {0}")]
+    NeededUnseen(JobId),
     /// A job that is in no state for that.
     #[error("job {id}: {refusal}")]
     Refused {

@@ -9,6 +9,7 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::claim::Token;
+use super::placement::HELD_DUE;
 use super::records::{AttemptRecord, Bulks, LaneRecord, SpecRecord};
 use super::tables::Tx;
 use crate::model::{Ending, JobId, Kept, Policy, Progress, Run, Seq, State};
@@ -74,7 +75,7 @@ impl Tx<'_> {
 
     /// Makes up to `limit` jobs ready whose start or retry time has come. Returns how many there were.
     pub fn promote_due(&mut self, limit: usize) -> Result<usize, StoreError> {
-        let due = waiting(self.tables.schedule.open()?, &self.bulks, self.now.0, limit)?;
+        let due = waiting(self.tables.schedule.open()?, &self.bulks, self.now.0.min(HELD_DUE - 1), limit)?;
         let due: Vec<Seq> = due.into_iter().map(|(_, seq)| Seq(seq)).collect();
         for seq in &due {
             let record = self.job(*seq)?;
@@ -88,7 +89,7 @@ impl Tx<'_> {
 
     /// When the next job becomes ready by itself.
     pub fn next_due(&mut self) -> Result<Option<crate::model::Millis>, StoreError> {
-        let first = waiting(self.tables.schedule.open()?, &self.bulks, u64::MAX, 1)?;
+        let first = waiting(self.tables.schedule.open()?, &self.bulks, HELD_DUE - 1, 1)?;
         Ok(first.first().map(|(due, _)| crate::model::Millis(*due)))
     }
 }

@@ -18,8 +18,8 @@ use super::adopt::unclaimed;
 use super::codec::decode;
 use super::enqueue::{Environments, hashed, priority, rank};
 use super::records::{
-    AttemptRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, RunRecord, SpecRecord, StateRecord,
-    queue_name,
+    AttemptRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, RunRecord, SpecRecord,
+    StateRecord, queue_name,
 };
 use super::tables::{Snapshot, Tx};
 use super::whole::{Part, WholeAttempt, WholeJob, contradiction};
@@ -76,8 +76,19 @@ pub struct PortableJob {
     pub created: Millis,
     /// When it last moved.
     pub updated: Millis,
-    /// The jobs that it was to wait for, and whether that is settled.
-    pub needs: Vec<(Seq, bool)>,
+    /// The jobs that it was to wait for.
+    pub needs: Vec<PortableNeed>,
+}
+
+/// That a job waits, or waited, for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortableNeed {
+    /// The number of the job that is needed.
+    pub seq: Seq,
+    /// Whether it may end in any way; else it has to complete.
+    pub any: bool,
+    /// Whether it did, once.
+    pub met: bool,
 }
 
 /// An ended attempt with what is kept of its output.
@@ -243,16 +254,21 @@ fn portable_job(
             queue,
             priority: priority(record.rank),
             start: Start::Now,
+            needs: Vec::new(),
         },
         environment,
         run,
         progress: record.progress()?,
         created: Millis(record.created),
         updated: Millis(record.updated),
-        needs: job.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
+        needs: job.needs.into_iter().map(|(seq, need)| portable_need(seq, need)).collect(),
     };
     let attempts = (1..).zip(job.attempts).map(|(number, attempt)| portable_attempt(number, attempt));
     Ok((portable, attempts.collect::<Result<_, _>>()?))
+}
+
+fn portable_need(seq: u64, NeedRecord { any, met }: NeedRecord) -> PortableNeed {
+    PortableNeed { seq: Seq(seq), any, met }
 }
 
 fn portable_attempt(number: u32, whole: WholeAttempt) -> Result<PortableAttempt, StoreError> {
@@ -274,8 +290,10 @@ pub fn fault(job: &PortableJob, attempts: &[PortableAttempt]) -> Option<String> 
 }
 
 fn whole_job(job: &PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: Arc<Environment>) -> WholeJob {
-    let needs: Vec<(u64, bool)> = job.needs.iter().map(|(seq, settled)| (seq.0, *settled)).collect();
-    let open = needs.iter().filter(|(_, settled)| !settled).count();
+    let needs = job.needs.iter().map(|PortableNeed { seq, any, met }| (seq.0, NeedRecord { any: *any, met: *met }));
+    let needs: Vec<(u64, NeedRecord)> = needs.collect();
+    let is_blocked = job.progress.state.kind() == StateKind::Blocked;
+    let unmet = needs.iter().filter(|(_, need)| is_blocked && !need.met).count();
     let record = JobRecord {
         lane,
         rank: rank(job.spec.priority),
@@ -284,7 +302,8 @@ fn whole_job(job: &PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: 
         failures: job.progress.failures,
         losses: job.progress.losses,
         attempts: job.progress.attempts,
-        needs: u32::try_from(open).unwrap_or(u32::MAX),
+        needs: u32::try_from(unmet).unwrap_or(u32::MAX),
+        is_needed: false,
         state: StateRecord::from(&job.progress.state),
     };
     let spec = SpecRecord::of(&job.spec, 0);
@@ -357,6 +376,8 @@ pub struct Import {
     /// What the file calls an environment → its key here.
     keys: HashMap<u128, u128>,
     shares: Environments,
+    /// Jobs that others need which came before them.
+    expected: BTreeSet<u64>,
     /// Settings of the file that the queue has otherwise, and keeps.
     kept_settings: Vec<String>,
 }
@@ -402,6 +423,11 @@ impl Import {
 
     /// Ends: what was gathered is written. Answers the settings that the queue has otherwise, and keeps.
     pub fn finish(self, tx: &mut Tx<'_>) -> Result<Vec<String>, StoreError> {
+        for seq in self.expected {
+            if tx.tables.jobs.get::<JobRecord>(seq)?.is_none() {
+                return Err(StoreError::Contradiction(format!("a job needs job number {seq}, which does not exist")));
+            }
+        }
         self.shares.write_references(tx)?;
         Ok(self.kept_settings)
     }
@@ -457,6 +483,11 @@ impl Import {
         let unknown = |what| StoreError::Contradiction(format!("job {name} has {what} that did not come before it"));
         let lane = lane.ok_or_else(|| unknown("a run"))?;
         let env = self.environment(tx, job.environment)?.ok_or_else(|| unknown("an environment"))?;
+        for need in &job.needs {
+            if tx.tables.jobs.get::<JobRecord>(need.seq.0)?.is_none() {
+                self.expected.insert(need.seq.0);
+            }
+        }
         tx.adopt_with(&[whole_job(job, attempts, lane.0, env)], &mut self.shares)
     }
 

@@ -12,7 +12,7 @@ use super::StoreError;
 use super::codec::decode;
 use super::enqueue::priority;
 use super::finish::{STDERR, STDOUT, lanes_waiting, waiting};
-use super::placement::numbered;
+use super::placement::{HELD_DUE, numbered};
 use super::records::{
     AttemptRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord, queue_name, state_code,
     state_of_code,
@@ -58,7 +58,7 @@ impl Snapshot {
 
     /// When the next job becomes ready by itself.
     pub fn next_due(&self) -> Result<Option<Millis>, StoreError> {
-        let first = waiting(&self.open(SCHEDULE)?, &self.hidden()?, u64::MAX, 1)?;
+        let first = waiting(&self.open(SCHEDULE)?, &self.hidden()?, HELD_DUE - 1, 1)?;
         Ok(first.first().map(|(due, _)| Millis(*due)))
     }
 
@@ -275,6 +275,13 @@ impl Snapshot {
     }
 }
 
+/// What a job is called.
+pub(super) fn id_of(specs: &ReadOnlyTable<u64, Record>, seq: Seq) -> Result<JobId, StoreError> {
+    let spec: Option<SpecRecord> = get(specs, seq.0)?;
+    let given = spec.map(|spec| spec.id()).transpose()?.flatten();
+    Ok(given.unwrap_or_else(|| JobId::from(seq)))
+}
+
 /// The tables that a job is gathered from, opened once.
 struct JobTables {
     jobs: ReadOnlyTable<u64, Record>,
@@ -316,6 +323,7 @@ impl JobTables {
                 LaneKind::Queue => None,
             },
             progress: record.progress()?,
+            waits_for: record.needs,
             max_retries,
             created: Millis(record.created),
             updated: Millis(record.updated),

@@ -1,6 +1,6 @@
 //! What is on disk. Not the model's types: those may change from one version to the next, these may not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,8 @@ pub(super) struct BulkRecord {
     pub next: u64,
     /// How many of its jobs have an id that is not in IDS yet.
     pub unnamed: u64,
+    /// Jobs that ended otherwise than one of its jobs wants: that is settled when it is published.
+    pub failed_needs: BTreeSet<u64>,
 }
 
 /// LANES: a stream of jobs.
@@ -101,13 +103,15 @@ pub(super) struct JobRecord {
     pub attempts: u32,
     /// Jobs that it still waits for.
     pub needs: u32,
+    /// Whether NEEDED_BY has rows of it: the end of any other job is nobody's business.
+    pub is_needed: bool,
     pub state: StateRecord,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum StateRecord {
-    Scheduled { due: u64 },
-    Blocked,
+    Scheduled { due: u64, held: bool },
+    Blocked { due: Option<u64>, held: bool },
     Pending,
     Processing { lease: u64, pool: String, at: u64, cancel_asked: bool },
     Failed { due: u64, allowed: u32 },
@@ -157,7 +161,7 @@ impl JobRecord {
     pub(super) fn kind(&self) -> StateKind {
         match self.state {
             StateRecord::Scheduled { .. } => StateKind::Scheduled,
-            StateRecord::Blocked => StateKind::Blocked,
+            StateRecord::Blocked { .. } => StateKind::Blocked,
             StateRecord::Pending => StateKind::Pending,
             StateRecord::Processing { .. } => StateKind::Processing,
             StateRecord::Failed { .. } => StateKind::Failed,
@@ -169,8 +173,8 @@ impl JobRecord {
 
     pub(super) fn progress(&self) -> Result<Progress, StoreError> {
         let state = match &self.state {
-            StateRecord::Scheduled { due } => State::Scheduled { due: Millis(*due) },
-            StateRecord::Blocked => State::Blocked,
+            StateRecord::Scheduled { due, held } => State::Scheduled { due: Millis(*due), held: *held },
+            StateRecord::Blocked { due, held } => State::Blocked { due: due.map(Millis), held: *held },
             StateRecord::Pending => State::Pending,
             StateRecord::Processing { lease, pool, at, cancel_asked } => State::Processing(Claimed {
                 lease: Lease(*lease),
@@ -188,9 +192,11 @@ impl JobRecord {
         Ok(Progress { state, failures: self.failures, losses: self.losses, attempts: self.attempts })
     }
 
-    /// The record after a move to `progress` at `now`.
+    /// The record after a move to `progress` at `now`. What is not blocked waits for nobody.
     pub(super) fn moved(&self, progress: &Progress, now: Millis) -> Self {
+        let is_blocked = matches!(progress.state, State::Blocked { .. });
         Self {
+            needs: if is_blocked { self.needs } else { 0 },
             updated: now.0,
             failures: progress.failures,
             losses: progress.losses,
@@ -204,8 +210,8 @@ impl JobRecord {
 impl From<&State> for StateRecord {
     fn from(state: &State) -> Self {
         match state {
-            State::Scheduled { due } => Self::Scheduled { due: due.0 },
-            State::Blocked => Self::Blocked,
+            State::Scheduled { due, held } => Self::Scheduled { due: due.0, held: *held },
+            State::Blocked { due, held } => Self::Blocked { due: due.map(|due| due.0), held: *held },
             State::Pending => Self::Pending,
             State::Processing(claimed) => Self::Processing {
                 lease: claimed.lease.0,
@@ -251,6 +257,15 @@ impl From<CancelReasonRecord> for CancelReason {
             CancelReasonRecord::NeedFailed => Self::NeedFailed,
         }
     }
+}
+
+/// NEEDS: that one job waits for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NeedRecord {
+    /// Whether that one may end in any way; else it has to complete.
+    pub any: bool,
+    /// Whether it did, once. It stays so, even if that one is retried.
+    pub met: bool,
 }
 
 /// The key in TAGS that names have: no tag has it.

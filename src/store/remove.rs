@@ -3,7 +3,9 @@
 //! Precondition: each id is a job's, and that job has ended; else nothing is written. Afterwards no table has a row
 //! of it: its id is free, its number is not, for numbers are never given again. Its environment goes with the last
 //! job that shares it, the lane of a run or of a bulk with its last job; the first lane of a queue stays, as it is found
-//! by name. What it needed, or was needed by, is settled, since it has ended: those rows go too. (KEYS has no rows yet: whoever
+//! by name. What is left to be said of its end to those that need it is said first: see [`super::settle`]; then the rows of
+//! what it needed and was needed by go, too. Only what is not published yet may still be blocked by a job that died: then
+//! that is not removed. (KEYS has no rows yet: whoever
 //! writes them says whether a key outlives its job.)
 //!
 //! # Crash points
@@ -25,9 +27,9 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::finish::{STDERR, STDOUT};
-use super::records::{AttemptRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord};
+use super::records::{AttemptRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, SpecRecord};
 use super::tables::{JOBS, Snapshot, Tx};
-use crate::model::{JobId, LaneId, Progress, Seq, Stream};
+use crate::model::{JobId, LaneId, Progress, Seq, Stream, Verdict};
 
 /// A job that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +47,22 @@ impl Tx<'_> {
     pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, StoreError> {
         let mut removed = Vec::with_capacity(ids.len());
         let mut lanes = BTreeSet::new();
-        for (seq, ()) in self.plan(ids, Progress::remove)? {
+        let plan = self.plan(ids, Progress::remove)?;
+        for (seq, ()) in &plan {
+            self.refuse_needed_unseen(*seq)?;
+        }
+        // All of them first: what goes, too, is not to run again because of what is left to be said of another's end.
+        for (seq, ()) in &plan {
+            self.remove_needs(*seq)?;
+        }
+        for (seq, ()) in plan {
             let record = self.job(seq)?;
             let spec = self.spec(seq)?;
             let id = self.id_of(seq)?;
+            self.settle_whole(seq)?;
+            self.remove_needed(seq)?;
             self.displace_job(seq, &record)?;
             self.remove_spec(seq, &spec)?;
-            self.remove_needs(seq)?;
             removed.push(Removed { id, seq, files: self.remove_attempts(seq)? });
             lanes.insert(record.lane);
         }
@@ -103,20 +114,17 @@ impl Tx<'_> {
         Ok(files)
     }
 
-    fn remove_needs(&mut self, seq: Seq) -> Result<(), StoreError> {
-        let all = (seq.0, 0)..=(seq.0, u64::MAX);
-        let mut needed = Vec::new();
-        for row in self.tables.needs.open()?.range(all.clone())? {
-            needed.push(row?.0.value().1);
+    /// A job that died must not go before those learn of it that nobody sees yet.
+    fn refuse_needed_unseen(&mut self, seq: Seq) -> Result<(), StoreError> {
+        let record = self.job(seq)?;
+        if !record.is_needed || self.bulks.0.is_empty() {
+            return Ok(());
         }
-        let mut needed_by = Vec::new();
-        for row in self.tables.needed_by.open()?.range(all)? {
-            needed_by.push(row?.0.value().1);
-        }
-        let pairs = needed.into_iter().map(|needed| (seq.0, needed));
-        for (waiting, needed) in pairs.chain(needed_by.into_iter().map(|waiting| (waiting, seq.0))) {
-            self.tables.needs.delete((waiting, needed))?;
-            self.tables.needed_by.take((needed, waiting))?;
+        for waiting in self.needed_by(seq, 0, usize::MAX)?.into_iter().filter(|waiting| self.bulks.hide(waiting.0)) {
+            let need: Option<NeedRecord> = self.tables.needs.get((waiting.0, seq.0))?;
+            if need.is_some_and(|need| !need.met && Verdict::of(record.kind(), need.any) == Verdict::Failed) {
+                return Err(StoreError::NeededUnseen(self.id_of(seq)?));
+            }
         }
         Ok(())
     }

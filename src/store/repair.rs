@@ -201,7 +201,7 @@ fn set_back_job(job: &mut WholeJob, newest: u64, now: u64) {
         | StateRecord::Processing { at, .. } => past(at),
         // It was counted from a time that was wrong. A start time was not: somebody wrote it.
         StateRecord::Failed { due, .. } => *due = now.saturating_add(due.saturating_sub(newest)),
-        StateRecord::Scheduled { .. } | StateRecord::Blocked | StateRecord::Pending => {}
+        StateRecord::Scheduled { .. } | StateRecord::Blocked { .. } | StateRecord::Pending => {}
     }
     for attempt in &mut job.attempts {
         past(&mut attempt.record.started);

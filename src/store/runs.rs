@@ -114,14 +114,16 @@ impl Tx<'_> {
 
     fn begin_run(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<RunInfo, StoreError> {
         let wanted = Wanted::of(specs)?;
-        for seq in self.ids_to_take_over(run.identity, specs)? {
+        let giving = self.ids_to_take_over(run.identity, specs)?;
+        let plan = self.plan_needs(specs, None)?;
+        for seq in giving {
             self.release_id(seq, &wanted)?;
         }
         let record = self.new_run(run);
         let queue = QueueName::default_queue().as_str().to_owned();
         let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
         self.tables.runs.add((run.identity, lane.0))?;
-        self.enqueue_each(specs, &wanted, |_| lane)?;
+        self.enqueue_each(specs, &wanted, &plan, |_| lane)?;
         Ok(info(lane, record, self.lane_counts(lane.0)?))
     }
 

@@ -18,7 +18,7 @@ use super::records::{Bulks, Generations, Head, state_code, state_of_code};
 use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];
@@ -115,16 +115,19 @@ tables! {
     KEYS, keys: (u128, u128) => Record;
     /// (lane, rank, seq): what is pending, in the order in which it is claimed.
     READY, ready: (u64, u8, u64) => ();
-    /// (lane, due, seq): what is scheduled or failed. The first key of each lane is its next deadline.
+    /// (lane, due, seq): what is scheduled or failed. The first key of each lane is its next deadline. What is held is
+    /// due at the end of time.
     SCHEDULE, schedule: (u64, u64, u64) => ();
     /// (pool, seq): what is processing. The lease itself is in the job's state.
     LEASES, leases: (&'static str, u64) => ();
     /// (state, ended at, seq): what has ended.
     FINISHED, finished: (u8, u64, u64) => ();
-    /// (seq, seq that it needs) → whether that is settled.
+    /// (seq, seq that it needs) → [`super::records::NeedRecord`].
     NEEDS, needs: (u64, u64) => Record;
     /// (seq, seq that needs it): the mirror of NEEDS.
     NEEDED_BY, needed_by: (u64, u64) => ();
+    /// A needed job that ended, or runs again, of which not all that need it know → the first that may not.
+    UNSETTLED, unsettled: u64 => Record;
     /// (tag, or "" for the name; value; seq).
     TAGS, tags: (&'static str, &'static str, u64) => ();
     /// (lane, state) → how many; no rows of zero.

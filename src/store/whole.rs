@@ -32,7 +32,7 @@ use super::finish::{STDERR, STDOUT};
 use super::open::fence;
 use super::records::{
     AttemptRecord, CancelReasonRecord, DeadReasonRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord,
-    OutcomeRecord, RunRecord, SpecRecord, StateRecord, queue_name,
+    NeedRecord, OutcomeRecord, RunRecord, SpecRecord, StateRecord, queue_name,
 };
 use super::tables::{
     ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, KEYS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE,
@@ -51,8 +51,8 @@ pub(super) struct WholeJob {
     pub env: Arc<Environment>,
     /// Number 1 first, as many as the record counts.
     pub attempts: Vec<WholeAttempt>,
-    /// The jobs that it needs, and whether that is settled.
-    pub needs: Vec<(u64, bool)>,
+    /// The jobs that it needs.
+    pub needs: Vec<(u64, NeedRecord)>,
 }
 
 /// One started run with what is kept of its streams in the file.
@@ -107,11 +107,8 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     if !is_justified(record) {
         return wrong("is in a state that its failures and losses do not explain");
     }
-    if (matches!(record.state, StateRecord::Blocked)) != (record.needs > 0) {
-        return wrong("is blocked without a need, or has one without being blocked");
-    }
-    if needs.iter().filter(|(_, settled)| !settled).count() != record.needs as usize {
-        return wrong("counts other needs than it has");
+    if !counts_its_needs(record, needs) {
+        return wrong("is blocked without a need, or has one without being blocked, or counts other needs than it has");
     }
     if attempts.iter().any(|attempt| attempt.record.ended < attempt.record.started) {
         return wrong("has an attempt that ends before it starts");
@@ -129,6 +126,16 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     None
 }
 
+/// Whether a job is blocked by as many needs as are not met. One that was cancelled may have some, too, and waits for none.
+pub(super) fn counts_its_needs(record: &JobRecord, needs: &[(u64, NeedRecord)]) -> bool {
+    let unmet = needs.iter().filter(|(_, need)| !need.met).count();
+    match record.state {
+        StateRecord::Blocked { .. } => record.needs > 0 && unmet == record.needs as usize,
+        StateRecord::Cancelled { .. } => record.needs == 0,
+        _ => record.needs == 0 && unmet == 0,
+    }
+}
+
 /// Whether failures and losses are within what the record says was allowed when it moved.
 pub(super) fn is_justified(record: &JobRecord) -> bool {
     let (failures, losses) = (record.failures, record.losses);
@@ -136,8 +143,9 @@ pub(super) fn is_justified(record: &JobRecord) -> bool {
         StateRecord::Failed { allowed, .. } => (1..=allowed).contains(&failures),
         StateRecord::Dead { reason: DeadReasonRecord::Lost, allowed, .. } => allowed > 0 && losses >= allowed,
         StateRecord::Dead { allowed, .. } => failures > allowed,
-        StateRecord::Scheduled { .. } | StateRecord::Blocked => failures == 0 && losses == 0,
-        StateRecord::Pending
+        StateRecord::Blocked { .. } => failures == 0 && losses == 0,
+        StateRecord::Scheduled { .. }
+        | StateRecord::Pending
         | StateRecord::Processing { .. }
         | StateRecord::Completed { .. }
         | StateRecord::Cancelled { .. } => true,
@@ -409,6 +417,7 @@ impl<'a> Reader<'a> {
                 losses: 0,
                 attempts: 0,
                 needs: 0,
+                is_needed: false,
                 state: StateRecord::Pending,
             },
             spec,
@@ -554,8 +563,8 @@ impl<'a> Reader<'a> {
         let read = fence(|| {
             let mut needs = Vec::new();
             for row in self.snapshot.open(NEEDS)?.range((seq, 0)..=(seq, u64::MAX))? {
-                let (key, settled) = row?;
-                needs.push((key.value().1, decode::<bool>("NEEDS", settled.value())?));
+                let (key, need) = row?;
+                needs.push((key.value().1, decode::<NeedRecord>("NEEDS", need.value())?));
             }
             Ok(needs)
         });
@@ -566,10 +575,9 @@ impl<'a> Reader<'a> {
                 return Ok(false);
             }
         };
-        let open = |needs: &[(u64, bool)]| needs.iter().filter(|(_, settled)| !settled).count();
-        let (count, is_blocked) = (job.record.needs as usize, matches!(job.record.state, StateRecord::Blocked));
-        if open(&needs) != count || is_blocked != (count > 0) {
-            (self.lost)(format!("job {seq} counts {count} needs and has {}", open(&needs)))?;
+        if !counts_its_needs(&job.record, &needs) {
+            let (count, unmet) = (job.record.needs, needs.iter().filter(|(_, need)| !need.met).count());
+            (self.lost)(format!("job {seq} counts {count} needs and has {unmet}"))?;
             return Ok(false);
         }
         let mut gone = Vec::new();
@@ -584,8 +592,8 @@ impl<'a> Reader<'a> {
             (self.lost)(format!("job {seq} needed job {needed}, which is lost"))?;
         }
         job.needs = needs;
-        // What needed nothing more than what is lost has run its course all the same.
-        Ok(open(&job.needs) == count)
+        // What does not wait any more has run its course all the same.
+        Ok(counts_its_needs(&job.record, &job.needs))
     }
 
     /// Whether a job that another needs is handed out too, before it or after it.

@@ -114,6 +114,10 @@ impl<'q> BulkMaker<'q> {
 
     /// Adds a piece. If it is refused, so is all of it: what may be an id of an earlier piece.
     pub fn add(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        // What they need is found by its id.
+        if specs.iter().any(|spec| !spec.needs.is_empty()) {
+            self.name()?;
+        }
         let filled = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted));
         let (enqueued, took) = filled.map_err(unseen)?;
         self.pace.learn(specs.len(), took);

@@ -1,6 +1,7 @@
 //! The store thread of a pool: the only one that commits for it.
 //!
-//! One transaction carries what was learned since the last: finishes, promotions of due jobs, new claims. Jobs
+//! One transaction carries what was learned since the last: finishes, what they mean for jobs that need these,
+//! promotions of due jobs, new claims. Jobs
 //! are handed out after it. A commit that failed may have happened: the file is opened anew, finishes are
 //! repeated (a lease accepts one), and claims that nobody knows of are given back.
 
@@ -11,7 +12,7 @@ use super::news::{JobNews, News};
 use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
-use crate::store::{Asked, Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
+use crate::store::{Asked, Claim, ClaimCache, Finished, Generations, SETTLED_AT_ONCE, Serves, StoreError, Tx};
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
 const PROMOTED_MAX: usize = 1_000;
@@ -34,6 +35,8 @@ struct Done {
     finished: Vec<Option<Finished>>,
     claims: Vec<Claim>,
     due: Option<crate::model::Millis>,
+    /// Whether some jobs are still to be told of the end of one that they need.
+    is_unsettled: bool,
     before: Generations,
     after: Generations,
 }
@@ -105,8 +108,8 @@ impl<'a> Committer<'a> {
                 self.in_doubt = false;
                 self.tell(reports, done.finished);
                 // Without a claim nobody looked at what others brought, or what came due, since the last look.
-                let unseen = (done.after.work != self.seen.work).then_some(true);
-                let more_work = if want > 0 { Some(done.claims.len() == want) } else { unseen };
+                let unseen = (done.after.work != self.seen.work || done.is_unsettled).then_some(true);
+                let more_work = if want > 0 { Some(done.claims.len() == want || done.is_unsettled) } else { unseen };
                 let committed = Committed {
                     claims: done.claims,
                     more_work,
@@ -138,9 +141,11 @@ impl<'a> Committer<'a> {
                 if in_doubt {
                     give_back_unknown(tx, pool, claimed)?;
                 }
+                // Before the claims: what waited for these jobs may follow them at once.
+                let is_unsettled = tx.settle(SETTLED_AT_ONCE)?;
                 tx.promote_due(PROMOTED_MAX)?;
                 let claims = if want > 0 { tx.claim(pool, serves, want, cache)? } else { Vec::new() };
-                Ok(Done { finished, claims, due: tx.next_due()?, before, after: tx.generations() })
+                Ok(Done { finished, claims, due: tx.next_due()?, is_unsettled, before, after: tx.generations() })
             })
         })
     }

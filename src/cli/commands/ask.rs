@@ -21,7 +21,7 @@ const BATCH: usize = 1_000;
 pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Failure> {
     let queue = context.open()?;
     let mut bell = Bell::new(queue.folder())?;
-    let done = queue.write(|tx| tx.cancel(&args.ids)).map_err(|error| refused(error, "queuectl list"))?;
+    let done = queue.write_and_settle(|tx| tx.cancel(&args.ids)).map_err(|error| refused(error, "queuectl list"))?;
     let mut out = stdout();
     for (id, cancelled) in done {
         if cancelled == Cancelled::Asked {
@@ -57,6 +57,7 @@ fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<Option<StateK
         }
         if !worker::dead_pools(queue)?.is_empty() {
             if worker::recover(queue, &Quiet)? {
+                queue.settle()?;
                 continue;
             }
             let state = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.state(seq)))?;
@@ -100,7 +101,7 @@ pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<
             writeln!(out, "✓ {} will run again", human::count(count, "job"))?;
         }
     } else {
-        let done = queue.write(|tx| tx.retry(ids)).map_err(|error| refused(error, "queuectl dlq list"))?;
+        let done = queue.write_and_settle(|tx| tx.retry(ids)).map_err(|error| refused(error, "queuectl dlq list"))?;
         for (id, lane) in done {
             lanes.insert(lane);
             writeln!(out, "✓ Job {id} will run again")?;
@@ -114,6 +115,8 @@ pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<
 
 pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Failure> {
     let queue = context.open()?;
+    // So that what is left to be told is little.
+    queue.settle()?;
     let removed = queue.write(|tx| tx.remove(&args.ids)).map_err(|error| match &error {
         StoreError::Refused { id, .. } => {
             let next = format!("queuectl cancel {id}    then the same line again");
@@ -147,7 +150,7 @@ fn retry_all(queue: &Queue, lanes: &mut BTreeSet<LaneId>) -> Result<u64, Failure
     let mut count = 0;
     while count < dead {
         let limit = usize::try_from(dead - count).unwrap_or(BATCH).min(BATCH);
-        let done = queue.write(|tx| {
+        let done = queue.write_and_settle(|tx| {
             let dead = tx.dead(limit)?;
             tx.retry(&dead)
         })?;

@@ -113,7 +113,7 @@ impl Batch {
         });
         done.map_err(|wrong| match wrong {
             // Nothing was wrong with it at the first look.
-            Wrong::Input(InputError::Job { .. } | InputError::DuplicateId { .. }) => {
+            Wrong::Input(InputError::Job { .. } | InputError::DuplicateId { .. } | InputError::NeedsLater { .. }) => {
                 wrong_input(InputError::Changed).of(&self.name)
             }
             Wrong::Input(error) => wrong_input(error).of(&self.name),
@@ -123,10 +123,7 @@ impl Batch {
 
     /// With the line that the queue refused, which is looked for.
     fn explain(&mut self, base: &Base, error: StoreError) -> Failure {
-        let line = match &error {
-            StoreError::Duplicate(id) | StoreError::Reserved(id) => self.line_of(base, id),
-            _ => None,
-        };
+        let line = blamed(&error).and_then(|blamed| self.line_of(base, &blamed));
         let failure = nothing_done(error);
         match line {
             Some(line) => failure.of(format_args!("line {line}")),
@@ -134,10 +131,10 @@ impl Batch {
         }
     }
 
-    fn line_of(&mut self, base: &Base, id: &JobId) -> Option<usize> {
+    fn line_of(&mut self, base: &Base, blamed: &Blamed<'_>) -> Option<usize> {
         let mut jobs = Jobs::new(self.source.read().ok()?, self.format, base, &self.prefix);
         while let Some((line, spec)) = jobs.next().ok()? {
-            if spec.id.as_ref() == Some(id) {
+            if blamed.is(&spec) {
                 return Some(line);
             }
         }
@@ -153,10 +150,36 @@ pub(crate) struct Stored<T> {
     pub was_asked_to_stop: bool,
 }
 
+/// The job of a batch that a refusal is about.
+enum Blamed<'e> {
+    /// The one with this id.
+    With(&'e JobId),
+    /// The first that needs this one.
+    Needing(&'e JobId),
+}
+
+impl Blamed<'_> {
+    fn is(&self, spec: &JobSpec) -> bool {
+        match self {
+            Self::With(id) => spec.id.as_ref() == Some(id),
+            Self::Needing(id) => spec.needs.iter().any(|need| need.id == **id),
+        }
+    }
+}
+
+fn blamed(error: &StoreError) -> Option<Blamed<'_>> {
+    match error {
+        StoreError::Duplicate(id) | StoreError::Reserved(id) => Some(Blamed::With(id)),
+        StoreError::NoSuchJob(id) | StoreError::NeedsLater(id) | StoreError::NeedEnded { id, .. } => {
+            Some(Blamed::Needing(id))
+        }
+        _ => None,
+    }
+}
+
 /// Why nothing of a batch was enqueued; unless that is not known.
 fn nothing_done(error: StoreError) -> Failure {
-    let (is_refusal, is_unknown) =
-        (matches!(error, StoreError::Duplicate(_) | StoreError::Reserved(_)), error.outcome_is_unknown());
+    let (is_refusal, is_unknown) = (blamed(&error).is_some(), error.outcome_is_unknown());
     let failure = Failure::from(error);
     if is_refusal || is_unknown { failure } else { failure.and("nothing was enqueued") }
 }
@@ -198,7 +221,7 @@ fn open(file: &Path) -> Result<(String, Source), Failure> {
 pub(crate) fn wrong_input(error: InputError) -> Failure {
     let exit = match error {
         InputError::DuplicateId { .. } => Exit::Refused,
-        InputError::Job { .. } => Exit::Usage,
+        InputError::Job { .. } | InputError::NeedsLater { .. } => Exit::Usage,
         InputError::Changed | InputError::Unreadable(_) => Exit::Other,
     };
     Failure::new(exit, error)
@@ -206,12 +229,7 @@ pub(crate) fn wrong_input(error: InputError) -> Failure {
 
 /// Which line of a batch the store refused.
 pub(crate) fn explain(error: StoreError, specs: &[JobSpec], lines: &[usize]) -> Failure {
-    let at = match &error {
-        StoreError::Duplicate(id) | StoreError::Reserved(id) => {
-            specs.iter().position(|spec| spec.id.as_ref() == Some(id))
-        }
-        _ => None,
-    };
+    let at = blamed(&error).and_then(|blamed| specs.iter().position(|spec| blamed.is(spec)));
     let failure = Failure::from(error);
     match at {
         // One job alone may be the last piece of many.

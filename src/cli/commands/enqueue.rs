@@ -12,7 +12,7 @@ use super::super::input::{self, Asked, Base, Format};
 use super::super::local::Local;
 use super::super::render::{human, json};
 use super::batch::{Batch, explain, wrong_input};
-use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
+use crate::model::{JobId, JobName, JobSpec, Millis, Need, Seq, Start, Tags};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued};
 use crate::worker::{BulkMaker, past_dead_bulks};
@@ -56,9 +56,16 @@ fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
         queue: args.queue.clone(),
         priority: args.priority.unwrap_or_default(),
         start,
+        needs: needs(&args.after, &args.after_any),
         name: args.name.clone(),
         tags: all_tags(&args.tags)?,
     })
+}
+
+/// What is to be waited for, by the ids that were typed.
+fn needs(after: &[JobId], after_any: &[JobId]) -> Vec<Need> {
+    let need = |any| move |id: &JobId| Need { id: id.clone(), any };
+    after.iter().map(need(false)).chain(after_any.iter().map(need(true))).collect()
 }
 
 /// The tags that were typed; of two with the same key the last.
@@ -128,6 +135,9 @@ struct Shown {
     last: String,
     /// What people call it, if it is the only one.
     name: Option<JobName>,
+    /// How many wait for others, and for how many the last does.
+    blocked: u64,
+    waits_for: u32,
     /// How many wait for a time, and the first of these times.
     later: u64,
     first: Option<Millis>,
@@ -142,6 +152,8 @@ struct Shown {
 impl Shown {
     fn add(&mut self, args: &args::Enqueue, enqueued: &[Enqueued]) {
         self.jobs += enqueued.len() as u64;
+        self.blocked += enqueued.iter().filter(|job| job.waits_for > 0).count() as u64;
+        self.waits_for = enqueued.last().map_or(0, |job| job.waits_for);
         for due in enqueued.iter().filter_map(|job| job.due) {
             self.later += 1;
             self.differ |= self.first.is_some_and(|first| first != due);
@@ -173,6 +185,16 @@ fn start(local: &Local, shown: &Shown) -> String {
     }
 }
 
+/// What jobs wait for besides a time.
+fn waits(shown: &Shown) -> String {
+    match (shown.jobs, shown.blocked) {
+        (_, 0) => String::new(),
+        (1, _) => format!(", waits for {}", human::count(shown.waits_for.into(), "job")),
+        (_, 1) => ", 1 of them waits for others".to_owned(),
+        (_, blocked) => format!(", {blocked} of them wait for others"),
+    }
+}
+
 fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
     let mut out = stdout();
     if args.json {
@@ -181,9 +203,9 @@ fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_ba
         out.write_all(&shown.names)?;
     } else if shown.jobs == 1 {
         let job = human::called(&shown.last, shown.name.as_ref());
-        writeln!(out, "✓ Job {job} enqueued{}", start(local, shown))?;
+        writeln!(out, "✓ Job {job} enqueued{}{}", waits(shown), start(local, shown))?;
     } else {
-        writeln!(out, "✓ {} enqueued{}", human::count(shown.jobs, "job"), start(local, shown))?;
+        writeln!(out, "✓ {} enqueued{}{}", human::count(shown.jobs, "job"), waits(shown), start(local, shown))?;
     }
     out.flush()?;
     Ok(())

@@ -30,6 +30,14 @@ pub(crate) enum InputError {
         /// The line that has it again.
         line: usize,
     },
+    /// A job of a batch waits for one that comes after it.
+    #[error("line {line}: it waits for the job of line {later}; put that before it")]
+    NeedsLater {
+        /// Its line.
+        line: usize,
+        /// The line of the other.
+        later: usize,
+    },
     /// It is not the same when it is read a second time.
     #[error("it was changed while it was read: nothing was done; type it again")]
     Changed,
@@ -45,7 +53,7 @@ impl InputError {
             Self::Job { at, problem } => {
                 Self::Job { at: Some(At { line, column: at.and_then(|at| at.column) }), problem }
             }
-            Self::DuplicateId { .. } | Self::Changed | Self::Unreadable(_) => self,
+            Self::DuplicateId { .. } | Self::NeedsLater { .. } | Self::Changed | Self::Unreadable(_) => self,
         }
     }
 }
@@ -222,6 +230,8 @@ impl From<BadSpec> for Problem {
             | BadSpec::ArgumentTooLong(_)
             | BadSpec::TooLong { .. }
             | BadSpec::FolderTooLong(_)
+            | BadSpec::TooManyNeeds(_)
+            | BadSpec::NeedsItself
             | BadSpec::RelativeFolder(_) => bad,
         })
     }

@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::error::{InputError, Problem, shown};
 use super::source::Source;
 use super::{Base, Maker, job_json};
-use crate::model::{Command, JobSpec, LINE_BYTES_MAX, QueueName};
+use crate::model::{Command, JobId, JobSpec, LINE_BYTES_MAX, QueueName};
 use crate::store::Wanted;
 
 /// How the lines of a batch are to be read.
@@ -89,7 +89,8 @@ pub(crate) struct Survey {
     pub has_ids: bool,
 }
 
-/// Looks at an input from beginning to end: each job is checked, and that they differ in their ids.
+/// Looks at an input from beginning to end: each job is checked, that they differ in their ids, and that none waits for a
+/// later one.
 pub(crate) fn survey(
     source: &mut Source,
     format: Format,
@@ -99,14 +100,17 @@ pub(crate) fn survey(
 ) -> Result<Survey, InputError> {
     let mut jobs = Jobs::new(source.read()?, format, base, prefix);
     let (mut count, mut few) = (0, Some(Vec::new()));
-    let (mut queues, mut wanted, mut ids) = (BTreeSet::new(), Wanted::default(), Vec::new());
+    let (mut queues, mut wanted) = (BTreeSet::new(), Wanted::default());
+    // Of ids only a hash each: they would take several times as much room.
+    let (mut ids, mut needs) = (Vec::new(), Vec::new());
+    let hash = |id: &JobId| xxh3_128(id.as_str().as_bytes());
     while let Some((line, spec)) = jobs.next()? {
         count += 1;
         if let Some(id) = &spec.id {
             wanted.note(id);
-            // The ids themselves would take several times as much room.
-            ids.push((xxh3_128(id.as_str().as_bytes()), line));
+            ids.push((hash(id), line));
         }
+        needs.extend(spec.needs.iter().map(|need| (hash(&need.id), line)));
         if !queues.contains(&spec.queue) {
             queues.insert(spec.queue.clone());
         }
@@ -118,15 +122,21 @@ pub(crate) fn survey(
     }
     let (warnings, digest, has_ids) = (jobs.warnings(), jobs.digest(), !ids.is_empty());
     drop(jobs);
-    if let Some((first, line)) = first_twice(ids) {
+    ids.sort_unstable();
+    if let Some((first, line)) = first_twice(&ids) {
         return Err(twice(source, format, base, first, line)?);
+    }
+    let line_of = |id: u128| ids.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| ids[at].1);
+    if let Some((line, later)) =
+        needs.into_iter().find_map(|(id, line)| Some((line, line_of(id).filter(|later| *later >= line)?)))
+    {
+        return Err(InputError::NeedsLater { line, later });
     }
     Ok(Survey { jobs: count, few, warnings, digest, queues, wanted, has_ids })
 }
 
-/// The first line whose id another before it has, and that other.
-fn first_twice(mut ids: Vec<(u128, usize)>) -> Option<(usize, usize)> {
-    ids.sort_unstable();
+/// The first line whose id another before it has, and that other. The ids are sorted.
+fn first_twice(ids: &[(u128, usize)]) -> Option<(usize, usize)> {
     let twice = ids.chunk_by(|a, b| a.0 == b.0).filter_map(|same| Some((same[0].1, same.get(1)?.1)));
     twice.min_by_key(|(_, line)| *line)
 }

@@ -331,8 +331,12 @@ impl<R: BufRead> Reader<R> {
         let fits = spec.shell.as_ref().is_none_or(|words| program(words) && !words.iter().any(|w| w.contains('\0')));
         takes("shell", fits, "a list of texts such as [\"/bin/bash\",\"-c\"], without NUL")?;
         takes("priority", (-100..=100).contains(&spec.priority), "a number from -100 to 100")?;
-        let others = job.needs.iter().all(|(needed, _)| needed.0 != seq && (1..=NUMBER_MAX).contains(&needed.0));
-        takes("needs", others && job.needs.is_sorted_by(|a, b| a.0 < b.0), "other jobs, in the order of their numbers")
+        let others = job.needs.iter().all(|need| need.seq.0 != seq && (1..=NUMBER_MAX).contains(&need.seq.0));
+        takes(
+            "needs",
+            others && job.needs.is_sorted_by(|a, b| a.seq < b.seq),
+            "other jobs, in the order of their numbers",
+        )
     }
 
     fn attempt(&mut self, ran: Ran) -> Result<(), String> {

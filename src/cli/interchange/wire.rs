@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{At, Hex, Limit, Named, Text};
 use crate::model::{
-    Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Outcome, Progress, Seq, Start, State,
-    StateKind, Stream, Tags, WorkerId,
+    Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Millis, Outcome, Progress, Seq, Start,
+    State, StateKind, Stream, Tags, WorkerId,
 };
-use crate::store::{PortableAttempt, PortableJob, PortableRun};
+use crate::store::{PortableAttempt, PortableJob, PortableNeed, PortableRun};
 
 /// A line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,9 +140,9 @@ pub(crate) struct Job {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(String, String)>,
-    /// Jobs that it was to wait for, and whether that is settled.
+    /// Jobs that it was to wait for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub needs: Vec<(u64, bool)>,
+    pub needs: Vec<Need>,
     pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -151,6 +151,9 @@ pub(crate) struct Job {
     pub allowed: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_run_at: Option<At>,
+    /// Whether a person holds it back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub held: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<At>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -162,6 +165,20 @@ pub(crate) struct Job {
     pub attempts: u32,
     pub created_at: At,
     pub updated_at: At,
+}
+
+/// That a job waits, or waited, for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Need {
+    /// The number of the job that is needed.
+    pub seq: u64,
+    /// Whether it may end in any way; else it has to complete.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub any: bool,
+    /// Whether it did, once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub met: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -375,7 +392,7 @@ impl From<PortableJob> for Job {
         let allowed = match progress.state {
             State::Failed { allowed, .. } | State::Dead { allowed, .. } => Some(allowed),
             State::Scheduled { .. }
-            | State::Blocked
+            | State::Blocked { .. }
             | State::Pending
             | State::Processing(_)
             | State::Completed { .. }
@@ -399,11 +416,12 @@ impl From<PortableJob> for Job {
             priority: spec.priority,
             name: spec.name.map(|name| name.as_str().to_owned()),
             tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-            needs: job.needs.into_iter().map(|(seq, settled)| (seq.0, settled)).collect(),
+            needs: job.needs.into_iter().map(|need| Need { seq: need.seq.0, any: need.any, met: need.met }).collect(),
             state: progress.state.kind().name().to_owned(),
             reason: progress.state.reason().map(str::to_owned),
             allowed,
-            next_run_at: progress.state.due().map(At),
+            next_run_at: starts(&progress.state).map(At),
+            held: progress.state.is_held(),
             finished_at: progress.state.ended_at().map(At),
             failures: progress.failures,
             losses: progress.losses,
@@ -411,6 +429,14 @@ impl From<PortableJob> for Job {
             created_at: At(job.created),
             updated_at: At(job.updated),
         }
+    }
+}
+
+/// When a job may start, were it not held or blocked.
+fn starts(state: &State) -> Option<Millis> {
+    match state {
+        State::Scheduled { due, .. } | State::Blocked { due: Some(due), .. } => Some(*due),
+        other => other.due(),
     }
 }
 
@@ -426,6 +452,7 @@ impl Job {
             reason: self.reason.as_deref(),
             allowed: self.allowed,
             due: self.next_run_at,
+            held: self.held,
             at: self.finished_at,
         };
         let state = state.state(&self.state)?;
@@ -445,6 +472,7 @@ impl Job {
                 queue: self.queue.parse().map_err(display)?,
                 priority: self.priority,
                 start: Start::Now,
+                needs: Vec::new(),
                 name: self.name.map(|name| name.parse()).transpose().map_err(display)?,
                 tags: tags(&self.tags)?,
             },
@@ -453,7 +481,11 @@ impl Job {
             progress: Progress { state, failures: self.failures, losses: self.losses, attempts: self.attempts },
             created: self.created_at.0,
             updated: self.updated_at.0,
-            needs: self.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
+            needs: self
+                .needs
+                .into_iter()
+                .map(|need| PortableNeed { seq: Seq(need.seq), any: need.any, met: need.met })
+                .collect(),
         })
     }
 }
@@ -463,6 +495,7 @@ struct StateFields<'a> {
     reason: Option<&'a str>,
     allowed: Option<u32>,
     due: Option<At>,
+    held: bool,
     at: Option<At>,
 }
 
@@ -477,7 +510,10 @@ impl StateFields<'_> {
         })?;
         let needs = |field: &str| format!("a job that is {name} needs `{field}`");
         let state = match kind {
-            StateKind::Scheduled => State::Scheduled { due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0 },
+            StateKind::Scheduled => State::Scheduled {
+                due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0,
+                held: std::mem::take(&mut self.held),
+            },
             StateKind::Failed => State::Failed {
                 due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0,
                 allowed: self.allowed.take().ok_or_else(|| needs("allowed"))?,
@@ -492,7 +528,9 @@ impl StateFields<'_> {
                 at: self.at.take().ok_or_else(|| needs("finished_at"))?.0,
                 reason: one_of(&CANCEL_REASONS, self.reason.take(), CancelReason::name)?,
             },
-            StateKind::Blocked => State::Blocked,
+            StateKind::Blocked => {
+                State::Blocked { due: self.due.take().map(|due| due.0), held: std::mem::take(&mut self.held) }
+            }
             StateKind::Pending | StateKind::Processing => State::Pending,
         };
         let left = [
@@ -500,6 +538,7 @@ impl StateFields<'_> {
             ("allowed", self.allowed.is_some()),
             ("next_run_at", self.due.is_some()),
             ("finished_at", self.at.is_some()),
+            ("held", self.held),
         ];
         match left.iter().find(|(_, is_left)| *is_left) {
             Some((field, _)) => Err(format!("a job that is {name} has no `{field}`")),

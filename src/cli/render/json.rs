@@ -35,6 +35,7 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("tags", tags(&job.tags)),
         ("state", state.kind().name().into()),
         ("reason", state.reason().into()),
+        ("held", state.is_held().into()),
         ("attempts", job.progress.attempts.into()),
         ("max_retries", job.max_retries.into()),
         ("created_at", time(job.created)),

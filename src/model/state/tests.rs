@@ -37,9 +37,12 @@ fn run(outcome: Outcome) -> Ending {
 fn states() -> Vec<(&'static str, State)> {
     let (soon, later) = (NOW, Millis(NOW.0 + 1));
     vec![
-        ("scheduled, due", State::Scheduled { due: soon }),
-        ("scheduled, not due", State::Scheduled { due: later }),
-        ("blocked", State::Blocked),
+        ("scheduled, due", State::Scheduled { due: soon, held: false }),
+        ("scheduled, not due", State::Scheduled { due: later, held: false }),
+        ("held", State::Scheduled { due: soon, held: true }),
+        ("blocked", State::Blocked { due: None, held: false }),
+        ("blocked, not due", State::Blocked { due: Some(later), held: false }),
+        ("blocked, held", State::Blocked { due: Some(soon), held: true }),
         ("pending", State::Pending),
         ("processing", processing(false)),
         ("processing, cancel asked", processing(true)),
@@ -58,7 +61,10 @@ fn moved(state: &State, event: &str) -> String {
     let finish = |lease, ending: &Ending| before.finish(lease, ending, &policy, NOW);
     let after = match event {
         "due" => before.due(NOW),
-        "unblock" => before.unblock(),
+        "unblock" => before.unblock(NOW),
+        "hold" => before.hold(NOW),
+        "release" => before.release(NOW),
+        "retry, blocked" => before.retry_blocked(),
         "need failed" => before.need_failed(NOW),
         "claim" => before.claim(Lease(9), &pool(), NOW),
         "cancel" => before.cancel(NOW),
@@ -74,7 +80,11 @@ fn moved(state: &State, event: &str) -> String {
         "late news" => finish(Lease(6), &run(Outcome::Completed)),
         other => panic!("no event {other}"),
     };
-    after.map_or_else(|_| "-".to_owned(), |progress| progress.state.kind().name().to_owned())
+    let name = |progress: Progress| {
+        let held = if progress.state.is_held() { ", held" } else { "" };
+        format!("{}{held}", progress.state.kind().name())
+    };
+    after.map_or_else(|_| "-".to_owned(), name)
 }
 
 #[test]
@@ -85,7 +95,10 @@ fn every_state_against_every_event() {
         "need failed",
         "claim",
         "cancel",
+        "hold",
+        "release",
         "retry",
+        "retry, blocked",
         "remove",
         "give back",
         "completed",
@@ -98,10 +111,46 @@ fn every_state_against_every_event() {
     ];
     // In the order of `events`; what is not listed for a state is refused.
     let legal: &[(&str, &[(&str, &str)])] = &[
-        ("scheduled, due", &[("due", "pending"), ("cancel", "cancelled")]),
-        ("scheduled, not due", &[("cancel", "cancelled")]),
-        ("blocked", &[("unblock", "pending"), ("need failed", "cancelled"), ("cancel", "cancelled")]),
-        ("pending", &[("claim", "processing"), ("cancel", "cancelled")]),
+        (
+            "scheduled, due",
+            &[("due", "pending"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "scheduled")],
+        ),
+        ("scheduled, not due", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "scheduled")]),
+        ("held", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "pending")]),
+        (
+            "blocked",
+            &[
+                ("unblock", "pending"),
+                ("need failed", "cancelled"),
+                ("cancel", "cancelled"),
+                ("hold", "blocked, held"),
+                ("release", "blocked"),
+            ],
+        ),
+        (
+            "blocked, not due",
+            &[
+                ("unblock", "scheduled"),
+                ("need failed", "cancelled"),
+                ("cancel", "cancelled"),
+                ("hold", "blocked, held"),
+                ("release", "blocked"),
+            ],
+        ),
+        (
+            "blocked, held",
+            &[
+                ("unblock", "scheduled, held"),
+                ("need failed", "cancelled"),
+                ("cancel", "cancelled"),
+                ("hold", "blocked, held"),
+                ("release", "blocked"),
+            ],
+        ),
+        (
+            "pending",
+            &[("claim", "processing"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "pending")],
+        ),
         (
             "processing",
             &[
@@ -128,11 +177,14 @@ fn every_state_against_every_event() {
                 ("lost", "cancelled"),
             ],
         ),
-        ("failed, due", &[("due", "pending"), ("cancel", "cancelled")]),
-        ("failed, not due", &[("cancel", "cancelled")]),
-        ("completed", &[("retry", "pending"), ("remove", "gone")]),
-        ("dead", &[("retry", "pending"), ("remove", "gone")]),
-        ("cancelled", &[("retry", "pending"), ("remove", "gone")]),
+        (
+            "failed, due",
+            &[("due", "pending"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "failed")],
+        ),
+        ("failed, not due", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "failed")]),
+        ("completed", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+        ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+        ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
     ];
     for (name, state) in states() {
         let (_, moves) = legal.iter().find(|(state, _)| *state == name).unwrap();

@@ -310,6 +310,9 @@ fn a_file_more_than_a_day_ahead_is_set_back() {
     let states: Vec<StateRecord> = jobs(&store).into_values().map(|job| job.record.state).collect();
     // A retry waits as long as it would have; base 2, the first failure.
     let failed = StateRecord::Failed { due: now + 2_000, allowed: 3 };
-    assert_eq!(states, [StateRecord::Completed { at: now }, failed, StateRecord::Scheduled { due: 9 * DAY }]);
+    assert_eq!(
+        states,
+        [StateRecord::Completed { at: now }, failed, StateRecord::Scheduled { due: 9 * DAY, held: false }]
+    );
     assert_eq!(store.write(Millis(now + 5), |tx| Ok(tx.now())).unwrap(), Millis(now + 5));
 }

@@ -12,6 +12,7 @@ fn asked() -> Asked {
         queue: "slow".parse().ok(),
         priority: -3,
         start: Start::After(Duration::from_secs(9)),
+        needs: vec![Need { id: "first".parse().unwrap(), any: false }],
         name: "nightly".parse().ok(),
         tags: tags(&["a=1", "b=1"]),
     }
