@@ -20,6 +20,7 @@ mod render;
 mod reporter;
 mod stop;
 mod terminal;
+mod why;
 
 use std::io::Write;
 use std::panic;
@@ -88,8 +89,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Cancel(args) => ask::cancel(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
         Command::Remove(args) => ask::remove(&context, &args),
-        Command::Pause(args) => pause::pause(&context, &args.queues),
-        Command::Resume(args) => pause::resume(&context, &args.queues),
+        Command::Pause(args) => pause::pause(&context, &args.ids, &args.queues),
+        Command::Resume(args) => pause::resume(&context, &args.ids, &args.queues),
         Command::Dlq(Deferred(Dlq::List(args))) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
         Command::Dlq(Deferred(Dlq::Retry(args))) => ask::retry(&context, &args.ids, args.all),
         Command::Config(args) => config::config(&context, args.0),

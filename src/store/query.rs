@@ -18,7 +18,8 @@ use super::records::{
     state_of_code,
 };
 use super::tables::{
-    ATTEMPTS, COUNTS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, READY, Record, SCHEDULE, SPECS, Snapshot, get,
+    ATTEMPTS, COUNTS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, QUEUES, READY, Record, SCHEDULE, SPECS,
+    Snapshot, get,
 };
 use crate::model::{
     Attempt, EnvChange, Environment, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream,
@@ -250,6 +251,24 @@ impl Snapshot {
         keys.sort_unstable_by(|a, b| b.cmp(a));
         keys.truncate(limit);
         Ok(keys)
+    }
+
+    /// How many pending jobs of its queue or run are claimed before a job that is pending; at most `limit` are counted.
+    pub fn ahead(&self, seq: Seq, limit: usize) -> Result<usize, StoreError> {
+        let Some(record) = self.get::<_, JobRecord>(JOBS, seq.0)? else { return Ok(0) };
+        let lane: Option<LaneRecord> = self.get(LANES, record.lane)?;
+        let lane = lane.ok_or_else(|| StoreError::Damaged(format!("the lane of job {} is missing", seq.0)))?;
+        let mut lanes = vec![record.lane];
+        if lane.kind == LaneKind::Queue {
+            let queue = lane.queue.as_str();
+            let rows = self.open(QUEUES)?.range((queue, 0)..=(queue, u64::MAX))?;
+            lanes = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<_, StoreError>>()?;
+        }
+        let (ready, mut ahead) = (self.open(READY)?, 0);
+        for lane in lanes {
+            ahead += ready.range((lane, 0, 0)..(lane, record.rank, seq.0))?.take(limit - ahead).count();
+        }
+        Ok(ahead)
     }
 
     /// The states of a lane's jobs.

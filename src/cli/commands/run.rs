@@ -274,13 +274,16 @@ impl Summary {
 
     fn tell(&self, args: &args::Run, end: PoolEnd) -> Result<Exit, Failure> {
         let failed = self.count(StateKind::Dead) + self.count(StateKind::Cancelled) + self.removed;
-        if !args.quiet || failed > 0 || end == PoolEnd::Stopped {
+        if !args.quiet || failed + self.run.unfinished() > 0 || end == PoolEnd::Stopped {
             let removed = if self.removed > 0 { format!("{} removed", self.removed) } else { String::new() };
             let parts: Vec<String> = [counts(&self.run), removed].into_iter().filter(|part| !part.is_empty()).collect();
             say(format_args!("run {}: {} in {}", self.run.number, parts.join(", "), human::about(self.took)));
         }
         if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
             return Err(cut_short(&self.run.line));
+        }
+        if self.run.unfinished() > 0 {
+            return Err(self.left());
         }
         self.name_the_dead();
         let exit = self.exit(args, failed);
@@ -294,6 +297,14 @@ impl Summary {
                 Err(Failure::silent(exit).next(format_args!("queuectl retry {what}    then the same line again")))
             }
         }
+    }
+
+    /// What waits for a person, and what waits for that.
+    fn left(&self) -> Failure {
+        let left = human::count(self.run.unfinished(), "job");
+        let failure =
+            Failure::new(Exit::JobsFailed, format!("{left} cannot go on without you: held, or after what is"));
+        failure.next("queuectl list --state scheduled    tells which; queuectl resume ID, then the same line again")
     }
 
     fn name_the_dead(&self) {

@@ -14,7 +14,7 @@ use super::super::render::human;
 use super::wait::ring;
 use crate::model::PoolId;
 use crate::queue::{Folder, Queue};
-use crate::store::{Asked, PoolInfo, QueueInfo, Serves, Snapshot};
+use crate::store::{Asked, PoolInfo, Serves, Snapshot};
 use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
 
 /// How long `worker stop` waits for the process of a pool that has ended.
@@ -63,7 +63,7 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
 /// How many jobs have not ended when a pool has nothing left to do.
 #[derive(Default)]
 struct Left {
-    /// Those of paused queues.
+    /// Those of paused queues, those that are held, and those that wait for such.
     paused: u64,
     /// All: those of queues that the pool does not serve, and of runs, too.
     all: u64,
@@ -79,7 +79,7 @@ fn left(context: &Context) -> Left {
     // It is only for a line of talk: an error is told by the next command.
     let (queues, counts) = found.unwrap_or_default();
     Left {
-        paused: queues.iter().filter(|queue| queue.paused).map(QueueInfo::unfinished).sum(),
+        paused: queues.iter().map(|queue| queue.unfinished() - queue.moving()).sum(),
         all: counts.into_iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum(),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::bytes::to_json;
 use crate::model::{Attempt, Command, Job, JobName, Millis, State, StateKind, Tags};
-use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo};
+use crate::store::{Asked, NeedInfo, PoolInfo, QueueInfo, RunInfo};
 use crate::worker::Activity;
 
 /// A job; `activity` if it runs now.
@@ -48,6 +48,11 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("worker", worker.into()),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// A job that another needs.
+pub(crate) fn need(need: &NeedInfo) -> Value {
+    json!({ "id": need.id.as_str(), "any": need.any, "state": need.state.name() })
 }
 
 /// Tags as an object of texts.
