@@ -184,7 +184,7 @@ fn every_index_is_made_anew_and_each_difference_told() {
 /// A queue with some pages of every table.
 fn large() -> TempDir {
     let (dir, store) = temp_queue();
-    run(&store, &workload::seeded(11, 150)).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+    run(&store, &workload::seeded(1, 150)).unwrap_or_else(|mismatch| panic!("{mismatch}"));
     let job = |n: u64| JobSpec {
         id: n.is_multiple_of(3).then(|| format!("extra-{n}").parse().unwrap()),
         ..JobSpec::new(Command::Shell(format!("echo {n}; echo of some length to fill the pages").into()), "/")
@@ -219,7 +219,8 @@ fn is_right(was: &WholeJob, is: &WholeJob) -> Result<(), String> {
     if !new.kind().has_ended() {
         check(old.lane == new.lane && old.rank == new.rank, "where it runs")?;
         check(was.env == is.env, "its environment")?;
-        check(was.needs == is.needs, "its needs")?;
+        let unmet = |job: &WholeJob| job.needs.iter().filter(|(_, need)| !need.met).copied().collect::<Vec<_>>();
+        check(unmet(was) == unmet(is), "what it waits for")?;
     }
     for (was, is) in was.attempts.iter().zip(&is.attempts) {
         let lost = is.record.error.as_ref().is_some_and(|error| error.contains("damaged queue file"));
