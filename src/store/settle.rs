@@ -167,3 +167,6 @@ impl Snapshot {
         Ok(self.open(UNSETTLED)?.first()?.is_some())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,7 +148,7 @@ fn write_job(
     }
     line("State", format!("{}{detail}", human::state(state.kind())))?;
     if let Some(why) = why {
-        line("Waits", why)?;
+        line("Why", human::plain(&why))?;
     }
     line("Command", human::plain(&job.command.to_string()))?;
     line("Folder", human::plain(&job.cwd.to_string_lossy()))?;

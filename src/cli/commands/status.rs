@@ -101,8 +101,12 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
     for kind in StateKind::ALL {
         let style = human::style(kind);
         let count = status.counts.get(&kind).copied().unwrap_or_default();
-        let ahead = if kind == StateKind::Processing { claimed_ahead(status, count) } else { String::new() };
-        writeln!(out, "  {style}{:<12}{style:#}{count:>9}{ahead}", kind.name())?;
+        let note = match kind {
+            StateKind::Processing => claimed_ahead(status, count),
+            StateKind::Scheduled => held(status),
+            _ => String::new(),
+        };
+        writeln!(out, "  {style}{:<12}{style:#}{count:>9}{note}", kind.name())?;
     }
     writeln!(out, "  {:<12}{:>9}", "Total", status.counts.values().sum::<u64>())?;
     if let Some(due) = status.next_due {
@@ -111,6 +115,14 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
     show_queues(status, out)?;
     show_pools(queue, status, out)?;
     show_runs(status, out)
+}
+
+/// Jobs that a person holds back.
+fn held(status: &Status) -> String {
+    match status.queues.iter().map(|queue| queue.held).sum() {
+        0_u64 => String::new(),
+        held => format!("   {held} held"),
+    }
 }
 
 /// Jobs that a pool holds but has not started yet.
@@ -159,7 +171,8 @@ fn show_pools(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<()
             .filter_map(|kind| status.counts.get(kind))
             .sum();
         let of_runs: u64 = status.runs.iter().map(RunInfo::unfinished).sum();
-        if waiting > of_runs {
+        let held: u64 = status.queues.iter().map(|queue| queue.held).sum();
+        if waiting > of_runs + held {
             writeln!(out, "  to run what waits, type: queuectl worker start")?;
         }
     }

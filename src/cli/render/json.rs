@@ -95,6 +95,7 @@ pub(crate) fn queue(queue: &QueueInfo) -> Value {
     json!({
         "queue": queue.name.as_str(),
         "jobs": counts(&all.collect()),
+        "held": queue.held,
         "parallel": queue.parallel,
         "paused": queue.paused,
     })
