@@ -119,8 +119,9 @@ impl From<StoreError> for Failure {
             StoreError::Duplicate(_)
             | StoreError::Reserved(_)
             | StoreError::Contradiction(_)
+            | StoreError::NeedEnded { .. }
+            | StoreError::NeededUnseen(_)
             | StoreError::Refused { .. } => Exit::Refused,
-            StoreError::NeedEnded { .. } | StoreError::NeededUnseen(_) => Exit::Refused,
             StoreError::BadValue(_) | StoreError::TooLarge(_) | StoreError::NeedsLater(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)

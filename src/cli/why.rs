@@ -55,10 +55,10 @@ fn own_reasons(job: &Job, needs: &[NeedInfo], now: Millis) -> Vec<String> {
 
 /// `12`, `12 and 13`, `12, 13 and 7 more`.
 fn names(needs: &[&NeedInfo]) -> String {
-    let named = if needs.len() > NAMED_MAX { NAMED_MAX - 1 } else { needs.len() };
-    let mut names: Vec<String> = needs[..named].iter().map(|need| need.id.to_string()).collect();
-    if needs.len() > named {
-        names.push(format!("{} more", needs.len() - named));
+    let shown = if needs.len() > NAMED_MAX { NAMED_MAX - 1 } else { needs.len() };
+    let mut names: Vec<String> = needs[..shown].iter().map(|need| need.id.to_string()).collect();
+    if needs.len() > shown {
+        names.push(format!("{} more", needs.len() - shown));
     }
     let last = names.pop().unwrap_or_default();
     if names.is_empty() { last } else { format!("{} and {last}", names.join(", ")) }

@@ -69,7 +69,9 @@ pub fn job_json(bytes: &[u8]) {
         }
         jobs.truncate(STORED_MAX);
         // What they wait for is not there.
-        jobs.iter_mut().for_each(|job| job.needs.clear());
+        for job in &mut jobs {
+            job.needs.clear();
+        }
         stored_and_claimed(&jobs);
     }
 }

@@ -824,10 +824,10 @@ impl Reference {
                 let bulk = self.bulks.values_mut().find(|bulk| bulk.jobs.contains_key(&needing));
                 bulk.map(|bulk| bulk.failed_needs.insert(seq));
             }
-            (State::Cancelled { reason: CancelReason::NeedFailed, .. }, Ok(_)) => {
-                if self.waits_again(needing, &[]).is_ok() {
-                    self.run_again(needing, &[]);
-                }
+            (State::Cancelled { reason: CancelReason::NeedFailed, .. }, Ok(_))
+                if self.waits_again(needing, &[]).is_ok() =>
+            {
+                self.run_again(needing, &[]);
             }
             _ => {}
         }
@@ -854,8 +854,8 @@ impl Reference {
     /// Refuses to let a job run again that would wait for ever. Those of `retried` run again, too.
     fn waits_again(&self, seq: Seq, retried: &[Seq]) -> Result<(), Refused> {
         let needs = self.job(seq).map(|job| job.needs.clone()).unwrap_or_default();
-        let unmet = needs.iter().filter(|(seq, need)| !need.met && !retried.contains(seq));
-        unmet.map(|(seq, need)| self.is_met(*seq, need.any).map(drop)).collect()
+        let mut unmet = needs.iter().filter(|(seq, need)| !need.met && !retried.contains(seq));
+        unmet.try_for_each(|(seq, need)| self.is_met(*seq, need.any).map(drop))
     }
 
     /// A fresh set of attempts, after what is needed for the first time.
@@ -1018,7 +1018,9 @@ impl Reference {
                 return Err(Refused::NeededUnseen(self.jobs[seq].name.clone()));
             }
         }
-        seqs.iter().for_each(|seq| self.forget_needs(*seq));
+        for seq in &seqs {
+            self.forget_needs(*seq);
+        }
         let mut gone = Vec::new();
         for seq in seqs {
             if let Some(from) = self.unsettled.get(&seq).copied() {
@@ -1346,10 +1348,10 @@ impl Reference {
             State::Scheduled { held: true, .. } | State::Blocked { .. } => false,
             other => !other.kind().has_ended() && waits(job),
         };
-        let served = |job: &&RefJob| self.served(job.lane, serves);
-        let moving = self.jobs.values().filter(served).filter(moves).count() as u64;
+        let own = |job: &&RefJob| self.served(job.lane, serves);
+        let moving = self.jobs.values().filter(own).filter(moves).count() as u64;
         let is_blocked = |job: &&RefJob| matches!(job.state, State::Blocked { .. }) && waits(job);
-        let blocked = self.jobs.values().filter(served).filter(is_blocked).count() as u64;
+        let blocked = self.jobs.values().filter(own).filter(is_blocked).count() as u64;
         // What is blocked may wait for anything that moves.
         let may_move = self.is_unsettled() || self.jobs.values().any(|job| moves(&job));
         moving + if may_move { blocked } else { 0 }

@@ -84,7 +84,7 @@ impl Tx<'_> {
                 self.unsettle(seq)?;
             }
             for (needed, need) in &job.needs {
-                self.adopt_need(seq, *needed, need)?;
+                self.adopt_need(seq, *needed, *need)?;
             }
             self.head.next_seq = self.head.next_seq.max(seq.0.saturating_add(1));
         }
@@ -94,8 +94,8 @@ impl Tx<'_> {
 
     /// One need of a job that is there. Where the needed job is there, too, and the other may not know how it ended, that
     /// is to be settled.
-    fn adopt_need(&mut self, waiting: Seq, needed: u64, need: &NeedRecord) -> Result<(), StoreError> {
-        self.tables.needs.put((waiting.0, needed), need)?;
+    fn adopt_need(&mut self, waiting: Seq, needed: u64, need: NeedRecord) -> Result<(), StoreError> {
+        self.tables.needs.put((waiting.0, needed), &need)?;
         self.tables.needed_by.add((needed, waiting.0))?;
         let Some(record) = self.tables.jobs.get::<JobRecord>(needed)? else { return Ok(()) };
         self.mark_needed(Seq(needed))?;

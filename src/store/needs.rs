@@ -1,7 +1,7 @@
 //! Needs: jobs that wait for others to end.
 //!
 //! A job may name jobs that exist, and those before it in its batch: so nothing waits for itself, however many are
-//! between. NEEDS has a row for each, NEEDED_BY its mirror, and the record of what is needed says so, so that the end of
+//! between. NEEDS has a row for each, `NEEDED_BY` its mirror, and the record of what is needed says so, so that the end of
 //! any other job costs nothing. A need that is *met* stays so. One that is not yet met is, by the state of the needed job:
 //!
 //! | the needed job | wanted: completed | wanted: ended |

@@ -103,7 +103,7 @@ pub(super) struct JobRecord {
     pub attempts: u32,
     /// Jobs that it still waits for.
     pub needs: u32,
-    /// Whether NEEDED_BY has rows of it: the end of any other job is nobody's business.
+    /// Whether `NEEDED_BY` has rows of it: the end of any other job is nobody's business.
     pub is_needed: bool,
     pub state: StateRecord,
 }

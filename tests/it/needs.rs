@@ -60,8 +60,8 @@ fn a_death_cancels_what_waits_for_a_success_and_nothing_else() {
 #[test]
 fn commands_settle_without_a_pool() {
     let bench = Bench::new();
-    let lines: String =
-        (0..700).map(|n| format!("{{\"id\":\"w{n}\",\"command\":\"true\",\"after\":\"a\"}}\n")).collect();
+    let line = |n: u32| json!({"id": format!("w{n}"), "command": "true", "after": "a"}).to_string() + "\n";
+    let lines = (0..700).map(line).collect::<Vec<_>>().concat();
     bench.add(r#"{"id":"a","command":"true"}"#);
     bench.cmd(["enqueue", "-"]).stdin(lines).run().ok();
     bench.add(r#"{"id":"z","command":"true","after_any":["w3","w699"]}"#);

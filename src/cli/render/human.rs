@@ -99,17 +99,13 @@ pub(crate) fn ago(at: Millis, now: Millis) -> String {
 /// What is to be said of a job in a word or two: since when, until when, why.
 pub(crate) fn detail(job: &Job, now: Millis) -> String {
     let error = job.last_attempt.as_ref().and_then(|last| last.error.as_deref()).map(plain);
+    if job.progress.state.is_held() {
+        let after = if job.waits_for > 0 { waits_for(job) + ", " } else { String::new() };
+        return format!("{after}held; queuectl resume {}", job.id);
+    }
     match &job.progress.state {
-        state if state.is_held() => {
-            let after = if job.waits_for > 0 {
-                format!("waits for {}, ", count(job.waits_for.into(), "job"))
-            } else {
-                String::new()
-            };
-            format!("{after}held; queuectl resume {}", job.id)
-        }
         State::Scheduled { due, .. } => format!("starts {}", until(*due, now)),
-        State::Blocked { .. } => format!("waits for {}", count(job.waits_for.into(), "job")),
+        State::Blocked { .. } => waits_for(job),
         State::Failed { due, .. } => {
             format!("{}; retry {}", error.unwrap_or_else(|| "failed".to_owned()), until(*due, now))
         }
@@ -122,6 +118,11 @@ pub(crate) fn detail(job: &Job, now: Millis) -> String {
         State::Processing(claimed) if claimed.cancel_asked => "being cancelled".to_owned(),
         State::Pending | State::Processing(_) => String::new(),
     }
+}
+
+/// For how many jobs one waits.
+fn waits_for(job: &Job) -> String {
+    format!("waits for {}", count(job.waits_for.into(), "job"))
 }
 
 /// How long until then.

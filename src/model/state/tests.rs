@@ -87,6 +87,81 @@ fn moved(state: &State, event: &str) -> String {
     after.map_or_else(|_| "-".to_owned(), name)
 }
 
+/// What comes of which event, in their order; what is not listed for a state is refused.
+const LEGAL: &[(&str, &[(&str, &str)])] = &[
+    (
+        "scheduled, due",
+        &[("due", "pending"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "scheduled")],
+    ),
+    ("scheduled, not due", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "scheduled")]),
+    ("held", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "pending")]),
+    (
+        "blocked",
+        &[
+            ("unblock", "pending"),
+            ("need failed", "cancelled"),
+            ("cancel", "cancelled"),
+            ("hold", "blocked, held"),
+            ("release", "blocked"),
+        ],
+    ),
+    (
+        "blocked, not due",
+        &[
+            ("unblock", "scheduled"),
+            ("need failed", "cancelled"),
+            ("cancel", "cancelled"),
+            ("hold", "blocked, held"),
+            ("release", "blocked"),
+        ],
+    ),
+    (
+        "blocked, held",
+        &[
+            ("unblock", "scheduled, held"),
+            ("need failed", "cancelled"),
+            ("cancel", "cancelled"),
+            ("hold", "blocked, held"),
+            ("release", "blocked"),
+        ],
+    ),
+    (
+        "pending",
+        &[("claim", "processing"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "pending")],
+    ),
+    (
+        "processing",
+        &[
+            ("cancel", "processing"),
+            ("give back", "pending"),
+            ("completed", "completed"),
+            ("failed", "failed"),
+            ("timed out", "failed"),
+            ("cancelled", "cancelled"),
+            ("interrupted", "pending"),
+            ("lost", "pending"),
+        ],
+    ),
+    (
+        "processing, cancel asked",
+        &[
+            ("cancel", "processing"),
+            ("give back", "cancelled"),
+            ("completed", "completed"),
+            ("failed", "cancelled"),
+            ("timed out", "cancelled"),
+            ("cancelled", "cancelled"),
+            ("interrupted", "cancelled"),
+            ("lost", "cancelled"),
+        ],
+    ),
+    ("failed, due", &[("due", "pending"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "failed")]),
+    ("failed, not due", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "failed")]),
+    ("completed", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+];
+
 #[test]
 fn every_state_against_every_event() {
     let events = [
@@ -109,85 +184,8 @@ fn every_state_against_every_event() {
         "lost",
         "late news",
     ];
-    // In the order of `events`; what is not listed for a state is refused.
-    let legal: &[(&str, &[(&str, &str)])] = &[
-        (
-            "scheduled, due",
-            &[("due", "pending"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "scheduled")],
-        ),
-        ("scheduled, not due", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "scheduled")]),
-        ("held", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "pending")]),
-        (
-            "blocked",
-            &[
-                ("unblock", "pending"),
-                ("need failed", "cancelled"),
-                ("cancel", "cancelled"),
-                ("hold", "blocked, held"),
-                ("release", "blocked"),
-            ],
-        ),
-        (
-            "blocked, not due",
-            &[
-                ("unblock", "scheduled"),
-                ("need failed", "cancelled"),
-                ("cancel", "cancelled"),
-                ("hold", "blocked, held"),
-                ("release", "blocked"),
-            ],
-        ),
-        (
-            "blocked, held",
-            &[
-                ("unblock", "scheduled, held"),
-                ("need failed", "cancelled"),
-                ("cancel", "cancelled"),
-                ("hold", "blocked, held"),
-                ("release", "blocked"),
-            ],
-        ),
-        (
-            "pending",
-            &[("claim", "processing"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "pending")],
-        ),
-        (
-            "processing",
-            &[
-                ("cancel", "processing"),
-                ("give back", "pending"),
-                ("completed", "completed"),
-                ("failed", "failed"),
-                ("timed out", "failed"),
-                ("cancelled", "cancelled"),
-                ("interrupted", "pending"),
-                ("lost", "pending"),
-            ],
-        ),
-        (
-            "processing, cancel asked",
-            &[
-                ("cancel", "processing"),
-                ("give back", "cancelled"),
-                ("completed", "completed"),
-                ("failed", "cancelled"),
-                ("timed out", "cancelled"),
-                ("cancelled", "cancelled"),
-                ("interrupted", "cancelled"),
-                ("lost", "cancelled"),
-            ],
-        ),
-        (
-            "failed, due",
-            &[("due", "pending"), ("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "failed")],
-        ),
-        ("failed, not due", &[("cancel", "cancelled"), ("hold", "scheduled, held"), ("release", "failed")]),
-        ("completed", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
-        ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
-        ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
-    ];
     for (name, state) in states() {
-        let (_, moves) = legal.iter().find(|(state, _)| *state == name).unwrap();
+        let (_, moves) = LEGAL.iter().find(|(state, _)| *state == name).unwrap();
         for event in events {
             let expected = moves.iter().find(|(e, _)| *e == event).map_or("-", |(_, to)| to);
             assert_eq!(moved(&state, event), expected, "{name} × {event}");
