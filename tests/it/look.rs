@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{Background, Bench, has_fields};
 
-const JOB: &str = "id command argv cwd queue name priority tags state reason attempts max_retries created_at updated_at started_at \
+const JOB: &str = "id command argv cwd queue name priority tags state reason held attempts max_retries created_at updated_at started_at \
                    finished_at next_run_at exit_code error worker";
 const ATTEMPT: &str = "attempt worker started_at ended_at outcome exit_code signal cpu_ms max_rss_bytes error";
 
@@ -87,7 +87,7 @@ fn each_state_has_its_fields() {
         ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "name", "reason"]),
     ] {
         let job = bench.json(&format!("show {id} --json"));
-        has_fields(&job, &format!("{JOB} history env_names"));
+        has_fields(&job, &format!("{JOB} history env_names why needs needed_by"));
         assert_eq!((&job["state"], &job["exit_code"]), (&json!(state), &exit_code), "{id}");
         assert_eq!(job["reason"].is_null(), reason.is_null(), "{job}");
         assert_eq!(nulls(&job), absent, "{id}");
