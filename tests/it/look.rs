@@ -73,16 +73,16 @@ fn each_state_has_its_fields() {
     bench.ok("worker stop");
     assert_eq!(pool.wait().0, 0);
     for (id, state, reason, exit_code, absent) in [
-        ("good", "completed", json!(null), json!(0), &["command", "error", "name", "next_run_at", "reason"][..]),
-        ("bad", "dead", json!("failed"), json!(5), &["argv", "name", "next_run_at"]),
-        ("killed", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at"]),
-        ("slow", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at"]),
+        ("good", "completed", json!(null), json!(0), &["command", "error", "name", "next_run_at", "reason", "why"][..]),
+        ("bad", "dead", json!("failed"), json!(5), &["argv", "name", "next_run_at", "why"]),
+        ("killed", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at", "why"]),
+        ("slow", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at", "why"]),
         (
             "off",
             "cancelled",
             json!("asked"),
             json!(null),
-            &["argv", "error", "exit_code", "name", "next_run_at", "started_at", "worker"],
+            &["argv", "error", "exit_code", "name", "next_run_at", "started_at", "why", "worker"],
         ),
         ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "name", "reason"]),
     ] {
