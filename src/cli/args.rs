@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::complete;
 use super::deferred::Deferred;
 use crate::model::{
-    JobId, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
+    IfExists, JobId, JobKey, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
 };
 
 /// The commands by what they are for; clap has no groups of commands.
@@ -23,6 +23,7 @@ pub(super) const GROUPED_HELP: &str = "\
 
 Run a batch:
   run       Run commands in parallel and wait for them; type it again to continue
+  attach    Look on while a run in the background is worked on
 
 Queue jobs for later:
   enqueue   Add one job, or many at once
@@ -100,15 +101,11 @@ pub(super) enum Color {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Run(Deferred<Run>),
+    Attach(Deferred<Attach>),
     Enqueue(Deferred<Enqueue>),
     #[command(subcommand)]
     Worker(Deferred<Worker>),
-    /// Counts, pools, and what runs now
-    #[command(after_help = "\
-Examples:
-  queuectl status
-  queuectl status --json | jq .jobs")]
-    Status(Deferred<Json>),
+    Status(Deferred<Status>),
     List(Deferred<List>),
     Show(Deferred<Show>),
     Logs(Deferred<Logs>),
@@ -211,6 +208,8 @@ Examples:
   queuectl run jobs.txt                   one shell command a line
   queuectl run -j 8 --max-retries 0 jobs.txt
   find . -name '*.wav' | sed 's/.*/flac \"&\"/' | queuectl run -
+  queuectl run --resume jobs.txt          only what did not complete before
+  queuectl run --detach jobs.txt && queuectl attach
   queuectl run -- make test               one command; exits with its code")]
 pub(super) struct Run {
     /// How many jobs run at a time [default: the number of cores]
@@ -234,6 +233,15 @@ pub(super) struct Run {
     /// Begin anew even if the same run was cut off
     #[arg(long)]
     pub fresh: bool,
+    /// Skip the lines that completed in an earlier run in this folder, whatever file they were in
+    #[arg(long, conflicts_with_all = ["fresh", "argv"])]
+    pub resume: bool,
+    /// Store the commands and let them run in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// This process is the background one, for the run of this number
+    #[arg(long, hide = true, value_name = "RUN", conflicts_with_all = ["file", "argv", "detach", "fresh", "resume"])]
+    pub detached: Option<u64>,
     /// Take each line as a shell command, whatever it looks like
     #[arg(long, conflicts_with = "jsonl")]
     pub lines: bool,
@@ -241,19 +249,79 @@ pub(super) struct Run {
     #[arg(long)]
     pub jsonl: bool,
     /// A file of commands, a line each; - for standard input
-    #[arg(value_name = "FILE", required_unless_present = "argv")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["argv", "detached"])]
     pub file: Option<PathBuf>,
     /// One command with its arguments, executed as given
     #[arg(last = true, value_name = "CMD", conflicts_with_all = ["file", "lines", "jsonl"])]
     pub argv: Vec<OsString>,
 }
 
+/// Look on while a run is worked on
+///
+/// Prints what its jobs write as they end, until the run has ended; then exits as `queuectl run` would: 0 if all jobs
+/// completed, 1 if one did not. Ctrl-C only leaves: the run goes on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl attach
+  queuectl attach 7 > frames")]
+pub(super) struct Attach {
+    /// The run's number, or last
+    #[arg(value_name = "RUN", default_value = "last", add = complete::run())]
+    pub run: RunName,
+    /// Print only what the jobs write, and what failed
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// A run as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunName {
+    /// The one that was typed last.
+    Last,
+    /// The one of this number.
+    Numbered(u64),
+}
+
+impl std::str::FromStr for RunName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "last" => Ok(Self::Last),
+            number => number.parse().map(Self::Numbered).map_err(|_| "it is the number of a run, or last"),
+        }
+    }
+}
+
+/// Counts, pools, and what runs now
+///
+/// With --run, one run: whether it is worked on, was cut off or has ended, and what its jobs have come to.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl status
+  queuectl status --run last
+  queuectl status --json | jq .jobs")]
+pub(super) struct Status {
+    /// Only this run: its number, or last
+    #[arg(long, value_name = "RUN", add = complete::run())]
+    pub run: Option<RunName>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Add one job, or many at once
 ///
 /// A job is given as JSON, as shell text with -c, or as a command after --; many are read from a file, one
 /// command or one JSON object a line, all or nothing. JSON fields: id, command or argv, max_retries,
-/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, name, tags. Flags are for what the
-/// JSON does not say; tags are added to its own.
+/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, name, tags, key, if_exists. Flags are
+/// for what the JSON does not say; tags are added to its own.
+///
+/// No two jobs have the same key. With --if-exists skip, which is the default, a key that a job has already enqueues
+/// nothing, whatever became of that job; error refuses it; replace takes the key, and cancels the other job if it waits;
+/// retry gives the other one a fresh set of attempts if it is dead or cancelled.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["job", "shell_text", "file", "argv"])),
     after_help = "\
@@ -262,6 +330,7 @@ Examples:
   queuectl enqueue -c 'sleep 2 && echo done'
   queuectl enqueue --priority 10 --name backup --tag night=1 -- rsync -a photos/ backup/
   queuectl enqueue --at 22:00 --timeout 2h -c 'make all'
+  queuectl enqueue --key photos-2026-12 -- rsync -a photos/ backup/
   queuectl enqueue --file jobs.jsonl
   seq 100 | sed 's/.*/echo &/' | queuectl enqueue -")]
 pub(super) struct Enqueue {
@@ -304,6 +373,12 @@ pub(super) struct Enqueue {
     /// The folder to run in [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub cwd: Option<PathBuf>,
+    /// Enqueue it once: while a job of this key is there, nothing more is enqueued under it
+    #[arg(long, value_name = "KEY", conflicts_with = "file")]
+    pub key: Option<JobKey>,
+    /// What to do if there is a job of its key: skip, error, replace or retry [default: skip]
+    #[arg(long, value_name = "RULE", value_parser = if_exists, add = complete::if_exists())]
+    pub if_exists: Option<IfExists>,
     /// Print only the ids
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
@@ -800,6 +875,10 @@ fn time_limit(text: &str) -> Result<TimeLimit, String> {
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| "it is a duration up to 365d, such as 90s, 5m or 1h30m".to_owned())
+}
+
+fn if_exists(text: &str) -> Result<IfExists, String> {
+    IfExists::from_name(text).ok_or_else(|| format!("it is one of {}", IfExists::ALL.map(IfExists::name).join(", ")))
 }
 
 fn state(text: &str) -> Result<StateKind, String> {

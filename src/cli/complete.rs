@@ -21,9 +21,9 @@ use super::args::{Cli, Shell};
 use super::context::place;
 use super::exit::Exit;
 use super::render::human;
-use crate::model::{Job, JobId, SettingKey, StateKind};
+use crate::model::{IfExists, Job, JobId, SettingKey, StateKind};
 use crate::queue::{Folder, Queue};
-use crate::store::{Cursor, Snapshot, StoreError};
+use crate::store::{Cursor, RunInfo, Snapshot, StoreError};
 
 /// Set by the shells, to their names.
 const VARIABLE: &str = "QUEUECTL_COMPLETE";
@@ -97,6 +97,23 @@ pub(super) fn queue() -> ArgValueCandidates {
 /// States.
 pub(super) fn state() -> ArgValueCandidates {
     ArgValueCandidates::new(|| StateKind::ALL.map(|kind| CompletionCandidate::new(kind.name())).into())
+}
+
+/// What becomes of a job whose key another has.
+pub(super) fn if_exists() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| IfExists::ALL.map(|rule| CompletionCandidate::new(rule.name())).into())
+}
+
+/// The newest runs.
+pub(super) fn run() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let found = look(|queue| queue.read(|snapshot| snapshot.newest_runs(OFFERED_MAX)));
+        let offer = |run: RunInfo| {
+            CompletionCandidate::new(run.number.to_string()).help(Some(human::plain(&run.line).into()))
+        };
+        let last = CompletionCandidate::new("last").help(Some("the newest".into()));
+        [last].into_iter().chain(found.into_iter().map(offer)).collect()
+    })
 }
 
 /// Settings.

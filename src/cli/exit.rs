@@ -118,6 +118,9 @@ impl From<StoreError> for Failure {
             StoreError::NoQueue(_) | StoreError::NoSuchJob(_) => Exit::NotFound,
             StoreError::Duplicate(_)
             | StoreError::Reserved(_)
+            | StoreError::KeyTaken { .. }
+            | StoreError::KeyTwice(_)
+            | StoreError::KeyReserved(_)
             | StoreError::Contradiction(_)
             | StoreError::Refused { .. } => Exit::Refused,
             StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,

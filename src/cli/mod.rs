@@ -29,7 +29,7 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
+    ask, attach, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
     show, status, wait, worker,
 };
 use context::Context;
@@ -75,6 +75,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let context = Context::new(&cli.global)?;
     match cli.command {
         Command::Run(args) => run::run(&context, &args),
+        Command::Attach(args) => attach::attach(&context, &args),
         Command::Enqueue(args) => enqueue::enqueue(&context, &args),
         Command::Worker(Deferred(Worker::Start(args))) => worker::start(&context, &args),
         Command::Worker(Deferred(Worker::Stop(args))) => worker::stop(&context, &args),

@@ -92,6 +92,12 @@ impl Reporter {
         }
     }
 
+    /// A job has ended, by whichever pool: what its last attempt wrote is read from the queue.
+    pub(super) fn has_ended(&self, seq: Seq, attempt: u32, failed: bool) {
+        let outputs = [(Stream::Stdout, Piece::InQueue), (Stream::Stderr, Piece::InQueue)];
+        self.send(vec![Message::Ended { seq, attempt, outputs, failed }]);
+    }
+
     /// What is to be printed of a run that ended.
     fn ended(&self, job: JobNews) -> Option<Message> {
         let kind = job.progress.state.kind();

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{
-    ARGUMENT_BYTES_MAX, DURATION_MAX, JobId, JobName, Millis, Outcome, PATH_BYTES_MAX, QueueName, Tags, WorkerId,
+    ARGUMENT_BYTES_MAX, DURATION_MAX, IfExists, JobId, JobKey, JobName, Millis, Outcome, PATH_BYTES_MAX, QueueName, Tags, WorkerId,
     parse_duration, show_duration,
 };
 
@@ -125,6 +125,10 @@ pub struct JobSpec {
     pub name: Option<JobName>,
     /// What it is found by.
     pub tags: Tags,
+    /// What it is enqueued under, so that it is enqueued once.
+    pub key: Option<JobKey>,
+    /// What becomes of it if another job has that key.
+    pub if_exists: IfExists,
 }
 
 /// When a job may start.
@@ -170,6 +174,8 @@ impl JobSpec {
             start: Start::Now,
             name: None,
             tags: Tags::default(),
+            key: None,
+            if_exists: IfExists::default(),
         }
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest job id, queue name and name for people, in bytes: fits a table column and a file name.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// Longest key that a job is enqueued under, in bytes: a URL or a path fits mostly, and many rows of KEYS fit a page.
+pub const KEY_BYTES_MAX: usize = 256;
+
 /// Most tags of one job: each is a row of an index, written with the job.
 pub const TAGS_MAX: usize = 16;
 

@@ -3,6 +3,7 @@
 
 mod ids;
 mod job;
+mod key;
 mod label;
 mod limits;
 mod outcome;
@@ -14,6 +15,7 @@ mod view;
 
 pub use ids::{BadName, JobId, LaneId, Lease, PoolId, QueueName, Seq, WorkerId};
 pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, Start, TimeLimit, pool_variable};
+pub use key::{BadKey, IfExists, JobKey};
 pub use label::{BadLabel, JobName, Tags};
 pub use limits::*;
 pub use outcome::{Ending, Kept, Outcome, Run};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Attempt, Command, JobId, JobName, Millis, Progress, QueueName, Seq, Tags};
+use super::{Attempt, Command, JobId, JobKey, JobName, Millis, Progress, QueueName, Seq, Tags};
 
 /// A job with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Job {
     pub name: Option<JobName>,
     /// Its tags.
     pub tags: Tags,
+    /// What it was enqueued under, if nothing else is by now.
+    pub key: Option<JobKey>,
     /// What it executes.
     pub command: Command,
     /// Where.

@@ -5,12 +5,12 @@ use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use super::reference::{Handed, Reference, Refused, Rung};
-use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
+use super::workload::{JOB_NAMES, KEYS, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
 use crate::model::{
     Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
 };
 use crate::store::{
-    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
+    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, Met, NewRun, PoolInfo,
     RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
 };
 
@@ -112,6 +112,9 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
         Ok(value) => Ok(Ok(value)),
         Err(StoreError::Duplicate(id)) => Ok(Err(Refused::Duplicate(id))),
         Err(StoreError::Reserved(id)) => Ok(Err(Refused::Reserved(id))),
+        Err(StoreError::KeyTaken { key, id, state }) => Ok(Err(Refused::KeyTaken(key, id, state))),
+        Err(StoreError::KeyTwice(key)) => Ok(Err(Refused::KeyTwice(key))),
+        Err(StoreError::KeyReserved(key)) => Ok(Err(Refused::KeyReserved(key))),
         Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
@@ -283,6 +286,8 @@ impl Comparison {
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
         self.compare_labels(snapshot, TAGS[step % TAGS.len()], JOB_NAMES[step % JOB_NAMES.len()])?;
+        let key = KEYS[step % KEYS.len()].parse().map_err(|error| Parted::Differs(format!("{error}")))?;
+        same("job of a key", &snapshot.job_of_key(&key)?, &queue.key_owner(&key).ok().flatten())?;
         if let Some(seq) = nth(&queue.seqs(), step) {
             self.compare_history(snapshot, seq)?;
         }
@@ -300,12 +305,25 @@ impl Comparison {
             same("run before", &before, &queue.run_before(identity, run.lane))?;
             same("run to continue", &snapshot.newest_cut_off(identity)?, &queue.cut_off(identity))?;
             same("counts of a lane", &snapshot.lane_counts(run.lane)?, &run.counts)?;
+            same("run of a number", &snapshot.run_numbered(run.number)?, &Some(run.clone()))?;
+            let half = Millis(run.created.0.midpoint(queue.newest().0));
+            same("ended since", &snapshot.ended_since(run.lane, half)?, &queue.ended_since(run.lane, half))?;
             let serves = Serves::Run(run.lane);
             same("unfinished of a run", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
             let dead = queue.listed(StateKind::Dead).into_iter();
             let dead: Vec<Seq> = dead.filter(|seq| queue.run_number(*seq) == Some(run.number)).take(2).collect();
             let found: Vec<Seq> = snapshot.dead_of_lane(run.lane, 2)?.iter().map(|job| job.seq).collect();
             same("dead of a run", &found, &dead)?;
+        }
+        let mut newest = queue.runs();
+        newest.reverse();
+        newest.truncate(2);
+        same("newest runs", &snapshot.newest_runs(2)?, &newest)?;
+        let folder = std::path::Path::new("/");
+        let (mut completed, lines) = (snapshot.completed_in(folder)?, queue.completed_in(folder));
+        same("completed in a folder", &completed.jobs(), &(lines.len() as u64))?;
+        for line in lines {
+            same("a line that completed", &completed.take(line), &true)?;
         }
         let unfinished: Vec<_> = queue.runs().into_iter().filter(|run| run.unfinished() > 0).collect();
         same("unfinished runs", &snapshot.unfinished_runs()?, &unfinished)?;
@@ -490,7 +508,18 @@ impl Act<'_> {
 
     fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Parted> {
         let done = answer(tx.enqueue(specs))?;
-        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
+        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id, job.met)).collect::<Vec<_>>());
+        for (.., met) in done.iter().flatten() {
+            self.tally.note(
+                match met {
+                    Met::New => "met nobody".to_owned(),
+                    Met::Replaced(_) => "met: replaced".to_owned(),
+                    Met::Exists(kind) => format!("met: {}", kind.name()),
+                    Met::Retried(kind) => format!("met: {}, retried", kind.name()),
+                },
+                true,
+            );
+        }
         let ids: Vec<&JobId> = specs.iter().filter_map(|spec| spec.id.as_ref()).collect();
         let is_twice = ids.iter().collect::<BTreeSet<_>>().len() < ids.len();
         self.tally.note(
@@ -499,6 +528,9 @@ impl Act<'_> {
                 (Ok(jobs), _) if jobs.len() == 1 => "enqueued one",
                 (Ok(_), _) => "enqueued many",
                 (Err(Refused::Reserved(_)), _) => "enqueue refused: an id of a bulk",
+                (Err(Refused::KeyTaken(..)), _) => "enqueue refused: a key that is taken",
+                (Err(Refused::KeyTwice(_)), _) => "enqueue refused: a key twice in it",
+                (Err(Refused::KeyReserved(_)), _) => "enqueue refused: a key of a bulk",
                 (Err(_), true) => "enqueue refused: an id twice in it",
                 (Err(_), false) => "enqueue refused: an id that is taken",
             },
@@ -536,17 +568,20 @@ impl Act<'_> {
         specs.iter().filter_map(|spec| spec.id.as_ref()).for_each(|id| wanted.note(id));
         let bulk = &self.world.bulks[n];
         let number = bulk.number();
+        let is_run = !bulk.has_queues();
         let done = answer(tx.fill_bulk(bulk, specs, &wanted))?;
-        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
+        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id, job.met)).collect::<Vec<_>>());
+        self.tally.note("bulk filled but for what is there", done.iter().flatten().any(|(.., met)| met.existed()));
         self.tally.note(
             match &done {
                 Ok(_) => "bulk filled",
                 Err(Refused::Bulk) => "bulk not filled: it is over, or has no such queue",
+                Err(Refused::KeyTaken(..) | Refused::KeyReserved(_)) => "bulk not filled: a key that is taken",
                 Err(_) => "bulk not filled: an id that is taken",
             },
             true,
         );
-        same("filled", &done, &self.world.queue.fill_bulk(number, specs))
+        same("filled", &done, &self.world.queue.fill_bulk(number, is_run, specs))
     }
 
     fn name_bulk(&mut self, tx: &mut Tx<'_>, n: usize, limit: usize) -> Result<(), Parted> {
@@ -557,7 +592,14 @@ impl Act<'_> {
         let done = answer(tx.name_bulk(bulk, &names))?;
         self.tally.note("bulk named", done.is_ok() && !names.is_empty());
         self.tally.note("bulk not named: an id that is taken", !matches!(done, Ok(()) | Err(Refused::Bulk)));
-        same("named", &done, &self.world.queue.name_bulk(number, &names))
+        same("named", &done, &self.world.queue.name_bulk(number, &names))?;
+        let mut keys = self.world.queue.unkeyed(number);
+        keys.truncate(limit);
+        let done = answer(tx.key_bulk(&self.world.bulks[n], &keys))?;
+        self.tally.note("bulk keyed", done.is_ok() && !keys.is_empty());
+        self.tally.note("bulk not keyed: a key that is taken", matches!(done, Err(Refused::KeyTaken(..))));
+        self.tally.note("bulk not keyed: a key twice in it", matches!(done, Err(Refused::KeyTwice(_))));
+        same("keyed", &done, &self.world.queue.key_bulk(number, &keys))
     }
 
     fn publish_bulk(&mut self, tx: &mut Tx<'_>, n: usize, identity: u8, fresh: bool) -> Result<(), Parted> {
@@ -573,7 +615,8 @@ impl Act<'_> {
         }
         let done = answer(tx.publish_bulk(bulk))?;
         self.tally.note("bulk published", matches!(done, Ok(1..)));
-        let is_unnamed = !self.world.queue.unnamed(number).is_empty();
+        let is_unnamed =
+            !self.world.queue.unnamed(number).is_empty() || !self.world.queue.unkeyed(number).is_empty();
         self.tally.note("bulk not published: jobs without their ids", is_unnamed);
         self.tally.note("bulk not published: it is over", done.is_err() && !is_unnamed);
         same("published", &done, &self.world.queue.publish_bulk(number))
@@ -755,6 +798,9 @@ fn new_run(identity: u8) -> NewRun {
         line: format!("queuectl run {identity}"),
         folder: "/".into(),
         flags: "-j 2".to_owned(),
+        is_command: identity == 0,
+        // All of them are in one folder.
+        resumes: identity == 2,
     }
 }
 

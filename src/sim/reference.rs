@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LaneId, Lease,
+    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, IfExists, Job, JobId, JobKey, JobSpec, Kept, LaneId, Lease,
     Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
     WorkerId,
 };
-use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
+use crate::store::{Asked, BulkInfo, Met, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,13 @@ pub enum Refused {
     Duplicate(JobId),
     /// The id is that of a job which is not published.
     Reserved(JobId),
-    /// There is no such bulk, or it has no such queue.
+    /// That job has the key, and is in that state.
+    KeyTaken(JobKey, JobId, StateKind),
+    /// Two jobs of the batch have the key.
+    KeyTwice(JobKey),
+    /// The key is that of a job which is not published.
+    KeyReserved(JobKey),
+    /// There is no such bulk, or it has no such queue; or a job of a run has a key.
     Bulk,
     /// There is no such job.
     NoSuchJob(JobId),
@@ -60,6 +66,20 @@ struct RefJob {
     history: Vec<(PoolId, Run)>,
 }
 
+/// What becomes of one line of a batch.
+#[derive(Debug, Clone, PartialEq)]
+enum Fate {
+    New,
+    /// That job gives way to it.
+    InPlaceOf(Seq),
+    /// That line does.
+    InPlaceOfLine(usize),
+    /// That job stands for it.
+    Stands(Seq, Met),
+    /// What that line came to stands for it.
+    Repeats(usize),
+}
+
 #[derive(Debug, Clone)]
 enum Lane {
     Queue(QueueName),
@@ -80,6 +100,8 @@ struct RefBulk {
     jobs: BTreeMap<Seq, RefJob>,
     /// Those of them that do not have their ids yet.
     unnamed: BTreeSet<Seq>,
+    /// Those that do not have their keys yet.
+    unkeyed: BTreeSet<Seq>,
 }
 
 /// Which waiting processes a transaction woke.
@@ -203,16 +225,137 @@ impl Reference {
     // ---- enqueue, runs
 
     /// Enqueues all, or none.
-    pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
-        let wanted = distinct(specs)?;
-        given(specs).try_for_each(|id| self.refuse_taken(id))?;
-        Ok(specs
-            .iter()
-            .map(|spec| {
-                let lane = self.queue_lane(&spec.queue);
-                self.add(spec, lane, &wanted)
-            })
-            .collect())
+    pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
+        let fates = self.fates(specs)?;
+        self.enqueue_as(specs, &fates)
+    }
+
+    /// What is to become of each line of a batch, by who has its key when its turn comes.
+    fn fates(&self, specs: &[JobSpec]) -> Result<Vec<Fate>, Refused> {
+        let mut by_then = self.clone();
+        let mut lines: BTreeMap<&JobKey, usize> = BTreeMap::new();
+        let mut fates = Vec::new();
+        for (n, spec) in specs.iter().enumerate() {
+            let Some(key) = &spec.key else {
+                fates.push(Fate::New);
+                continue;
+            };
+            if let Some(line) = lines.get(key).copied() {
+                fates.push(match spec.if_exists {
+                    IfExists::Error => return Err(Refused::KeyTwice(key.clone())),
+                    IfExists::Skip | IfExists::Retry => Fate::Repeats(line),
+                    IfExists::Replace => {
+                        lines.insert(key, n);
+                        Fate::InPlaceOfLine(line)
+                    }
+                });
+                continue;
+            }
+            let Some(seq) = by_then.key_owner(key)? else {
+                lines.insert(key, n);
+                fates.push(Fate::New);
+                continue;
+            };
+            let kind = by_then.jobs[&seq].state.kind();
+            let is_dead = matches!(kind, StateKind::Dead | StateKind::Cancelled);
+            fates.push(match spec.if_exists {
+                IfExists::Error => return Err(by_then.key_taken(key, seq)),
+                IfExists::Replace if kind == StateKind::Processing => return Err(by_then.key_taken(key, seq)),
+                IfExists::Replace => {
+                    lines.insert(key, n);
+                    Fate::InPlaceOf(seq)
+                }
+                IfExists::Retry if is_dead => {
+                    by_then.put(seq, State::Pending);
+                    Fate::Stands(seq, Met::Retried(kind))
+                }
+                IfExists::Skip | IfExists::Retry => Fate::Stands(seq, Met::Exists(kind)),
+            });
+        }
+        Ok(fates)
+    }
+
+    fn key_taken(&self, key: &JobKey, seq: Seq) -> Refused {
+        let job = &self.jobs[&seq];
+        Refused::KeyTaken(key.clone(), job.name.clone(), job.state.kind())
+    }
+
+    /// The job of a key.
+    pub fn key_owner(&self, key: &JobKey) -> Result<Option<Seq>, Refused> {
+        let owns = |job: &RefJob| job.spec.key.as_ref() == Some(key);
+        let of_bulk = |bulk: &RefBulk| bulk.jobs.iter().any(|(seq, job)| owns(job) && !bulk.unkeyed.contains(seq));
+        if self.bulks.values().any(of_bulk) {
+            return Err(Refused::KeyReserved(key.clone()));
+        }
+        Ok(self.jobs.iter().find(|(_, job)| owns(job)).map(|(seq, _)| *seq))
+    }
+
+    fn enqueue_as(&mut self, specs: &[JobSpec], fates: &[Fate]) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
+        let is_new = |fate: &Fate| !matches!(fate, Fate::Stands(..) | Fate::Repeats(_));
+        let new: Vec<JobSpec> =
+            specs.iter().zip(fates).filter(|(_, fate)| is_new(fate)).map(|(spec, _)| spec.clone()).collect();
+        let wanted = distinct(&new)?;
+        let mut giving = Vec::new();
+        for (spec, fate) in specs.iter().zip(fates).filter(|(_, fate)| is_new(fate)) {
+            let Some(id) = &spec.id else { continue };
+            match fate {
+                Fate::InPlaceOf(seq) if self.find(id) == Some(*seq) && self.jobs[seq].named => giving.push(id),
+                _ => self.refuse_taken(id)?,
+            }
+        }
+        let mut replaced = BTreeMap::new();
+        for fate in fates {
+            match fate {
+                Fate::Stands(seq, Met::Retried(_)) => self.fresh_attempts(*seq),
+                Fate::InPlaceOf(seq) => drop(replaced.insert(*seq, self.give_way(*seq))),
+                _ => {}
+            }
+        }
+        for id in giving {
+            self.take_name(id, &wanted);
+        }
+        let mut done: Vec<(Seq, JobId, Met)> = Vec::new();
+        for (spec, fate) in specs.iter().zip(fates) {
+            let (stands, met) = match fate {
+                Fate::New | Fate::InPlaceOfLine(_) => (None, Met::New),
+                Fate::InPlaceOf(seq) => (None, Met::Replaced(replaced[seq].clone())),
+                Fate::Stands(seq, met) => (Some(*seq), met.clone()),
+                Fate::Repeats(line) => (Some(done[*line].0), Met::Exists(StateKind::Pending)),
+            };
+            let (seq, name) = match stands {
+                Some(seq) => (seq, self.jobs[&seq].name.clone()),
+                None => {
+                    let lane = self.queue_lane(&spec.queue);
+                    self.add(spec, lane, &wanted)
+                }
+            };
+            let met = if let Fate::Repeats(_) = fate { Met::Exists(self.jobs[&seq].state.kind()) } else { met };
+            done.push((seq, name, met));
+        }
+        for (n, fate) in fates.iter().enumerate() {
+            if let Fate::InPlaceOfLine(line) = fate {
+                done[n].2 = Met::Replaced(self.give_way(done[*line].0));
+            }
+        }
+        Ok(done)
+    }
+
+    /// A job loses its key to another, and waits no more. Answers its name.
+    fn give_way(&mut self, seq: Seq) -> JobId {
+        if !self.jobs[&seq].state.kind().has_ended() {
+            self.put(seq, self.cancelled());
+        }
+        let Some(job) = self.jobs.get_mut(&seq) else { unreachable!("job {} is there", seq.0) };
+        job.spec.key = None;
+        self.changed = true;
+        job.name.clone()
+    }
+
+    fn fresh_attempts(&mut self, seq: Seq) {
+        self.put(seq, State::Pending);
+        if let Some(job) = self.jobs.get_mut(&seq) {
+            (job.failures, job.losses) = (0, 0);
+        }
     }
 
     fn add(&mut self, spec: &JobSpec, lane: LaneId, wanted: &BTreeSet<&JobId>) -> (Seq, JobId) {
@@ -264,9 +407,15 @@ impl Reference {
 
     /// Continues the newest run of the identity that was cut off, else begins one. Says whether it continued.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<(bool, RunInfo), Refused> {
-        let same = |lane: &Lane| matches!(lane, Lane::Run { run: other, .. } if other.identity == run.identity);
+        let same = |lane: &Lane| {
+            matches!(lane, Lane::Run { run: other, .. }
+                if other.identity == run.identity || run.resumes && other.folder == run.folder)
+        };
         if let Some(info) = self.cut_off(run.identity).filter(|_| !fresh) {
             return Ok((true, info));
+        }
+        if specs.iter().any(|spec| spec.key.is_some()) {
+            return Err(Refused::Bulk);
         }
         let wanted = distinct(specs)?;
         for id in given(specs) {
@@ -332,6 +481,7 @@ impl Reference {
             next: 0,
             jobs: BTreeMap::new(),
             unnamed: BTreeSet::new(),
+            unkeyed: BTreeSet::new(),
         };
         if jobs > 0 {
             self.set_aside(&mut bulk, jobs);
@@ -352,9 +502,37 @@ impl Reference {
     }
 
     /// Adds jobs that nobody sees, all or none. Their ids are not taken yet.
-    pub fn fill_bulk(&mut self, number: u64, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
+    pub fn fill_bulk(
+        &mut self,
+        number: u64,
+        is_run: bool,
+        specs: &[JobSpec],
+    ) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
+        if is_run && specs.iter().any(|spec| spec.key.is_some()) {
+            return Err(Refused::Bulk);
+        }
+        let mut there = Vec::new();
+        for spec in specs {
+            let owner = spec.key.as_ref().map(|key| self.key_owner(key)).transpose()?.flatten();
+            if let (Some(key), Some(seq)) = (&spec.key, owner) {
+                let kind = self.jobs[&seq].state.kind();
+                let changes = match spec.if_exists {
+                    IfExists::Skip => false,
+                    IfExists::Error | IfExists::Replace => true,
+                    IfExists::Retry => matches!(kind, StateKind::Dead | StateKind::Cancelled),
+                };
+                if changes {
+                    return Err(self.key_taken(key, seq));
+                }
+                there.push(Some((seq, self.jobs[&seq].name.clone(), Met::Exists(kind))));
+            } else {
+                there.push(None);
+            }
+        }
         let wanted: BTreeSet<&JobId> = given(specs).collect();
-        wanted.iter().try_for_each(|id| self.refuse_taken(id))?;
+        let new: Vec<&JobSpec> = specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
+        let ids: BTreeSet<&JobId> = new.iter().filter_map(|spec| spec.id.as_ref()).collect();
+        ids.iter().try_for_each(|id| self.refuse_taken(id))?;
         let mut bulk = self.bulks.get(&number).cloned().ok_or(Refused::Bulk)?;
         let lane_of = |bulk: &RefBulk, spec: &JobSpec| match &bulk.queues {
             None => Some(LaneId(number)),
@@ -362,12 +540,12 @@ impl Reference {
                 (number..).zip(queues).find(|(_, queue)| **queue == spec.queue).map(|(lane, _)| LaneId(lane))
             }
         };
-        let lanes: Option<Vec<LaneId>> = specs.iter().map(|spec| lane_of(&bulk, spec)).collect();
+        let lanes: Option<Vec<LaneId>> = new.iter().map(|spec| lane_of(&bulk, spec)).collect();
         let mut filled = Vec::new();
-        for (n, (spec, lane)) in specs.iter().zip(lanes.ok_or(Refused::Bulk)?).enumerate() {
+        for (n, (spec, lane)) in new.iter().zip(lanes.ok_or(Refused::Bulk)?).enumerate() {
             let seq = loop {
                 if bulk.ranges.last().is_none_or(|(_, last)| bulk.next > *last) {
-                    self.set_aside(&mut bulk, (specs.len() - n) as u64);
+                    self.set_aside(&mut bulk, (new.len() - n) as u64);
                 }
                 let seq = Seq(bulk.next);
                 bulk.next += 1;
@@ -377,13 +555,15 @@ impl Reference {
                 }
             };
             let job = self.new_job(seq, spec, lane);
-            filled.push((seq, job.name.clone()));
+            filled.push((seq, job.name.clone(), Met::New));
             bulk.jobs.insert(seq, job);
             bulk.unnamed.extend(spec.id.is_some().then_some(seq));
+            bulk.unkeyed.extend(spec.key.is_some().then_some(seq));
         }
         self.bulks.insert(number, bulk);
         self.changed = true;
-        Ok(filled)
+        let mut filled = filled.into_iter();
+        Ok(there.into_iter().filter_map(|there| there.or_else(|| filled.next())).collect())
     }
 
     /// The jobs of a bulk that do not have their ids yet, in the order of these.
@@ -406,9 +586,34 @@ impl Reference {
         Ok(())
     }
 
+    /// The keys that the jobs of a bulk do not have yet, in the order of these.
+    pub fn unkeyed(&self, number: u64) -> Vec<(JobKey, Seq)> {
+        let Some(bulk) = self.bulks.get(&number) else { return Vec::new() };
+        let keys = bulk.unkeyed.iter().filter_map(|seq| Some((bulk.jobs[seq].spec.key.clone()?, *seq)));
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort();
+        keys
+    }
+
+    /// Jobs of a bulk get their keys, all or none. `keys` are in order.
+    pub fn key_bulk(&mut self, number: u64, keys: &[(JobKey, Seq)]) -> Result<(), Refused> {
+        if let Some(two) = keys.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(Refused::KeyTwice(two[1].0.clone()));
+        }
+        for (key, _) in keys {
+            if let Some(seq) = self.key_owner(key)? {
+                return Err(self.key_taken(key, seq));
+            }
+        }
+        let bulk = self.bulks.get_mut(&number).ok_or(Refused::Bulk)?;
+        bulk.unkeyed.retain(|seq| keys.iter().all(|(_, keyed)| keyed != seq));
+        self.changed = true;
+        Ok(())
+    }
+
     /// A bulk to be published.
     fn take_bulk(&mut self, number: u64) -> Result<RefBulk, Refused> {
-        if self.bulks.get(&number).is_none_or(|bulk| !bulk.unnamed.is_empty()) {
+        if self.bulks.get(&number).is_none_or(|bulk| !bulk.unnamed.is_empty() || !bulk.unkeyed.is_empty()) {
             return Err(Refused::Bulk);
         }
         self.bulks.remove(&number).ok_or(Refused::Bulk)
@@ -454,6 +659,7 @@ impl Reference {
             left -= taken.len();
             bulk.jobs.retain(|seq, _| !taken.contains(seq));
             bulk.unnamed.retain(|seq| !taken.contains(seq));
+            bulk.unkeyed.retain(|seq| !taken.contains(seq));
             if left == 0 {
                 bulk.ranges[0].0 = taken.last().map_or(first, |seq| seq.0 + 1);
                 bulk.ranges.retain(|(first, last)| first <= last);
@@ -476,7 +682,7 @@ impl Reference {
     /// The bulks under way, to the last number.
     pub fn unpublished(&self) -> Vec<Unpublished> {
         let one = |(number, bulk): (&u64, &RefBulk)| {
-            let (seqs, unnamed) = (bulk.jobs.keys().copied().collect(), bulk.unnamed.len() as u64);
+            let (seqs, unnamed) = (bulk.jobs.keys().copied().collect(), (bulk.unnamed.len() + bulk.unkeyed.len()) as u64);
             (*number, bulk.ranges.clone(), bulk.next, seqs, unnamed)
         };
         self.bulks.iter().map(one).collect()
@@ -704,11 +910,9 @@ impl Reference {
         self.refuse(&seqs, |kind| !kind.has_ended())?;
         let mut done = Vec::new();
         for seq in seqs {
-            self.put(seq, State::Pending);
-            if let Some(job) = self.jobs.get_mut(&seq) {
-                (job.failures, job.losses) = (0, 0);
-                done.push((job.name.clone(), job.lane));
-            }
+            self.fresh_attempts(seq);
+            let job = &self.jobs[&seq];
+            done.push((job.name.clone(), job.lane));
         }
         Ok(done)
     }
@@ -924,6 +1128,7 @@ impl Reference {
             id: job.name.clone(),
             name: job.spec.name.clone(),
             tags: job.spec.tags.clone(),
+            key: job.spec.key.clone(),
             priority: job.spec.priority,
             command: job.spec.command.clone(),
             cwd: job.spec.cwd.clone(),
@@ -997,9 +1202,29 @@ impl Reference {
             line: run.line.clone(),
             folder: run.folder.clone(),
             flags: run.flags.clone(),
+            is_command: run.is_command,
             created: *created,
             counts,
         })
+    }
+
+    /// The jobs of a lane that ended at this time or later, in that order.
+    pub fn ended_since(&self, lane: LaneId, from: Millis) -> Vec<(Millis, Seq, StateKind)> {
+        let ended = self.jobs.iter().filter(|(_, job)| job.lane == lane);
+        let ended = ended.filter_map(|(seq, job)| Some((job.state.ended_at()?, *seq, job.state.kind())));
+        let mut ended: Vec<_> = ended.filter(|(at, ..)| *at >= from).collect();
+        ended.sort_unstable_by_key(|(at, seq, _)| (*at, *seq));
+        ended
+    }
+
+    /// What completed in the runs of a folder.
+    pub fn completed_in(&self, folder: &std::path::Path) -> Vec<&JobSpec> {
+        let of_folder = |job: &&RefJob| {
+            let lane = self.lanes.get(&job.lane);
+            matches!(lane, Some(Lane::Run { run, .. }) if run.folder == folder)
+                && job.state.kind() == StateKind::Completed
+        };
+        self.jobs.values().filter(of_folder).map(|job| &job.spec).collect()
     }
 
     /// All lanes that ever were.

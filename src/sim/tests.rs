@@ -71,7 +71,12 @@ const EVENTS: &str = "
     run began; run went on; run refused
     set; set refused; unset; unset in vain; unset everywhere
 
-    enqueue refused: an id of a bulk
+    enqueue refused: an id of a bulk; enqueue refused: a key of a bulk
+    enqueue refused: a key that is taken; enqueue refused: a key twice in it
+    met nobody; met: replaced; met: dead, retried; met: cancelled, retried
+    met: scheduled; met: pending; met: processing; met: failed; met: completed; met: dead; met: cancelled
+    bulk filled but for what is there; bulk not filled: a key that is taken
+    bulk keyed; bulk not keyed: a key that is taken; bulk not keyed: a key twice in it
     bulk begun; bulk filled; bulk published; bulk run published; bulk undone; bulk undone in part; bulk undone in vain
     bulk not filled: an id that is taken; bulk not filled: it is over, or has no such queue
     bulk named; bulk not named: an id that is taken; bulk not published: jobs without their ids

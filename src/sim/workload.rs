@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::choices::Choices;
 use crate::model::{
-    Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, Start, Tags, TimeLimit,
+    Command, Ending, IfExists, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, Start, Tags, TimeLimit,
 };
 use crate::store::Asked;
 
@@ -149,6 +149,10 @@ pub struct Wish {
     pub name: u8,
     /// Those of [`TAGS`] whose bit is set.
     pub tags: u8,
+    /// One of [`KEYS`], or none.
+    pub key: u8,
+    /// What becomes of it if another has that.
+    pub if_exists: IfExists,
     /// One of a few environments.
     pub environment: u8,
     /// How long its command is, in bytes: now and then so long that the file grows.
@@ -207,6 +211,8 @@ pub const QUEUES: [&str; 3] = ["default", "a", "z"];
 pub const JOB_NAMES: [&str; 3] = ["nightly", "a", "Ü 1"];
 /// Their tags; of two with the same key a job gets the second.
 pub const TAGS: [(&str, &str); 4] = [("a", ""), ("a", "1"), ("b", "1"), ("name", "nightly")];
+/// Their keys: few, so that they collide.
+pub const KEYS: [&str; 3] = ["k", "Ü 1", "7"];
 /// How many pools it has at a time.
 pub const POOLS: u8 = 4;
 /// How many different runs it has.
@@ -260,6 +266,8 @@ impl Wish {
             start: self.start,
             name: JOB_NAMES.get(usize::from(self.name)).and_then(|name| name.parse().ok()),
             tags: self.tags(),
+            key: KEYS.get(usize::from(self.key)).and_then(|key| key.parse().ok()),
+            if_exists: self.if_exists,
             ..JobSpec::new(Command::Shell(vec![b':'; usize::from(self.length)]), "/")
         }
     }
@@ -464,6 +472,8 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
         start: start(choices, clock),
         name: choices.byte(8),
         tags: choices.one(&[0, 0, 0, 1, 2, 3, 5, 12]).unwrap_or_default(),
+        key: if choices.percent(20) { choices.byte(3) } else { u8::MAX },
+        if_exists: choices.one(&IfExists::ALL).unwrap_or_default(),
         environment: choices.byte(3),
         length: if choices.percent(3) { 1_000 + choices.below(60_000) } else { 1 },
     }

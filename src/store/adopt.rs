@@ -54,7 +54,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes these jobs, all or none. Their lanes must be there, their numbers and ids free.
+    /// Takes these jobs, all or none. Their lanes must be there, their numbers, ids and keys free.
     pub(super) fn adopt_jobs(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
         let mut environments = Environments::default();
         self.adopt_with(jobs, &mut environments)?;
@@ -70,6 +70,9 @@ impl Tx<'_> {
             spec.env = environments.share(self, &job.env)?;
             if let Some(id) = &spec.id {
                 self.tables.ids.put(id.as_str(), &seq.0)?;
+            }
+            if let Some(key) = &spec.key {
+                self.tables.keys.put(key.as_str(), &seq.0)?;
             }
             self.add_labels(seq, &spec)?;
             self.tables.specs.put(seq.0, &spec)?;
@@ -88,6 +91,7 @@ impl Tx<'_> {
     fn refuse_contradictions(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
         let mut seqs = HashSet::with_capacity(jobs.len());
         let mut ids: HashSet<JobId> = HashSet::with_capacity(jobs.len());
+        let mut keys: HashSet<&str> = HashSet::new();
         for job in jobs {
             let refused = |what: String| Err(StoreError::Contradiction(what));
             if let Some(what) = contradiction(job) {
@@ -109,6 +113,11 @@ impl Tx<'_> {
             if given.is_none() && self.tables.ids.get::<u64>(name.as_str())?.is_some() {
                 return Err(StoreError::Duplicate(name));
             }
+            if let Some(key) = &job.spec.key
+                && (!keys.insert(key) || self.tables.keys.get::<u64>(key.as_str())?.is_some())
+            {
+                return refused(format!("the key of job {seq}, {key}, is taken"));
+            }
             ids.insert(name.clone()).then_some(()).ok_or(StoreError::Duplicate(name))?;
         }
         Ok(())
@@ -123,16 +132,6 @@ impl Tx<'_> {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Takes a key that a job was enqueued under; one that is taken is refused.
-    pub(super) fn adopt_key(&mut self, scope: u128, key: u128, seq: u64) -> Result<(), StoreError> {
-        if self.tables.keys.get::<u64>((scope, key))?.is_some_and(|taken| taken != seq) {
-            return Err(StoreError::Contradiction(format!("the key of job {seq} is taken")));
-        }
-        self.tables.keys.put((scope, key), &seq)?;
-        self.touch();
         Ok(())
     }
 
@@ -245,7 +244,6 @@ impl Batch<'_> {
                     Part::Setting { queue, key, text } => tx.adopt_setting(&queue, &key, &text)?,
                     Part::Lane { lane, record } => tx.adopt_lane(lane, &record)?,
                     Part::Job(job) => jobs.push(*job),
-                    Part::Key { scope, key, seq } => tx.adopt_key(scope, key, seq)?,
                     Part::Head(head) => tx.adopt_head(&head),
                 }
             }

@@ -1,7 +1,8 @@
 //! Enqueueing: many jobs in one transaction, all or none.
 //!
-//! Precondition: every spec was checked. A taken id is found before the first write. Afterwards each job has
-//! its record, its spec, the rows that it is found by, its place in a lane, and a share in its environment.
+//! Precondition: every spec was checked. A taken id is found before the first write, and so is who has a key (see
+//! [`super::keys`]). Afterwards each job has its record, its spec, the rows that it is found by, its place in a lane, and
+//! a share in its environment.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::StoreError;
 use super::codec::encode;
+use super::keys::Met;
 use super::placement::{Placement, numbered};
 use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord, state_code};
 use super::tables::Tx;
@@ -24,30 +26,40 @@ pub struct Enqueued {
     pub seq: Seq,
     /// What it is called.
     pub id: JobId,
-    /// When it starts, if it waits for that.
+    /// When it starts, if it is new and waits for that.
     pub due: Option<Millis>,
+    /// Whether it is new, or was there.
+    pub met: Met,
 }
 
 impl Enqueued {
     pub(super) fn new(seq: Seq, spec: &JobSpec, now: Millis) -> Self {
-        Self { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)), due: spec.start.due(now) }
+        Self { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)), due: spec.start.due(now), met: Met::New }
     }
 }
 
 impl Tx<'_> {
     /// Enqueues `specs` in their queues, in this order.
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        if specs.iter().any(|spec| spec.key.is_some()) {
+            return self.enqueue_once(specs);
+        }
         let wanted = Wanted::of(specs)?;
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
             self.refuse_taken(id)?;
         }
+        self.enqueue_new(specs, &wanted)
+    }
+
+    /// Enqueues `specs`, whose ids are free and whose keys nobody has, in their queues.
+    pub(super) fn enqueue_new(&mut self, specs: &[JobSpec], wanted: &Wanted) -> Result<Vec<Enqueued>, StoreError> {
         let mut lanes: BTreeMap<&QueueName, LaneId> = BTreeMap::new();
         for spec in specs {
             if !lanes.contains_key(&spec.queue) {
                 lanes.insert(&spec.queue, self.queue_lane(&spec.queue)?);
             }
         }
-        self.enqueue_each(specs, &wanted, |spec| lanes[&spec.queue])
+        self.enqueue_each(specs, wanted, |spec| lanes[&spec.queue])
     }
 
     /// Enqueues `specs`, whose ids are free, each in the lane that `lane_of` says, in this order.
@@ -65,6 +77,9 @@ impl Tx<'_> {
             if let Some(id) = &spec.id {
                 tx.tables.ids.put(id.as_str(), &seq.0)?;
             }
+            if let Some(key) = &spec.key {
+                tx.tables.keys.put(key.as_str(), &seq.0)?;
+            }
             Ok(seq)
         })?;
         self.head.enqueued += specs.len() as u64;
@@ -74,7 +89,8 @@ impl Tx<'_> {
         Ok(enqueued)
     }
 
-    /// Stores new jobs, each in its lane and under the number that `number` gives it, which sees to its id too.
+    /// Stores new jobs, each in its lane and under the number that `number` gives it, which sees to its id and
+    /// its key too.
     pub(super) fn add_jobs<'s>(
         &mut self,
         jobs: impl ExactSizeIterator<Item = (&'s JobSpec, LaneId)>,

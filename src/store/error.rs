@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{BadValue, JobId, Refusal};
+use crate::model::{BadValue, JobId, JobKey, Refusal, StateKind};
 
 /// Why a store operation did not happen. Whatever it is, nothing of the operation was done, except
 /// where [`StoreError::outcome_is_unknown`].
@@ -52,6 +52,22 @@ pub enum StoreError {
     /// An id of a job that an enqueue under way has not published yet.
     #[error("the id {0} is held by an enqueue that is under way")]
     Reserved(JobId),
+    /// A key that a job has, where that is an error, or that job cannot be replaced.
+    #[error("the key {key} is that of job {id}, which is {}", .state.name())]
+    KeyTaken {
+        /// The key.
+        key: JobKey,
+        /// The job that has it.
+        id: JobId,
+        /// Where that is.
+        state: StateKind,
+    },
+    /// A key that two jobs of a batch have, where that is an error.
+    #[error("the key {0} is there twice")]
+    KeyTwice(JobKey),
+    /// A key of a job that an enqueue under way has not published yet.
+    #[error("the key {0} is held by an enqueue that is under way")]
+    KeyReserved(JobKey),
     /// What was to be taken over contradicts itself, or what is there.
     #[error("it does not fit: {0}")]
     Contradiction(String),

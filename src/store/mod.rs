@@ -1,6 +1,6 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
+//! Each write transaction has a file: `enqueue` (with `keys`), `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -19,7 +19,8 @@
 //!    not among them: it is on the board of its pool.
 //! 6. Failures and losses are within what the record says was allowed when it moved; `dead` has a reason that
 //!    they justify.
-//! 7. Next seq, lease, lane and run exceed all in use; ids are unique and mirrored; names and tags are mirrored.
+//! 7. Next seq, lease, lane and run exceed all in use; ids and keys are unique and mirrored; names and tags
+//!    are mirrored.
 //! 8. Inline outputs that records name exist; reference counts of environments are right.
 //! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
 //! 10. What is unpublished is some bulk's: the lanes that LANES says are not published are those that META's bulks
@@ -38,6 +39,7 @@ mod enqueue;
 mod error;
 mod finish;
 mod header;
+mod keys;
 mod labels;
 mod open;
 mod pages;
@@ -50,6 +52,7 @@ mod records;
 mod remove;
 mod repair;
 mod replace;
+mod resume;
 mod runs;
 mod salvage;
 mod scraps;
@@ -75,6 +78,7 @@ pub use enqueue::{Enqueued, Wanted};
 pub use error::StoreError;
 pub use finish::Finished;
 pub use header::commit_mark;
+pub use keys::Met;
 pub use open::{Store, panic_is_fenced};
 pub use pools::{Control, Held, PoolInfo};
 pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableRun, fault};
@@ -87,6 +91,7 @@ pub use redb::{BackendError, StorageBackend};
 pub use remove::Removed;
 pub use repair::{Lines, Repaired, check_pages, repair};
 pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
+pub use resume::Completed;
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::{Salvage, damaged_pages};
 pub use tables::{SCHEMA_VERSION, Snapshot, Tx};

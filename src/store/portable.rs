@@ -24,7 +24,7 @@ use super::records::{
 use super::tables::{Snapshot, Tx};
 use super::whole::{Part, WholeAttempt, WholeJob, contradiction};
 use crate::model::{
-    Attempt, Environment, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, Start, StateKind,
+    Attempt, Environment, IfExists, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, Start, StateKind,
 };
 
 /// The counters that never go back, as far as they outlive a move to another file.
@@ -53,6 +53,8 @@ pub struct PortableRun {
     pub folder: PathBuf,
     /// The flags that its jobs were enqueued with.
     pub flags: String,
+    /// Whether it is one command, with whose code it exits.
+    pub is_command: bool,
     /// When it began.
     pub created: Millis,
     /// Whose settings its jobs follow.
@@ -121,15 +123,6 @@ pub enum Piece {
         /// Whether a pool held it.
         was_held: bool,
     },
-    /// What a job was enqueued under, so that it is not enqueued twice; after the jobs.
-    Key {
-        /// Whose keys these are.
-        scope: u128,
-        /// The key.
-        key: u128,
-        /// The job.
-        seq: Seq,
-    },
     /// The counters, last.
     Counters(Counters),
 }
@@ -174,7 +167,6 @@ impl Exporter {
                 Ok(())
             }
             Part::Job(job) => self.job(*job, take),
-            Part::Key { scope, key, seq } => take(Piece::Key { scope, key, seq: Seq(seq) }),
             Part::Head(head) => take(Piece::Counters(Counters {
                 next_seq: head.next_seq,
                 next_lease: head.next_lease,
@@ -213,6 +205,7 @@ fn portable_run(run: RunRecord, queue: QueueName) -> PortableRun {
         line: run.line,
         folder: PathBuf::from(OsString::from_vec(run.folder)),
         flags: run.flags,
+        is_command: run.is_command,
         created: Millis(run.created),
         queue,
     }
@@ -232,6 +225,8 @@ fn portable_job(
             id: spec.id()?,
             name: spec.name()?,
             tags: spec.tags()?,
+            key: spec.key()?,
+            if_exists: IfExists::default(),
             command: spec.command(),
             env: Arc::default(),
             env_change: spec.env_change(),
@@ -385,7 +380,6 @@ impl Import {
                 Ok(())
             }
             Piece::Job { job, attempts, .. } => self.job(tx, &job, attempts),
-            Piece::Key { scope, key, seq } => tx.adopt_key(scope, key, seq.0),
             Piece::Counters(counters) => {
                 tx.adopt_head(&Head {
                     next_seq: counters.next_seq,
@@ -440,6 +434,8 @@ impl Import {
             folder: run.folder.as_os_str().as_bytes().to_vec(),
             created: run.created.0,
             flags: run.flags,
+            seqs: RunRecord::ANY_SEQS,
+            is_command: run.is_command,
         };
         let queue = run.queue.as_str().to_owned();
         let lane = tx.head.next_lane;

@@ -307,6 +307,7 @@ impl JobTables {
             id: spec.id()?.unwrap_or_else(|| JobId::from(seq)),
             name: spec.name()?,
             tags: spec.tags()?,
+            key: spec.key()?,
             command: spec.command(),
             cwd: PathBuf::from(OsStr::from_bytes(&spec.cwd)),
             queue: queue_name(&lane.queue)?,

@@ -8,8 +8,8 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use crate::model::{
-    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobName, JobSpec, Kept, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit, WorkerId,
+    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobKey, JobName, JobSpec, Kept,
+    Lease, Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit, WorkerId,
 };
 
 /// META `head`: the counters that never go back.
@@ -53,7 +53,7 @@ pub(super) struct BulkRecord {
     pub ranges: Vec<(u64, u64)>,
     /// The next of these to be given.
     pub next: u64,
-    /// How many of its jobs have an id that is not in IDS yet.
+    /// How many ids of its jobs are not in IDS yet, and keys not in KEYS.
     pub unnamed: u64,
 }
 
@@ -86,6 +86,15 @@ pub(super) struct RunRecord {
     pub created: u64,
     /// The flags that its jobs were enqueued with, to tell when they differ.
     pub flags: String,
+    /// No job of it has a number outside of these, the first and the last.
+    pub seqs: (u64, u64),
+    /// Whether it is one command, with whose code it exits.
+    pub is_command: bool,
+}
+
+impl RunRecord {
+    /// What is known of the numbers of its jobs when nothing is.
+    pub(super) const ANY_SEQS: (u64, u64) = (0, u64::MAX);
 }
 
 /// JOBS: what changes of a job. Small, since it is rewritten at each move.
@@ -272,6 +281,8 @@ pub(super) struct SpecRecord {
     pub shell: Option<Vec<String>>,
     pub name: Option<String>,
     pub tags: Vec<(String, String)>,
+    /// Also in KEYS.
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -330,6 +341,7 @@ impl SpecRecord {
             shell: spec.shell.clone(),
             name: spec.name.as_ref().map(|name| name.as_str().to_owned()),
             tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            key: spec.key.as_ref().map(|key| key.as_str().to_owned()),
         }
     }
 
@@ -363,9 +375,13 @@ impl SpecRecord {
         Ok(tags)
     }
 
-    /// Whether its names and tags are such.
+    pub(super) fn key(&self) -> Result<Option<JobKey>, StoreError> {
+        self.key.as_ref().map(|key| key.parse().map_err(|_| damaged_name("key of a job"))).transpose()
+    }
+
+    /// Whether its names, key and tags are such.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        self.id().and(self.name().map(drop)).and(self.tags().map(drop))
+        self.id().and(self.name().map(drop)).and(self.tags().map(drop)).and(self.key().map(drop))
     }
 
     /// The keys and values that TAGS has for it: its name under [`NAME_KEY`], and its tags.

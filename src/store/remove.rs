@@ -3,8 +3,8 @@
 //! Precondition: each id is a job's, and that job has ended; else nothing is written. Afterwards no table has a row
 //! of it: its id is free, its number is not, for numbers are never given again. Its environment goes with the last
 //! job that shares it, the lane of a run or of a bulk with its last job; the first lane of a queue stays, as it is found
-//! by name. What it needed, or was needed by, is settled, since it has ended: those rows go too. (KEYS has no rows yet: whoever
-//! writes them says whether a key outlives its job.)
+//! by name. What it needed, or was needed by, is settled, since it has ended: those rows go too. So does its key, which
+//! may be enqueued anew.
 //!
 //! # Crash points
 //!
@@ -65,6 +65,9 @@ impl Tx<'_> {
     pub(super) fn remove_spec(&mut self, seq: Seq, spec: &SpecRecord) -> Result<(), StoreError> {
         if let Some(id) = &spec.id {
             self.tables.ids.delete(id.as_str())?;
+        }
+        if let Some(key) = &spec.key {
+            self.tables.keys.delete(key.as_str())?;
         }
         for (key, value) in spec.labels() {
             self.tables.tags.take((key, value, seq.0))?;

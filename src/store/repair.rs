@@ -26,7 +26,7 @@ use super::replace::Seized;
 use super::salvage::Salvage;
 use super::scraps::Scraps;
 use super::tables::{
-    COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
+    COUNTS, ENV_REFS, FINISHED, IDS, KEYS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
 };
 use super::turnstile::OnWait;
 use super::whole::{Part, WholeJob};
@@ -185,7 +185,7 @@ fn set_back(part: &mut Part, newest: u64, now: u64) {
                 run.created = run.created.min(now);
             }
         }
-        Part::Setting { .. } | Part::Key { .. } => {}
+        Part::Setting { .. } => {}
     }
 }
 
@@ -220,6 +220,7 @@ fn compare_all(old: &Snapshot, new: &Snapshot, differences: &mut Lines) -> Resul
     compare(old, new, NEEDED_BY, |_| String::new(), differences)?;
     compare(old, new, TAGS, |_| String::new(), differences)?;
     compare(old, new, IDS, number, differences)?;
+    compare(old, new, KEYS, number, differences)?;
     compare(old, new, COUNTS, number, differences)?;
     compare(old, new, ENV_REFS, number, differences)?;
     compare_heads(old, new, differences)

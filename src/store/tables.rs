@@ -18,7 +18,7 @@ use super::records::{Bulks, Generations, Head, state_code, state_of_code};
 use crate::model::{Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];
@@ -111,8 +111,8 @@ tables! {
     SPECS, specs: u64 => Record;
     /// An id that a user gave → seq.
     IDS, ids: &'static str => Record;
-    /// (scope, key) → seq: for enqueueing once.
-    KEYS, keys: (u128, u128) => Record;
+    /// What a job was enqueued under → seq.
+    KEYS, keys: &'static str => Record;
     /// (lane, rank, seq): what is pending, in the order in which it is claimed.
     READY, ready: (u64, u8, u64) => ();
     /// (lane, due, seq): what is scheduled or failed. The first key of each lane is its next deadline.

@@ -3,8 +3,8 @@
 //! Backup, repair and export read these from one snapshot; backup, repair and import write them with
 //! [`Tx::adopt_jobs`](super::tables::Tx::adopt_jobs), which makes every index row anew. Nothing else copies jobs.
 //!
-//! **Primary** are settings, lanes, jobs with specs, attempts, outputs and needs, environments, keys, and the
-//! counters. All other tables follow from them. Leases and pools are left out: a copied queue never touches the
+//! **Primary** are settings, lanes, jobs with specs, attempts, outputs and needs, environments, and the counters.
+//! All other tables follow from them. Leases and pools are left out: a copied queue never touches the
 //! original's processes. So is what is not published: whoever enqueues it still does so in the original.
 //!
 //! # Damage
@@ -16,7 +16,7 @@
 //! - A record that is lost is made up for only if an index names the job, so that a key which was damaged into the
 //!   key of another job makes no job of its own.
 //! - A lost attempt leaves a place-holder that says so, since attempts are numbered; a lost output is empty.
-//! - Keys out of order are damaged keys. Values carry their own checksum.
+//! - Keys of rows out of order are damaged keys. Values carry their own checksum.
 //! - Pages that cannot be read read as empty: see [`super::salvage`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,7 +35,7 @@ use super::records::{
     OutcomeRecord, RunRecord, SpecRecord, StateRecord, queue_name,
 };
 use super::tables::{
-    ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, KEYS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE,
+    ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE,
     SPECS, Snapshot,
 };
 use crate::model::{Environment, QueueName};
@@ -74,8 +74,6 @@ pub(super) enum Part {
     Lane { lane: u64, record: LaneRecord },
     /// Jobs, in the order of their numbers.
     Job(Box<WholeJob>),
-    /// What was enqueued under a key, after the jobs.
-    Key { scope: u128, key: u128, seq: u64 },
     /// The counters, last. Its `removed` are the jobs that were enqueued and are not among the parts.
     Head(Head),
 }
@@ -95,8 +93,8 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     if spec.id().is_err() {
         return wrong("has a bad id");
     }
-    if spec.name().is_err() || spec.tags().is_err() {
-        return wrong("has a bad name or tag");
+    if spec.name().is_err() || spec.tags().is_err() || spec.key().is_err() {
+        return wrong("has a bad name, tag or key");
     }
     if record.progress().is_err() {
         return wrong("is held by a pool with a bad name");
@@ -156,7 +154,6 @@ impl Snapshot {
         reader.settings(take)?;
         reader.lanes(take)?;
         let jobs = reader.jobs(take)?;
-        reader.keys(take)?;
         let head = reader.head(jobs)?;
         take(Part::Head(head))
     }
@@ -328,6 +325,8 @@ impl<'a> Reader<'a> {
             folder: b"/".to_vec(),
             created: 0,
             flags: String::new(),
+            seqs: RunRecord::ANY_SEQS,
+            is_command: false,
         };
         let queue = QueueName::default_queue().as_str().to_owned();
         Some(LaneRecord { queue, published: true, kind: LaneKind::Run(run) })
@@ -597,37 +596,6 @@ impl<'a> Reader<'a> {
         record.is_ok() && numbered::<SpecRecord>(&tables.specs, needed).is_ok_and(|spec| spec.check().is_ok())
     }
 
-    fn keys(&mut self, take: &mut dyn FnMut(Part) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let mut rows = Vec::new();
-        let mut from = Some((0, 0));
-        while let Some(start) = from.take() {
-            rows.clear();
-            let read = fence(|| {
-                for row in self.snapshot.open(KEYS)?.range(start..)? {
-                    let (key, seq) = row?;
-                    rows.push((key.value(), decode::<u64>("KEYS", seq.value())));
-                    if rows.len() == KEYS_AT_ONCE {
-                        break;
-                    }
-                }
-                Ok(())
-            });
-            if let Err(error) = read {
-                (self.lost)(format!("some keys cannot be read: {error}"))?;
-            } else if rows.len() == KEYS_AT_ONCE {
-                from = rows.last().and_then(|((scope, key), _)| Some((*scope, key.checked_add(1)?)));
-            }
-            for ((scope, key), seq) in rows.drain(..) {
-                match seq {
-                    Ok(seq) if self.kept.contains(&seq) => take(Part::Key { scope, key, seq })?,
-                    Ok(_) => {}
-                    Err(error) => (self.lost)(format!("a key cannot be read: {error}"))?,
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn head(&mut self, jobs: u64) -> Result<Head, StoreError> {
         let found = if let Some(head) = self.head.take() {
             head
@@ -646,9 +614,6 @@ impl<'a> Reader<'a> {
         })
     }
 }
-
-/// Keys that are read in one go.
-const KEYS_AT_ONCE: usize = 10_000;
 
 fn missing() -> StoreError {
     StoreError::Damaged("it is missing".to_owned())

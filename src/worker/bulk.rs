@@ -4,7 +4,7 @@
 //! Each piece is a transaction of its own, so that others get in between. The turnstile lets them: whoever waits for
 //! the file holds the turn, and the next piece comes after them.
 //!
-//! Ids are gathered as far as there is room for, and named in pieces of their own, sorted (see the store's
+//! Ids and keys are gathered as far as there is room for, and named in pieces of their own, sorted (see the store's
 //! `bulk::names`): 300,000 random ones then cost a third of what they cost with their jobs, and others wait no longer
 //! than for ids in order.
 
@@ -13,9 +13,9 @@ use std::io;
 use std::time::Duration;
 
 use super::board::{self, Life, PoolFile};
-use crate::model::{JobId, JobSpec, PoolId, Seq};
+use crate::model::{JobId, JobKey, JobSpec, PoolId, Seq};
 use crate::queue::{Folder, Queue};
-use crate::store::{self, BulkInfo, BulkInto, Enqueued, NewRun, RunStart, StoreError, Wanted};
+use crate::store::{self, BulkInfo, BulkInto, Enqueued, Met, NewRun, RunStart, StoreError, Wanted};
 
 /// How long a piece should take before its commit. On a common disk that makes about 8 ms with it, of the 10 ms that any
 /// transaction may take: not every piece takes as long as the one before.
@@ -32,7 +32,7 @@ const PIECE_JOBS_MAX: usize = 20_000;
 /// Most bytes of input for one piece, and what fits one transaction and needs no bulk.
 pub const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Most room for ids that wait to be named.
+/// Most room for ids, and for keys, that wait to be named.
 const NAMES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What each takes besides its text.
 const NAME_BYTES: usize = size_of::<(JobId, Seq)>() + 16;
@@ -85,14 +85,46 @@ pub struct BulkMaker<'q> {
     maker: Option<PoolFile>,
     wanted: Wanted,
     pace: Pace,
-    unnamed: Unnamed,
+    unnamed: Unnamed<JobId>,
+    unkeyed: Unnamed<JobKey>,
 }
 
-/// Ids of jobs that are there, to be named.
-struct Unnamed {
-    names: Vec<(JobId, Seq)>,
+/// Ids or keys of jobs that are there, to be named.
+struct Unnamed<T> {
+    names: Vec<(T, Seq)>,
     bytes: usize,
     pace: Pace,
+}
+
+impl<T: Ord> Unnamed<T> {
+    fn new() -> Self {
+        Self { names: Vec::new(), bytes: 0, pace: Pace(PIECE_JOBS_FIRST) }
+    }
+
+    /// Takes note of a name of so many bytes.
+    fn note(&mut self, name: T, bytes: usize, seq: Seq) {
+        self.bytes += NAME_BYTES + bytes;
+        self.names.push((name, seq));
+    }
+
+    /// Names those so far, piece after piece.
+    fn name(
+        &mut self,
+        queue: &Queue,
+        mut name: impl FnMut(&mut store::Tx<'_>, &[(T, Seq)]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.names.sort_unstable();
+        let mut left = self.names.as_slice();
+        while !left.is_empty() {
+            let (piece, rest) = left.split_at(self.pace.0.min(left.len()));
+            let ((), took) = timed(queue, |tx| name(tx, piece)).map_err(unseen)?;
+            self.pace.learn(piece.len(), took);
+            left = rest;
+        }
+        self.names.clear();
+        self.bytes = 0;
+        Ok(())
+    }
 }
 
 impl<'q> BulkMaker<'q> {
@@ -102,9 +134,8 @@ impl<'q> BulkMaker<'q> {
         remove_dead_bulks(queue, &BTreeSet::new())?;
         let maker = PoolFile::create(&queue.folder().join("run"), 0)?;
         let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)).map_err(unseen)?;
-        let pace = || Pace(PIECE_JOBS_FIRST);
-        let unnamed = Unnamed { names: Vec::new(), bytes: 0, pace: pace() };
-        Ok(Self { queue, begun, maker: Some(maker), wanted, pace: pace(), unnamed })
+        let (pace, unnamed, unkeyed) = (Pace(PIECE_JOBS_FIRST), Unnamed::new(), Unnamed::new());
+        Ok(Self { queue, begun, maker: Some(maker), wanted, pace, unnamed, unkeyed })
     }
 
     /// How many jobs the next piece should have.
@@ -112,36 +143,31 @@ impl<'q> BulkMaker<'q> {
         self.pace.0
     }
 
-    /// Adds a piece. If it is refused, so is all of it: what may be an id of an earlier piece.
+    /// Adds a piece; for a job whose key another has, that one may stand. If it is refused, so is all of it: what may be
+    /// an id of an earlier piece.
     pub fn add(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
         let filled = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted));
         let (enqueued, took) = filled.map_err(unseen)?;
         self.pace.learn(specs.len(), took);
-        let with_id = specs.iter().zip(&enqueued).filter(|(spec, _)| spec.id.is_some());
-        for (_, job) in with_id {
-            self.unnamed.bytes += NAME_BYTES + job.id.as_str().len();
-            self.unnamed.names.push((job.id.clone(), job.seq));
+        for (spec, job) in specs.iter().zip(&enqueued).filter(|(_, job)| job.met == Met::New) {
+            if let Some(id) = &spec.id {
+                self.unnamed.note(id.clone(), id.as_str().len(), job.seq);
+            }
+            if let Some(key) = &spec.key {
+                self.unkeyed.note(key.clone(), key.as_str().len(), job.seq);
+            }
         }
-        if self.unnamed.bytes > NAMES_BYTES_MAX {
+        if self.unnamed.bytes.max(self.unkeyed.bytes) > NAMES_BYTES_MAX {
             self.name()?;
         }
         Ok(enqueued)
     }
 
-    /// Gives the jobs so far their ids. Has to be done before they are published.
+    /// Gives the jobs so far their ids and keys. Has to be done before they are published.
     pub fn name(&mut self) -> Result<(), StoreError> {
-        let Unnamed { names, bytes, pace } = &mut self.unnamed;
-        names.sort_unstable();
-        let mut left = names.as_slice();
-        while !left.is_empty() {
-            let (piece, rest) = left.split_at(pace.0.min(left.len()));
-            let ((), took) = timed(self.queue, |tx| tx.name_bulk(&self.begun, piece)).map_err(unseen)?;
-            pace.learn(piece.len(), took);
-            left = rest;
-        }
-        names.clear();
-        *bytes = 0;
-        Ok(())
+        let begun = &self.begun;
+        self.unnamed.name(self.queue, |tx, names| tx.name_bulk(begun, names))?;
+        self.unkeyed.name(self.queue, |tx, keys| tx.key_bulk(begun, keys))
     }
 
     /// Publishes all jobs. Answers how many they are.
@@ -256,10 +282,10 @@ pub(super) fn dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<Vec
     Ok(bulks)
 }
 
-/// Enqueues; where an id is held by a bulk whose maker may be dead, after that is taken away.
+/// Enqueues; where an id or a key is held by a bulk whose maker may be dead, after that is taken away.
 pub fn past_dead_bulks<T>(queue: &Queue, mut enqueue: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
     match enqueue() {
-        Err(StoreError::Reserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => enqueue(),
+        Err(StoreError::Reserved(_) | StoreError::KeyReserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => enqueue(),
         done => done,
     }
 }

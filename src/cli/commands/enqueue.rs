@@ -14,28 +14,35 @@ use super::super::render::{human, json};
 use super::batch::{Batch, explain, wrong_input};
 use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
 use crate::queue::Queue;
-use crate::store::{BulkInto, Enqueued};
+use crate::store::{BulkInto, Enqueued, Met};
 use crate::worker::{BulkMaker, past_dead_bulks};
+
+/// Most jobs of a batch that may have others retried or replaced: all of that is one transaction.
+const CHANGING_JOBS_MAX: u64 = 10_000;
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
     let mut base = context.base();
     base.asked = asked(args, &base)?;
     let base = base;
     if let Some(spec) = one(args, &base)? {
+        if args.if_exists.is_some() && spec.key.is_none() {
+            return Err(Failure::new(Exit::Usage, "--if-exists needs a key").next("queuectl enqueue --key KEY …"));
+        }
         return few(context, args, &base.local, &[spec], &[1], false);
     }
-    if base.asked.id.is_some() {
-        return Err(Failure::new(Exit::Usage, "--id is for one job").next("queuectl enqueue --help"));
+    for (flag, is_given) in [("--id", base.asked.id.is_some()), ("--key", base.asked.key.is_some())] {
+        if is_given {
+            return Err(Failure::new(Exit::Usage, format!("{flag} is for one job")).next("queuectl enqueue --help"));
+        }
     }
     let file = args.file.as_ref().map_or(OsStr::new("-"), |file| file.as_os_str());
     let mut batch = Batch::look_at(Path::new(file), Format::Auto, &base, b"")?;
-    match batch.survey.few.take() {
-        Some(jobs) => {
-            let (lines, specs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-            few(context, args, &base.local, &specs, &lines, true)
-        }
-        None => many(context, args, &mut batch, &base),
+    let is_few = batch.survey.few.is_some();
+    if is_few || batch.survey.changes_others && batch.survey.jobs <= CHANGING_JOBS_MAX {
+        let (lines, specs) = batch.all(&base)?;
+        return few(context, args, &base.local, &specs, &lines, true);
     }
+    many(context, args, &mut batch, &base)
 }
 
 /// What the flags say.
@@ -58,6 +65,8 @@ fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
         start,
         name: args.name.clone(),
         tags: all_tags(&args.tags)?,
+        key: args.key.clone(),
+        if_exists: args.if_exists.unwrap_or_default(),
     })
 }
 
@@ -135,20 +144,28 @@ struct Shown {
     differ: bool,
     /// All names, a line each, if they are asked for.
     names: Vec<u8>,
-    /// All numbers, if the jobs are.
-    seqs: Vec<Seq>,
+    /// All numbers, if the jobs are; and whether they existed.
+    seqs: Vec<(Seq, bool)>,
+    /// How many were there already, and how many of these run again.
+    existed: u64,
+    retried: u64,
+    /// How the last one fared.
+    met: Option<Met>,
 }
 
 impl Shown {
     fn add(&mut self, args: &args::Enqueue, enqueued: &[Enqueued]) {
-        self.jobs += enqueued.len() as u64;
+        let existed = enqueued.iter().filter(|job| job.met.existed()).count() as u64;
+        self.existed += existed;
+        self.retried += enqueued.iter().filter(|job| matches!(job.met, Met::Retried(_))).count() as u64;
+        self.jobs += enqueued.len() as u64 - existed;
         for due in enqueued.iter().filter_map(|job| job.due) {
             self.later += 1;
             self.differ |= self.first.is_some_and(|first| first != due);
             self.first = Some(self.first.map_or(due, |first| first.min(due)));
         }
         if args.json {
-            self.seqs.extend(enqueued.iter().map(|job| job.seq));
+            self.seqs.extend(enqueued.iter().map(|job| (job.seq, job.met.existed())));
         } else if args.quiet {
             for job in enqueued {
                 self.names.extend_from_slice(job.id.as_str().as_bytes());
@@ -157,6 +174,7 @@ impl Shown {
         }
         if let Some(job) = enqueued.last() {
             self.last = job.id.to_string();
+            self.met = Some(job.met.clone());
         }
     }
 }
@@ -179,22 +197,43 @@ fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_ba
         show_json(queue, &shown.seqs, is_batch, &mut out)?;
     } else if args.quiet {
         out.write_all(&shown.names)?;
-    } else if shown.jobs == 1 {
-        let job = human::called(&shown.last, shown.name.as_ref());
-        writeln!(out, "✓ Job {job} enqueued{}", start(local, shown))?;
     } else {
-        writeln!(out, "✓ {} enqueued{}", human::count(shown.jobs, "job"), start(local, shown))?;
+        writeln!(out, "✓ {}", told(local, shown))?;
     }
     out.flush()?;
     Ok(())
 }
 
-fn show_json(queue: &Queue, seqs: &[Seq], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
+fn told(local: &Local, shown: &Shown) -> String {
+    let start = start(local, shown);
+    if let (1, Some(met)) = (shown.jobs + shown.existed, &shown.met) {
+        let id = &shown.last;
+        let job = human::called(id, shown.name.as_ref());
+        return match met {
+            Met::New => format!("Job {job} enqueued{start}"),
+            Met::Replaced(other) => format!("Job {job} enqueued in the place of job {other}{start}"),
+            Met::Exists(state) => format!("Job {id} is there already ({})", human::state(*state)),
+            Met::Retried(state) => format!("Job {id} is there already ({}); it will run again", human::state(*state)),
+        };
+    }
+    let enqueued = format!("{} enqueued{start}", human::count(shown.jobs, "job"));
+    match (shown.existed, shown.retried) {
+        (0, _) => enqueued,
+        (existed, 0) => format!("{enqueued}; {existed} there already"),
+        (existed, retried) => format!("{enqueued}; {existed} there already, of which {retried} will run again"),
+    }
+}
+
+fn show_json(queue: &Queue, seqs: &[(Seq, bool)], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut separator = if is_batch { "[" } else { "" };
     for chunk in seqs.chunks(1_000) {
-        let jobs = queue.read(|snapshot| chunk.iter().map(|seq| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
-        for job in jobs.into_iter().flatten() {
-            write!(out, "{separator}{}", serde_json::Value::from(json::job(&job, None)))?;
+        let jobs =
+            queue.read(|snapshot| chunk.iter().map(|(seq, _)| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
+        for (job, (_, existed)) in jobs.into_iter().zip(chunk) {
+            let Some(job) = job else { continue };
+            let mut job = json::job(&job, None);
+            job.insert("existed".to_owned(), (*existed).into());
+            write!(out, "{separator}{}", serde_json::Value::from(job))?;
             separator = ",\n";
         }
     }

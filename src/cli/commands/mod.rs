@@ -1,6 +1,7 @@
 //! The commands, a file each: arguments → store or pool → what is shown.
 
 pub(super) mod ask;
+pub(super) mod attach;
 pub(super) mod backup;
 mod batch;
 pub(super) mod check;
@@ -15,6 +16,7 @@ pub(super) mod logs;
 pub(super) mod man;
 pub(super) mod pause;
 pub(super) mod run;
+mod runs;
 pub(super) mod service;
 pub(super) mod show;
 pub(super) mod status;

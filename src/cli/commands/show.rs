@@ -136,6 +136,9 @@ fn write_job(out: &mut impl Write, job: &Job, activity: Option<&Activity>, now: 
     if !job.tags.is_empty() {
         line("Tags", human::plain(&job.tags.to_string()))?;
     }
+    if let Some(key) = &job.key {
+        line("Key", human::plain(key.as_str()))?;
+    }
     if let Some(run) = job.run {
         line("Run", run.to_string())?;
     }

@@ -11,6 +11,7 @@ use super::super::bytes::to_json;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
+use super::runs;
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Job, JobName, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo, Serves, StoreError};
@@ -19,6 +20,9 @@ use crate::worker::{self, Activity};
 /// How much of a command that runs is shown.
 const COMMAND_CHARS_MAX: usize = 60;
 
+/// How many of the newest runs are shown, those that have ended included.
+const RUNS_SHOWN: usize = 5;
+
 /// What `status` shows, read at one moment.
 struct Status {
     counts: BTreeMap<StateKind, u64>,
@@ -26,7 +30,9 @@ struct Status {
     next_due: Option<Millis>,
     pools: Vec<PoolStatus>,
     queues: Vec<QueueInfo>,
+    /// Those that have jobs to go.
     runs: Vec<RunInfo>,
+    newest_runs: Vec<RunInfo>,
     ended: Vec<PoolInfo>,
     now: Millis,
 }
@@ -43,7 +49,7 @@ struct PoolStatus {
 impl Status {
     fn read(queue: &Queue) -> Result<Self, StoreError> {
         let mut ended = Vec::new();
-        let (counts, next_due, queues, pools, runs) = queue.read(|snapshot| {
+        let (counts, next_due, queues, pools, runs, newest_runs) = queue.read(|snapshot| {
             let mut pools = Vec::new();
             for pool in snapshot.pools()? {
                 if pool.ended.is_some() {
@@ -66,22 +72,29 @@ impl Status {
                 pools.push(PoolStatus { pool, alive, running, claimed: held.len() });
             }
             let (counts, queues) = (snapshot.counts()?, snapshot.queues()?);
-            Ok((counts, snapshot.next_due()?, queues, pools, snapshot.unfinished_runs()?))
+            let (runs, newest_runs) = (snapshot.unfinished_runs()?, snapshot.newest_runs(RUNS_SHOWN)?);
+            Ok((counts, snapshot.next_due()?, queues, pools, runs, newest_runs))
         })?;
-        Ok(Self { counts, next_due, queues, pools, runs, ended, now: queue.clock().now() })
+        Ok(Self { counts, next_due, queues, pools, runs, newest_runs, ended, now: queue.clock().now() })
     }
 
-    /// Whether a living pool works on a run.
-    fn is_served(&self, run: LaneId) -> bool {
-        self.pools.iter().any(|pool| pool.alive && pool.pool.serves == Serves::Run(run))
+    /// A living pool that works on a run.
+    fn worker_of(&self, run: LaneId) -> Option<&PoolInfo> {
+        let works = |pool: &&PoolStatus| pool.alive && pool.pool.serves == Serves::Run(run);
+        self.pools.iter().find(works).map(|pool| &pool.pool)
     }
 }
 
-pub(crate) fn status(context: &Context, args: &args::Json) -> Result<Exit, Failure> {
+pub(crate) fn status(context: &Context, args: &args::Status) -> Result<Exit, Failure> {
     let queue = context.open_read_only()?;
     if queue.clock().ahead() > CLOCK_BEHIND_WORTH_SAYING {
         let ahead = human::about(queue.clock().ahead());
         say(format_args!("the newest time in the queue is {ahead} ahead of the clock: waiting times follow the queue"));
+    }
+    if let Some(run) = args.run {
+        runs::status(&queue, run, args.json)?;
+        queue.leave();
+        return Ok(Exit::Done);
     }
     let status = Status::read(&queue)?;
     let mut out = stdout();
@@ -215,12 +228,21 @@ fn queues(serves: &Serves) -> String {
 fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     for run in &status.runs {
         let (left, total) = (run.unfinished(), run.total());
-        if status.is_served(run.lane) {
-            writeln!(out, "\nRun {}: {left} of {} to go", run.number, human::count(total, "job"))?;
+        if let Some(pool) = status.worker_of(run.lane) {
+            let (number, jobs) = (run.number, human::count(total, "job"));
+            writeln!(out, "\nRun {number}, by process {}: {left} of {jobs} to go", pool.pid)?;
         } else {
             writeln!(out, "\nRun {} was cut off: {left} of {} to go", run.number, human::count(total, "job"))?;
             writeln!(out, "  to continue it with its input as it was, type: {}", human::plain(&continue_line(run)))?;
         }
+    }
+    let mut ended = status.newest_runs.iter().filter(|run| run.unfinished() == 0).peekable();
+    if ended.peek().is_some() {
+        writeln!(out)?;
+    }
+    for run in ended {
+        let (line, since) = (human::plain(&run.line), human::ago(run.created, status.now));
+        writeln!(out, "Run {} ended: {}   {since}  {line}", run.number, runs::counts(run))?;
     }
     Ok(())
 }
@@ -238,7 +260,7 @@ pub(crate) fn shell_word(word: &str) -> String {
 
 fn status_json(queue: &Queue, status: &Status) -> Value {
     let workers: Vec<Value> = status.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
-    let runs: Vec<Value> = status.runs.iter().map(|run| json::run(run, status.is_served(run.lane))).collect();
+    let runs = |runs: &[RunInfo]| -> Value { runs.iter().map(|run| json::run(run, status.worker_of(run.lane))).collect() };
     json!({
         "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
         "total": status.counts.values().sum::<u64>(),
@@ -246,7 +268,8 @@ fn status_json(queue: &Queue, status: &Status) -> Value {
         "next_due_at": status.next_due.map(json::time),
         "queues": status.queues.iter().map(json::queue).collect::<Vec<_>>(),
         "workers": workers,
-        "runs": runs,
+        "runs": runs(&status.runs),
+        "recent_runs": runs(&status.newest_runs),
     })
 }
 

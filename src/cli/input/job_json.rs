@@ -15,6 +15,8 @@
 //! | `delay` or `at` | a number of seconds or a text such as `"10m"`, or a time such as `"2026-12-01 22:00"` |
 //! | `name` | a text for people |
 //! | `tags` | an object of texts, added to those of the enqueue |
+//! | `key` | a text that no other job is enqueued under |
+//! | `if_exists` | what becomes of the job if one is: `skip`, `error`, `replace` or `retry` |
 //!
 //! `null` for a field means that it is not set. `command`, words of `argv`, `cwd` and values of `env` may be
 //! no UTF-8, see [`bytes`]; names of variables are always text.
@@ -34,12 +36,12 @@ use super::super::local::{self, BadTime};
 use super::Maker;
 use super::error::{InputError, Problem, shown};
 use crate::model::{
-    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, JobName, JobSpec, PRIORITY_RANGE, RETRIES_MAX,
+    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, IfExists, JobKey, JobName, JobSpec, PRIORITY_RANGE, RETRIES_MAX,
     SettingKey, Start, Tags, TimeLimit, parse_duration,
 };
 
 /// All fields, in the order in which they are named to people.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 17] = [
     "id",
     "command",
     "argv",
@@ -55,6 +57,8 @@ const FIELDS: [&str; 15] = [
     "at",
     "name",
     "tags",
+    "key",
+    "if_exists",
 ];
 
 /// Other words for fields, which no likeness of letters would find.
@@ -87,7 +91,7 @@ pub(super) fn parse(text: &[u8], maker: &Maker<'_>) -> Result<JobSpec, InputErro
     let Strict(value) = Strict::deserialize(&mut json).map_err(|error| InputError::of_json(&error, text))?;
     json.end().map_err(|error| match InputError::of_json(&error, text) {
         InputError::Job { at, .. } => InputError::Job { at, problem: Problem::Trailing },
-        other @ (InputError::DuplicateId { .. } | InputError::Changed | InputError::Unreadable(_)) => other,
+        other @ (InputError::DuplicateId { .. } | InputError::DuplicateKey { .. } | InputError::Changed | InputError::Unreadable(_)) => other,
     })?;
     match value {
         Value::Object(map) => Ok(Fields(map).spec(maker)?),
@@ -111,6 +115,7 @@ impl Fields {
         spec.start = self.start(maker)?.unwrap_or(spec.start);
         spec.name = self.label()?.or(spec.name);
         self.tags(&mut spec.tags)?;
+        self.once(&mut spec)?;
         spec.backoff_base = self.read("backoff_base", SettingKey::BackoffBase.range(), backoff_base)?;
         let takes = format_args!("a number of seconds or {}", SettingKey::Timeout.range());
         spec.timeout = self.read("timeout", takes, time_limit)?.or(spec.timeout);
@@ -168,6 +173,19 @@ impl Fields {
         Ok(text.map(|text| text.parse()).transpose()?)
     }
 
+    fn once(&mut self, spec: &mut JobSpec) -> Result<(), Problem> {
+        if let Some(text) = self.read("key", "a text", |value| value.as_str().map(str::to_owned))? {
+            spec.key = Some(text.parse::<JobKey>()?);
+        }
+        if let Some(rule) = self.read("if_exists", "skip, error, replace or retry", if_exists)? {
+            spec.if_exists = rule;
+            if spec.key.is_none() {
+                return Err(Problem::NoKey);
+            }
+        }
+        Ok(())
+    }
+
     fn tags(&mut self, tags: &mut Tags) -> Result<(), Problem> {
         const TAKES: &str = r#"an object of texts such as {"night":"1"}"#;
         let Some(given) = self.take("tags") else { return Ok(()) };
@@ -217,6 +235,10 @@ fn variable(name: &str, value: &Value) -> Result<Vec<u8>, Problem> {
 
 fn retries(value: &Value) -> Option<u32> {
     value.as_u64()?.try_into().ok().filter(|count| *count <= RETRIES_MAX)
+}
+
+fn if_exists(value: &Value) -> Option<IfExists> {
+    IfExists::from_name(value.as_str()?)
 }
 
 fn priority(value: &Value) -> Option<i8> {

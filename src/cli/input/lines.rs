@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::error::{InputError, Problem, shown};
 use super::source::Source;
 use super::{Base, Maker, job_json};
-use crate::model::{Command, JobSpec, LINE_BYTES_MAX, QueueName};
+use crate::model::{Command, IfExists, JobKey, JobSpec, LINE_BYTES_MAX, QueueName};
 use crate::store::Wanted;
 
 /// How the lines of a batch are to be read.
@@ -87,6 +87,30 @@ pub(crate) struct Survey {
     pub wanted: Wanted,
     /// Whether a job has an id.
     pub has_ids: bool,
+    /// The first line with a key.
+    pub first_key: Option<usize>,
+    /// Whether a job may have another retried or replaced, whose key it has.
+    pub changes_others: bool,
+    /// The lines whose key one before them has, in order.
+    pub repeats: Vec<Repeat>,
+}
+
+/// A line whose key one before it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Repeat {
+    /// It.
+    pub line: usize,
+    /// The first line of that key.
+    pub first: usize,
+    /// See [`key_hash`].
+    pub key: u128,
+    /// What it says to that.
+    pub if_exists: IfExists,
+}
+
+/// What stands for a key, which would take several times as much room.
+pub(crate) fn key_hash(key: &JobKey) -> u128 {
+    xxh3_128(key.as_str().as_bytes())
 }
 
 /// Looks at an input from beginning to end: each job is checked, and that they differ in their ids.
@@ -99,13 +123,16 @@ pub(crate) fn survey(
 ) -> Result<Survey, InputError> {
     let mut jobs = Jobs::new(source.read()?, format, base, prefix);
     let (mut count, mut few) = (0, Some(Vec::new()));
-    let (mut queues, mut wanted, mut ids) = (BTreeSet::new(), Wanted::default(), Vec::new());
+    let (mut queues, mut wanted, mut ids, mut keys) = (BTreeSet::new(), Wanted::default(), Vec::new(), Vec::new());
     while let Some((line, spec)) = jobs.next()? {
         count += 1;
         if let Some(id) = &spec.id {
             wanted.note(id);
             // The ids themselves would take several times as much room.
             ids.push((xxh3_128(id.as_str().as_bytes()), line));
+        }
+        if let Some(key) = &spec.key {
+            keys.push((key_hash(key), line, spec.if_exists));
         }
         if !queues.contains(&spec.queue) {
             queues.insert(spec.queue.clone());
@@ -121,7 +148,10 @@ pub(crate) fn survey(
     if let Some((first, line)) = first_twice(ids) {
         return Err(twice(source, format, base, first, line)?);
     }
-    Ok(Survey { jobs: count, few, warnings, digest, queues, wanted, has_ids })
+    let first_key = keys.first().map(|(_, line, _)| *line);
+    let changes_others = keys.iter().any(|(.., rule)| matches!(rule, IfExists::Replace | IfExists::Retry));
+    let repeats = repeats(keys);
+    Ok(Survey { jobs: count, few, warnings, digest, queues, wanted, has_ids, first_key, changes_others, repeats })
 }
 
 /// The first line whose id another before it has, and that other.
@@ -129,6 +159,25 @@ fn first_twice(mut ids: Vec<(u128, usize)>) -> Option<(usize, usize)> {
     ids.sort_unstable();
     let twice = ids.chunk_by(|a, b| a.0 == b.0).filter_map(|same| Some((same[0].1, same.get(1)?.1)));
     twice.min_by_key(|(_, line)| *line)
+}
+
+/// The lines whose keys others before them have.
+fn repeats(mut keys: Vec<(u128, usize, IfExists)>) -> Vec<Repeat> {
+    keys.sort_unstable_by_key(|(key, line, _)| (*key, *line));
+    let same = keys.chunk_by(|a, b| a.0 == b.0);
+    let mut repeats: Vec<Repeat> = same
+        .flat_map(|same| {
+            let first = same[0].1;
+            same[1..].iter().map(move |(key, line, if_exists)| Repeat {
+                line: *line,
+                first,
+                key: *key,
+                if_exists: *if_exists,
+            })
+        })
+        .collect();
+    repeats.sort_unstable_by_key(|repeat| repeat.line);
+    repeats
 }
 
 /// In words: the id is read once more.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::input::InputError;
 use super::super::render::human;
-use super::wire::{Chunk, Header, Key, Line, Ran, Setting, Totals, Variables};
+use super::wire::{Chunk, Header, Line, Ran, Setting, Totals, Variables};
 use super::{EXPORT_LINE_BYTES_MAX, VERSION};
 use crate::model::{
     BACKOFF_BASE_MAX, Command, EXEC_BYTES_MAX, INLINE_OUTPUT_BYTES_MAX, JobSpec, Kept, Millis, RETRIES_MAX, Seq,
@@ -109,7 +109,6 @@ enum Section {
     Settings,
     Runs,
     Jobs,
-    Keys,
     End,
 }
 
@@ -219,7 +218,6 @@ impl<R: BufRead> Reader<R> {
             // One that a damaged queue only half knows comes with its first job.
             Line::Run(_) => self.section.clamp(Section::Runs, Section::Jobs),
             Line::Environment(_) | Line::Job(_) | Line::Attempt(_) | Line::Output(_) => Section::Jobs,
-            Line::Key(_) => Section::Keys,
             Line::End(_) => Section::End,
         };
         if self.section == Section::End {
@@ -227,7 +225,7 @@ impl<R: BufRead> Reader<R> {
         }
         if section < self.section || (section == Section::Start && self.header.is_some()) {
             return Err(format!(
-                "`{}` comes too late: settings come first, then runs, then jobs, then keys",
+                "`{}` comes too late: settings come first, then runs, then jobs",
                 line.name()
             ));
         }
@@ -240,6 +238,7 @@ impl<R: BufRead> Reader<R> {
                 let job = (*job).into_portable()?;
                 self.job(&job)?;
                 self.totals.jobs += 1;
+                self.totals.keys += u64::from(job.spec.key.is_some());
                 let line = self.line;
                 self.open = Some(Open { line, job, attempts: Vec::new(), files: VecDeque::new(), at: 0 });
                 return Ok(None);
@@ -247,7 +246,6 @@ impl<R: BufRead> Reader<R> {
             Line::Setting(setting) => self.setting(setting)?,
             Line::Run(run) => self.run(run.into_portable()?)?,
             Line::Environment(variables) => self.environment(variables)?,
-            Line::Key(key) => self.key(key)?,
             Line::End(totals) => self.end(totals)?,
         };
         Ok(Some(Item::Piece(self.line, piece)))
@@ -398,12 +396,6 @@ impl<R: BufRead> Reader<R> {
             open.at = 0;
         }
         Ok(OutputPart { seq, attempt: chunk.attempt, stream, bytes, at, end })
-    }
-
-    fn key(&mut self, key: Key) -> Result<Piece, String> {
-        self.totals.keys += 1;
-        number("seq", key.seq)?;
-        Ok(Piece::Key { scope: key.scope.0, key: key.key.0, seq: Seq(key.seq) })
     }
 
     fn end(&mut self, end: Totals) -> Result<Piece, String> {

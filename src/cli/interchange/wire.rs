@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{At, Hex, Limit, Named, Text};
 use crate::model::{
-    Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Outcome, Progress, Seq, Start, State,
+    Attempt, CancelReason, Command, DeadReason, Environment, IfExists, JobSpec, Kept, Outcome, Progress, Seq, Start, State,
     StateKind, Stream, Tags, WorkerId,
 };
 use crate::store::{PortableAttempt, PortableJob, PortableRun};
@@ -39,8 +39,6 @@ pub(crate) enum Line {
     Attempt(Box<Ran>),
     /// A part of a large output of the attempt before.
     Output(Chunk),
-    /// What a job was enqueued under.
-    Key(Key),
     /// The last: what there was, and where numbers go on.
     End(Totals),
 }
@@ -56,7 +54,6 @@ impl Line {
             Self::Job(_) => "job",
             Self::Attempt(_) => "attempt",
             Self::Output(_) => "output",
-            Self::Key(_) => "key",
             Self::End(_) => "end",
         }
     }
@@ -91,6 +88,8 @@ pub(crate) struct Run {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub flags: String,
     pub queue: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_command: bool,
     pub created_at: At,
 }
 
@@ -140,6 +139,8 @@ pub(crate) struct Job {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(String, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Jobs that it was to wait for, and whether that is settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<(u64, bool)>,
@@ -217,14 +218,6 @@ pub(crate) struct Chunk {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Key {
-    pub scope: Hex,
-    pub key: Hex,
-    pub seq: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StreamName {
     Stdout,
@@ -242,6 +235,7 @@ pub(crate) struct Totals {
     pub attempts: u64,
     /// Of large outputs.
     pub output_bytes: u64,
+    /// Of jobs that have one.
     pub keys: u64,
     pub next_seq: u64,
     pub next_lease: u64,
@@ -339,6 +333,7 @@ impl From<PortableRun> for Run {
             cwd: text_of(&run.folder),
             flags: run.flags,
             queue: run.queue.as_str().to_owned(),
+            is_command: run.is_command,
             created_at: At(run.created),
         }
     }
@@ -352,6 +347,7 @@ impl Run {
             line: self.line,
             folder: path_of(self.cwd),
             flags: self.flags,
+            is_command: self.is_command,
             created: self.created_at.0,
             queue: self.queue.parse().map_err(display)?,
         })
@@ -399,6 +395,7 @@ impl From<PortableJob> for Job {
             priority: spec.priority,
             name: spec.name.map(|name| name.as_str().to_owned()),
             tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            key: spec.key.map(|key| key.as_str().to_owned()),
             needs: job.needs.into_iter().map(|(seq, settled)| (seq.0, settled)).collect(),
             state: progress.state.kind().name().to_owned(),
             reason: progress.state.reason().map(str::to_owned),
@@ -447,6 +444,8 @@ impl Job {
                 start: Start::Now,
                 name: self.name.map(|name| name.parse()).transpose().map_err(display)?,
                 tags: tags(&self.tags)?,
+                key: self.key.map(|key| key.parse()).transpose().map_err(display)?,
+                if_exists: IfExists::default(),
             },
             environment: self.environment.0,
             run: self.run,

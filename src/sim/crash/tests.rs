@@ -2,7 +2,7 @@
 
 use super::power::power_on;
 use super::*;
-use crate::model::{Millis, Start};
+use crate::model::{IfExists, Millis, Start};
 use crate::sim::tests::number;
 use crate::sim::workload::{Op, Serving, Verb, Wish};
 
@@ -106,6 +106,8 @@ fn bulks() -> Vec<Op> {
         start: if queue == 1 { Start::At(Millis(2_000)) } else { Start::Now },
         name: queue,
         tags: 6,
+        key: queue,
+        if_exists: IfExists::Skip,
         environment: 1,
         length: 1,
     };

@@ -79,7 +79,7 @@ fn what_is_taken_is_refused_and_changes_nothing() {
         let refused = fresh.write(Millis(0), |tx| match &part {
             Part::Lane { lane, record } => tx.adopt_lane(*lane, record),
             Part::Job(job) => tx.adopt_jobs(std::slice::from_ref(&**job)),
-            Part::Setting { .. } | Part::Key { .. } | Part::Head(_) => Err(StoreError::TooLarge(String::new())),
+            Part::Setting { .. } | Part::Head(_) => Err(StoreError::TooLarge(String::new())),
         });
         lanes += usize::from(matches!(part, Part::Lane { .. }));
         assert!(refused.is_err(), "{part:?}");

@@ -40,7 +40,7 @@ pub(crate) fn every_record(bytes: &[u8]) {
         comes_back::<LaneRecord>(bytes);
         comes_back::<JobRecord>(bytes).inspect(a_job_moves_to_where_it_is);
         comes_back::<SpecRecord>(bytes)
-            .inspect(|spec| drop((spec.id(), spec.command(), spec.env_change(), spec.name(), spec.tags())));
+            .inspect(|spec| drop((spec.id(), spec.command(), spec.env_change(), spec.name(), spec.tags(), spec.key())));
         comes_back::<EnvRecord>(bytes);
         comes_back::<AttemptRecord>(bytes).inspect(|attempt| drop(attempt.attempt(1)));
         comes_back::<PoolRecord>(bytes).inspect(a_pool_is_what_it_was);
@@ -81,6 +81,7 @@ pub(crate) fn spec_read_back(spec: &JobSpec) -> JobSpec {
         id: must(record.id()),
         name: must(record.name()),
         tags: must(record.tags()),
+        key: must(record.key()),
         command: record.command(),
         cwd: OsString::from_vec(record.cwd.clone()).into(),
         env: Arc::new(env.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect()),
@@ -92,6 +93,7 @@ pub(crate) fn spec_read_back(spec: &JobSpec) -> JobSpec {
         queue: spec.queue.clone(),
         priority: spec.priority,
         start: spec.start,
+        if_exists: spec.if_exists,
     }
 }
 

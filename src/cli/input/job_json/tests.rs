@@ -14,6 +14,8 @@ fn asked() -> Asked {
         start: Start::After(Duration::from_secs(9)),
         name: "nightly".parse().ok(),
         tags: tags(&["a=1", "b=1"]),
+        key: "k 1".parse().ok(),
+        if_exists: IfExists::Retry,
     }
 }
 
@@ -38,7 +40,7 @@ fn what_is_not_set_comes_from_the_base() {
     let base = Base { asked: asked(), ..base() };
     let nulls = r#"{"command":"echo","id":null,"argv":null,"max_retries":null,"backoff_base":null,"timeout":null,
         "cwd":null,"env":null,"shell":null,"queue":null,"priority":null,"delay":null,"at":null,"name":null,
-        "tags":null}"#;
+        "tags":null,"key":null,"if_exists":null}"#;
     for text in [r#"{"command":"echo"}"#, " \n{ \"command\" : \"echo\" }\n ", nulls] {
         let spec = job(text.as_bytes(), &base).unwrap();
         let expected = JobSpec {
@@ -51,6 +53,8 @@ fn what_is_not_set_comes_from_the_base() {
             start: Start::After(Duration::from_secs(9)),
             name: "nightly".parse().ok(),
             tags: tags(&["a=1", "b=1"]),
+            key: "k 1".parse().ok(),
+            if_exists: IfExists::Retry,
             ..JobSpec::new(Command::Shell(b"echo".to_vec()), "/elsewhere")
         };
         assert_eq!(spec, expected);
@@ -62,7 +66,7 @@ fn what_is_set_wins() {
     let base = Base { asked: asked(), ..base() };
     let text = r#"{"id":"j1","argv":["echo",{"base64":"/w=="},""],"max_retries":0,"backoff_base":2.5,"timeout":"5m",
         "cwd":"/tmp","env":{"B":"2","C":null,"D":{"base64":"/w=="}},"shell":["/bin/bash","-c"],"queue":"mail",
-        "priority":0,"at":"2027-01-15T08:00:01Z","name":"Ü 1","tags":{"b":"","c":"3"}}"#;
+        "priority":0,"at":"2027-01-15T08:00:01Z","name":"Ü 1","tags":{"b":"","c":"3"},"key":"k","if_exists":"error"}"#;
     let spec = job(text.as_bytes(), &base).unwrap();
     let command = Command::Argv(vec![b"echo".to_vec(), b"\xff".to_vec(), vec![]]);
     let change = [(b"B", Some(b"2".to_vec())), (b"C", None), (b"D", Some(b"\xff".to_vec()))];
@@ -79,6 +83,8 @@ fn what_is_set_wins() {
         start: Start::At(Millis(1_800_000_001_000)),
         name: "Ü 1".parse().ok(),
         tags: tags(&["a=1", "b=", "c=3"]),
+        key: "k".parse().ok(),
+        if_exists: IfExists::Error,
         ..JobSpec::new(command, "/tmp")
     };
     assert_eq!(spec, expected);
