@@ -92,6 +92,11 @@ impl Reporter {
         }
     }
 
+    /// Says something, beside the bar.
+    pub(super) fn note(&self, text: String) {
+        self.send(vec![Message::Note(text)]);
+    }
+
     /// A job has ended, by whichever pool: what its last attempt wrote is read from the queue.
     pub(super) fn has_ended(&self, seq: Seq, attempt: u32, failed: bool) {
         let outputs = [(Stream::Stdout, Piece::InQueue), (Stream::Stderr, Piece::InQueue)];

@@ -226,7 +226,8 @@ impl Reference {
 
     /// Enqueues all, or none.
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
-        let fates = self.fates(specs)?;
+        let has_keys = specs.iter().any(|spec| spec.key.is_some());
+        let fates = if has_keys { self.fates(specs)? } else { vec![Fate::New; specs.len()] };
         self.enqueue_as(specs, &fates)
     }
 

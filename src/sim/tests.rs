@@ -76,7 +76,7 @@ const EVENTS: &str = "
     met nobody; met: replaced; met: dead, retried; met: cancelled, retried
     met: scheduled; met: pending; met: processing; met: failed; met: completed; met: dead; met: cancelled
     bulk filled but for what is there; bulk not filled: a key that is taken
-    bulk keyed; bulk not keyed: a key that is taken; bulk not keyed: a key twice in it
+    bulk keyed; bulk not keyed: a key that is taken, or is twice in it
     bulk begun; bulk filled; bulk published; bulk run published; bulk undone; bulk undone in part; bulk undone in vain
     bulk not filled: an id that is taken; bulk not filled: it is over, or has no such queue
     bulk named; bulk not named: an id that is taken; bulk not published: jobs without their ids

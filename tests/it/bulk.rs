@@ -13,7 +13,7 @@ const LINES: usize = 60_000;
 
 /// A file of so many jobs, the first of which is called `first`.
 fn write_jobs(bench: &Bench, name: &str, count: usize) {
-    let mut text = "{\"id\":\"first\",\"command\":\"true\"}\n".to_owned();
+    let mut text = "{\"id\":\"first\",\"key\":\"first key\",\"command\":\"true\"}\n".to_owned();
     (1..count).for_each(|_| text.push_str("{\"command\":\"true\"}\n"));
     std::fs::write(bench.file(name), text).unwrap();
 }
@@ -101,6 +101,23 @@ fn what_needs_the_queue_for_itself_tells_who_fills_it() {
     drop(turn);
     bench.ok("compact");
     assert_eq!((total(&bench), bulks(&bench)), (1, vec![]));
+    bench.is_clean();
+}
+
+#[test]
+fn a_key_that_another_takes_meanwhile_undoes_all() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    let other = bench.cmd(["enqueue", "--key", "first key", "-c", "true"]).start();
+    bench.until_at_turnstile(other.pid());
+    drop(turn);
+    assert_eq!(other.wait().0, 0);
+    assert_eq!(enqueue.wait().0, 4);
+    // Typed again, that job stands for the line.
+    let again = bench.ok("enqueue --file jobs");
+    assert_eq!(again, format!("✓ {} jobs enqueued; 1 there already\n", LINES - 1));
+    bench.check();
     bench.is_clean();
 }
 

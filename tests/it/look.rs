@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{Background, Bench, has_fields};
 
-const JOB: &str = "id command argv cwd queue name priority tags state reason attempts max_retries created_at updated_at started_at \
+const JOB: &str = "id command argv cwd queue name priority tags key state reason attempts max_retries created_at updated_at started_at \
                    finished_at next_run_at exit_code error worker";
 const ATTEMPT: &str = "attempt worker started_at ended_at outcome exit_code signal cpu_ms max_rss_bytes error";
 
@@ -131,7 +131,7 @@ fn status_as_json_has_every_field() {
     let bench = Bench::new();
     let pool = running(&bench);
     let status = bench.json("status --json");
-    has_fields(&status, "queue_path total jobs next_due_at queues workers runs");
+    has_fields(&status, "queue_path total jobs next_due_at queues workers runs recent_runs");
     has_fields(&status["jobs"], "scheduled blocked pending processing failed completed dead cancelled");
     assert_eq!((&status["total"], &status["jobs"]["processing"]), (&json!(1), &json!(1)));
     assert_eq!(status["queue_path"], bench.queue().to_str().unwrap());

@@ -28,11 +28,6 @@ pub(crate) fn attach(context: &Context, args: &args::Attach) -> Result<Exit, Fai
     let begun = named(&queue, args.run)?;
     let mut watch = Watch::begin(&queue, begun.lane)?;
     let number = begun.number;
-    if let (Some(pool), false) = (worker_of(&queue, begun.lane)?, args.quiet) {
-        let left = format!("{} of {} to go", begun.unfinished(), human::count(begun.total(), "job"));
-        say(format_args!("run {number}, which process {} works on: {left}; Ctrl-C only leaves it", pool.pid));
-    }
-    // Started before other threads, which the signals could be delivered to; and so is the printer behind it.
     let reporter = Arc::new(Reporter::new(&queue, &begun, args.quiet));
     let printing = Arc::clone(&reporter);
     let listener = StopListener::start(move || {
@@ -40,6 +35,10 @@ pub(crate) fn attach(context: &Context, args: &args::Attach) -> Result<Exit, Fai
         say(format_args!("run {number} goes on without this; to see more of it, type: queuectl attach {number}"));
         exit(u8::from(Exit::Stopped).into());
     });
+    if let (Some(pool), false) = (worker_of(&queue, begun.lane)?, args.quiet) {
+        let left = format!("{} of {} to go", begun.unfinished(), human::count(begun.total(), "job"));
+        reporter.note(format!("run {number}, which process {} works on: {left}; Ctrl-C only leaves it", pool.pid));
+    }
     let is_cut_off = loop {
         // In this order: if nobody works on it any more, what is left then is left for good.
         let is_worked_on = worker_of(&queue, begun.lane)?.is_some();

@@ -265,7 +265,7 @@ fn unknown_fields_are_matched_with_known_ones() {
         assert_eq!(error, format!("there is no field `{name}`; did you mean `{known}`?"));
     }
     let all = "a job has id, command, argv, max_retries, backoff_base, timeout, cwd, env, shell, queue, \
-               priority, delay, at, name, tags";
+               priority, delay, at, name, tags, key, if_exists";
     for name in ["state", "created_at", "", "ä", "width", "xy", "pid"] {
         let error = refused(format!(r#"{{"command":"x","{name}":1}}"#));
         assert_eq!(error, format!("there is no field `{name}`; {all}"));
