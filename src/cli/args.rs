@@ -12,7 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::complete;
 use super::deferred::Deferred;
 use crate::model::{
-    IfExists, JobId, JobKey, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
+    IfExists, JobId, JobKey, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX,
+    parse_duration,
 };
 
 /// The commands by what they are for; clap has no groups of commands.

@@ -108,9 +108,8 @@ pub(super) fn if_exists() -> ArgValueCandidates {
 pub(super) fn run() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let found = look(|queue| queue.read(|snapshot| snapshot.newest_runs(OFFERED_MAX)));
-        let offer = |run: RunInfo| {
-            CompletionCandidate::new(run.number.to_string()).help(Some(human::plain(&run.line).into()))
-        };
+        let offer =
+            |run: RunInfo| CompletionCandidate::new(run.number.to_string()).help(Some(human::plain(&run.line).into()));
         let last = CompletionCandidate::new("last").help(Some("the newest".into()));
         [last].into_iter().chain(found.into_iter().map(offer)).collect()
     })

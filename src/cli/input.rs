@@ -19,7 +19,9 @@ pub(crate) use lines::{Few, Format, Jobs, Repeat, Survey, Warning, key_hash, sur
 pub(crate) use source::Source;
 
 use super::local::Local;
-use crate::model::{Command, Environment, IfExists, JobId, JobKey, JobName, JobSpec, QueueName, Start, Tags, TimeLimit};
+use crate::model::{
+    Command, Environment, IfExists, JobId, JobKey, JobName, JobSpec, QueueName, Start, Tags, TimeLimit,
+};
 
 /// What a job takes over from the process that enqueues it, unless its text says otherwise.
 #[derive(Debug, Clone)]

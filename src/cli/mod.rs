@@ -29,8 +29,8 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, attach, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
-    show, status, wait, worker,
+    ask, attach, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run,
+    service, show, status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{
-    ARGUMENT_BYTES_MAX, DURATION_MAX, IfExists, JobId, JobKey, JobName, Millis, Outcome, PATH_BYTES_MAX, QueueName, Tags, WorkerId,
-    parse_duration, show_duration,
+    ARGUMENT_BYTES_MAX, DURATION_MAX, IfExists, JobId, JobKey, JobName, Millis, Outcome, PATH_BYTES_MAX, QueueName,
+    Tags, WorkerId, parse_duration, show_duration,
 };
 
 /// What a job executes. Bytes, since neither has to be UTF-8.

@@ -10,8 +10,8 @@ use crate::model::{
     Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
 };
 use crate::store::{
-    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, Met, NewRun, PoolInfo,
-    RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
+    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, Met, NewRun,
+    PoolInfo, RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
 };
 
 /// A clock that is set by more than this is far off.
@@ -624,8 +624,7 @@ impl Act<'_> {
         }
         let done = answer(tx.publish_bulk(bulk))?;
         self.tally.note("bulk published", matches!(done, Ok(1..)));
-        let is_unnamed =
-            !self.world.queue.unnamed(number).is_empty() || !self.world.queue.unkeyed(number).is_empty();
+        let is_unnamed = !self.world.queue.unnamed(number).is_empty() || !self.world.queue.unkeyed(number).is_empty();
         self.tally.note("bulk not published: jobs without their ids", is_unnamed);
         self.tally.note("bulk not published: it is over", done.is_err() && !is_unnamed);
         same("published", &done, &self.world.queue.publish_bulk(number))

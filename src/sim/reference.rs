@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, IfExists, Job, JobId, JobKey, JobSpec, Kept, LaneId, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
-    WorkerId,
+    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, IfExists, Job, JobId, JobKey, JobSpec, Kept,
+    LaneId, Lease, Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State,
+    StateKind, Stream, WorkerId,
 };
 use crate::store::{Asked, BulkInfo, Met, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
 
@@ -531,7 +531,8 @@ impl Reference {
             }
         }
         let wanted: BTreeSet<&JobId> = given(specs).collect();
-        let new: Vec<&JobSpec> = specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
+        let new: Vec<&JobSpec> =
+            specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
         let ids: BTreeSet<&JobId> = new.iter().filter_map(|spec| spec.id.as_ref()).collect();
         ids.iter().try_for_each(|id| self.refuse_taken(id))?;
         let mut bulk = self.bulks.get(&number).cloned().ok_or(Refused::Bulk)?;
@@ -683,7 +684,8 @@ impl Reference {
     /// The bulks under way, to the last number.
     pub fn unpublished(&self) -> Vec<Unpublished> {
         let one = |(number, bulk): (&u64, &RefBulk)| {
-            let (seqs, unnamed) = (bulk.jobs.keys().copied().collect(), (bulk.unnamed.len() + bulk.unkeyed.len()) as u64);
+            let (seqs, unnamed) =
+                (bulk.jobs.keys().copied().collect(), (bulk.unnamed.len() + bulk.unkeyed.len()) as u64);
             (*number, bulk.ranges.clone(), bulk.next, seqs, unnamed)
         };
         self.bulks.iter().map(one).collect()

@@ -207,7 +207,8 @@ impl Tx<'_> {
             return Err(jobs_without_keys());
         }
         let there = self.there_already(specs)?;
-        let new: Vec<&JobSpec> = specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
+        let new: Vec<&JobSpec> =
+            specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
         self.refuse_any_taken(&new)?;
         let lanes: Vec<LaneId> = new.iter().map(|spec| bulk.lane_of(&spec.queue)).collect::<Result<_, _>>()?;
         let found = self.bulks.get(bulk.number).cloned();
@@ -218,7 +219,8 @@ impl Tx<'_> {
             left -= 1;
             seq
         })?;
-        record.unnamed += new.iter().map(|spec| u64::from(spec.id.is_some()) + u64::from(spec.key.is_some())).sum::<u64>();
+        record.unnamed +=
+            new.iter().map(|spec| u64::from(spec.id.is_some()) + u64::from(spec.key.is_some())).sum::<u64>();
         if let Some(there) = self.bulks_mut().get(bulk.number) {
             *there = record;
         }
@@ -311,7 +313,9 @@ impl Tx<'_> {
         let at = self.bulks.0.iter().position(|record| record.number == bulk.number);
         let at = at.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
         if self.bulks.0[at].unnamed > 0 {
-            return Err(StoreError::Contradiction("some of the bulk's jobs do not have their ids or keys yet".to_owned()));
+            return Err(StoreError::Contradiction(
+                "some of the bulk's jobs do not have their ids or keys yet".to_owned(),
+            ));
         }
         Ok(self.bulks_mut().0.remove(at))
     }

@@ -18,8 +18,8 @@ use super::records::{
     StateRecord, state_code,
 };
 use super::tables::{
-    ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, KEYS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
-    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS,
+    ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, KEYS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS,
+    QUEUES, READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS,
 };
 use super::whole::is_justified;
 use crate::model::{JobId, Seq, StateKind};

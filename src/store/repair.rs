@@ -26,7 +26,8 @@ use super::replace::Seized;
 use super::salvage::Salvage;
 use super::scraps::Scraps;
 use super::tables::{
-    COUNTS, ENV_REFS, FINISHED, IDS, KEYS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
+    COUNTS, ENV_REFS, FINISHED, IDS, KEYS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot,
+    TAGS,
 };
 use super::turnstile::OnWait;
 use super::whole::{Part, WholeJob};

@@ -72,7 +72,8 @@ impl Snapshot {
                 continue;
             }
             let spec: Option<SpecRecord> = get(&specs, seq.value())?;
-            let spec = spec.ok_or_else(|| StoreError::Damaged(format!("the spec of job {} is missing", seq.value())))?;
+            let spec =
+                spec.ok_or_else(|| StoreError::Damaged(format!("the spec of job {} is missing", seq.value())))?;
             *completed.0.entry(line(spec)?).or_default() += 1;
         }
         Ok(completed)

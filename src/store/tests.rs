@@ -345,7 +345,14 @@ fn only_the_last_ended_pools_are_remembered() {
 }
 
 fn new_run(identity: u128) -> NewRun {
-    NewRun { identity, line: "queuectl run jobs.txt".to_owned(), folder: "/".into(), flags: String::new(), is_command: false, resumes: false }
+    NewRun {
+        identity,
+        line: "queuectl run jobs.txt".to_owned(),
+        folder: "/".into(),
+        flags: String::new(),
+        is_command: false,
+        resumes: false,
+    }
 }
 
 #[test]

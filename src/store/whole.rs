@@ -35,8 +35,8 @@ use super::records::{
     OutcomeRecord, RunRecord, SpecRecord, StateRecord, queue_name,
 };
 use super::tables::{
-    ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE,
-    SPECS, Snapshot,
+    ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE, SPECS,
+    Snapshot,
 };
 use crate::model::{Environment, QueueName};
 

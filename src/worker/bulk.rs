@@ -285,7 +285,11 @@ pub(super) fn dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<Vec
 /// Enqueues; where an id or a key is held by a bulk whose maker may be dead, after that is taken away.
 pub fn past_dead_bulks<T>(queue: &Queue, mut enqueue: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
     match enqueue() {
-        Err(StoreError::Reserved(_) | StoreError::KeyReserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => enqueue(),
+        Err(StoreError::Reserved(_) | StoreError::KeyReserved(_))
+            if remove_dead_bulks(queue, &BTreeSet::new())? > 0 =>
+        {
+            enqueue()
+        }
         done => done,
     }
 }

@@ -92,6 +92,9 @@ fn a_run_that_is_cut_off_says_how_it_goes_on() {
 #[test]
 fn one_command_in_the_background_exits_with_its_code() {
     let bench = Bench::new();
-    assert_eq!(bench.cmd(["run", "--detach", "-q", "--max-retries", "0", "--", "sh", "-c", "exit 5"]).run().ok(), "1\n");
+    assert_eq!(
+        bench.cmd(["run", "--detach", "-q", "--max-retries", "0", "--", "sh", "-c", "exit 5"]).run().ok(),
+        "1\n"
+    );
     assert_eq!(bench.run("attach -q").code, 5);
 }

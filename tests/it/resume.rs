@@ -18,7 +18,7 @@ fn what_completed_is_skipped_and_the_rest_runs() {
     let bench = Bench::new();
     let broken = "[ -e fixed ] && echo c >>ledger";
     write(&bench, "jobs", &[&DONE[..], &[broken, "exit 0 # cancelled"]].concat());
-    bench.run("run --max-retries 0 jobs").fails(1);
+    bench.run("run -j 1 --max-retries 0 jobs").fails(1);
     assert_eq!(bench.lines("ledger"), ["a", "b", "b"]);
     // Another file, in another order, with today's flags.
     std::fs::write(bench.file("fixed"), "").unwrap();

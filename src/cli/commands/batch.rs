@@ -45,11 +45,7 @@ impl Batch {
     }
 
     /// Leaves out the jobs that `is_done` says, which is asked in their order. Answers how many they are.
-    pub(crate) fn leave_out(
-        &mut self,
-        base: &Base,
-        mut is_done: impl FnMut(&JobSpec) -> bool,
-    ) -> Result<u64, Failure> {
+    pub(crate) fn leave_out(&mut self, base: &Base, mut is_done: impl FnMut(&JobSpec) -> bool) -> Result<u64, Failure> {
         let before = self.survey.jobs;
         if let Some(few) = &mut self.survey.few {
             few.retain(|(_, spec)| !is_done(spec));

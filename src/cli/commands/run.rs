@@ -337,7 +337,8 @@ impl Summary {
     pub(crate) fn tell_counts(&self, quiet: bool, end: PoolEnd) {
         if !quiet || self.failed() > 0 || end == PoolEnd::Stopped {
             let removed = if self.removed > 0 { format!("{} removed", self.removed) } else { String::new() };
-            let parts: Vec<String> = [runs::counts(&self.run), removed].into_iter().filter(|part| !part.is_empty()).collect();
+            let parts: Vec<String> =
+                [runs::counts(&self.run), removed].into_iter().filter(|part| !part.is_empty()).collect();
             let took = self.took.map(|took| format!(" in {}", human::about(took))).unwrap_or_default();
             say(format_args!("run {}: {}{took}", self.run.number, parts.join(", ")));
         }

@@ -242,7 +242,7 @@ fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     }
     for run in ended {
         let (line, since) = (human::plain(&run.line), human::ago(run.created, status.now));
-        writeln!(out, "Run {} ended: {}   {since}  {line}", run.number, runs::counts(run))?;
+        writeln!(out, "Run {} ended: {}   began {since}   {line}", run.number, runs::counts(run))?;
     }
     Ok(())
 }
@@ -260,7 +260,8 @@ pub(crate) fn shell_word(word: &str) -> String {
 
 fn status_json(queue: &Queue, status: &Status) -> Value {
     let workers: Vec<Value> = status.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
-    let runs = |runs: &[RunInfo]| -> Value { runs.iter().map(|run| json::run(run, status.worker_of(run.lane))).collect() };
+    let runs =
+        |runs: &[RunInfo]| -> Value { runs.iter().map(|run| json::run(run, status.worker_of(run.lane))).collect() };
     json!({
         "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
         "total": status.counts.values().sum::<u64>(),

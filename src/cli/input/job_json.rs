@@ -36,8 +36,8 @@ use super::super::local::{self, BadTime};
 use super::Maker;
 use super::error::{InputError, Problem, shown};
 use crate::model::{
-    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, IfExists, JobKey, JobName, JobSpec, PRIORITY_RANGE, RETRIES_MAX,
-    SettingKey, Start, Tags, TimeLimit, parse_duration,
+    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, IfExists, JobKey, JobName, JobSpec, PRIORITY_RANGE,
+    RETRIES_MAX, SettingKey, Start, Tags, TimeLimit, parse_duration,
 };
 
 /// All fields, in the order in which they are named to people.
@@ -91,7 +91,10 @@ pub(super) fn parse(text: &[u8], maker: &Maker<'_>) -> Result<JobSpec, InputErro
     let Strict(value) = Strict::deserialize(&mut json).map_err(|error| InputError::of_json(&error, text))?;
     json.end().map_err(|error| match InputError::of_json(&error, text) {
         InputError::Job { at, .. } => InputError::Job { at, problem: Problem::Trailing },
-        other @ (InputError::DuplicateId { .. } | InputError::DuplicateKey { .. } | InputError::Changed | InputError::Unreadable(_)) => other,
+        other @ (InputError::DuplicateId { .. }
+        | InputError::DuplicateKey { .. }
+        | InputError::Changed
+        | InputError::Unreadable(_)) => other,
     })?;
     match value {
         Value::Object(map) => Ok(Fields(map).spec(maker)?),

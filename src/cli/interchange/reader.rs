@@ -224,10 +224,7 @@ impl<R: BufRead> Reader<R> {
             return Err(format!("there is a line `{}` after the end", line.name()));
         }
         if section < self.section || (section == Section::Start && self.header.is_some()) {
-            return Err(format!(
-                "`{}` comes too late: settings come first, then runs, then jobs",
-                line.name()
-            ));
+            return Err(format!("`{}` comes too late: settings come first, then runs, then jobs", line.name()));
         }
         self.section = section;
         let piece = match line {

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{At, Hex, Limit, Named, Text};
 use crate::model::{
-    Attempt, CancelReason, Command, DeadReason, Environment, IfExists, JobSpec, Kept, Outcome, Progress, Seq, Start, State,
-    StateKind, Stream, Tags, WorkerId,
+    Attempt, CancelReason, Command, DeadReason, Environment, IfExists, JobSpec, Kept, Outcome, Progress, Seq, Start,
+    State, StateKind, Stream, Tags, WorkerId,
 };
 use crate::store::{PortableAttempt, PortableJob, PortableRun};
 

@@ -197,7 +197,14 @@ fn a_lane_of_a_bulk_goes_with_its_last_job() {
 #[test]
 fn a_run_begins_when_it_is_published() {
     let (_dir, store) = temp_queue();
-    let run = NewRun { identity: 7, line: "run".to_owned(), folder: "/".into(), flags: String::new(), is_command: false, resumes: false };
+    let run = NewRun {
+        identity: 7,
+        line: "run".to_owned(),
+        folder: "/".into(),
+        flags: String::new(),
+        is_command: false,
+        resumes: false,
+    };
     let begin = || {
         let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &BulkInto::Run, 2));
         at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(None, "a"), job(None, "b")], &Wanted::default()));

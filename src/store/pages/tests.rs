@@ -43,7 +43,14 @@ fn filled(jobs: u64) -> (TempDir, Vec<u8>) {
     let other = Store::open(dir.path(), Box::new(|| {})).unwrap();
     let info = pool("p1");
     store.write(Millis(1), |tx| tx.register(&info)).unwrap();
-    let identity = NewRun { identity: 7, line: "queuectl run x".into(), folder: "/".into(), flags: String::new(), is_command: false, resumes: false };
+    let identity = NewRun {
+        identity: 7,
+        line: "queuectl run x".into(),
+        folder: "/".into(),
+        flags: String::new(),
+        is_command: false,
+        resumes: false,
+    };
     let mut cache = ClaimCache::default();
     let mut older = Vec::new();
     for batch in 0..jobs / 100 {
