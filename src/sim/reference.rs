@@ -323,12 +323,11 @@ impl Reference {
                 Fate::Stands(seq, met) => (Some(*seq), met.clone()),
                 Fate::Repeats(line) => (Some(done[*line].0), Met::Exists(StateKind::Pending)),
             };
-            let (seq, name) = match stands {
-                Some(seq) => (seq, self.jobs[&seq].name.clone()),
-                None => {
-                    let lane = self.queue_lane(&spec.queue);
-                    self.add(spec, lane, &wanted)
-                }
+            let (seq, name) = if let Some(seq) = stands {
+                (seq, self.jobs[&seq].name.clone())
+            } else {
+                let lane = self.queue_lane(&spec.queue);
+                self.add(spec, lane, &wanted)
             };
             let met = if let Fate::Repeats(_) = fate { Met::Exists(self.jobs[&seq].state.kind()) } else { met };
             done.push((seq, name, met));

@@ -337,6 +337,18 @@ impl Tx<'_> {
     }
 }
 
+impl Tx<'_> {
+    /// A run that is there gets more jobs, whatever numbers they have.
+    fn widen_run(&mut self, lane: LaneId) -> Result<(), StoreError> {
+        if let Some(LaneRecord { queue, published, kind: LaneKind::Run(run) }) = self.tables.lanes.get(lane.0)? {
+            let kind = LaneKind::Run(RunRecord { seqs: RunRecord::ANY_SEQS, ..run });
+            self.tables.lanes.put(lane.0, &LaneRecord { queue, published, kind })?;
+            self.touch();
+        }
+        Ok(())
+    }
+}
+
 /// An import at work, inside its transaction.
 ///
 /// A number, an id or a run that is taken is [`StoreError::Duplicate`] or [`StoreError::Contradiction`]: then the
@@ -423,7 +435,7 @@ impl Import {
     fn run(&mut self, tx: &mut Tx<'_>, run: PortableRun) -> Result<(), StoreError> {
         let number = run.number;
         match self.runs.get(&number) {
-            Some((_, identity)) if *identity == run.identity => return Ok(()),
+            Some((lane, identity)) if *identity == run.identity => return tx.widen_run(*lane),
             Some(_) => return Err(StoreError::Contradiction(format!("there is already another run {number}"))),
             None => {}
         }

@@ -54,6 +54,11 @@ fn what_is_there_can_be_an_error_replaced_or_retried() {
     assert_eq!(bench.work().code, 1);
     assert_eq!(with("replace").ok(), "✓ Job 3 enqueued in the place of job 2\n");
     assert_eq!(bench.state("2"), "dead");
+    // The id comes along.
+    let job = r#"{"id":"x","command":"true","key":"other","if_exists":"replace"}"#;
+    assert_eq!(enqueue(&bench, &[job]).ok(), "✓ Job x enqueued\n");
+    assert_eq!(enqueue(&bench, &[job]).ok(), "✓ Job x enqueued anew\n");
+    assert_eq!((bench.state("4"), bench.state("x")), ("cancelled".to_owned(), "pending".to_owned()));
     bench.check();
 }
 
@@ -156,6 +161,14 @@ fn a_large_batch_leaves_out_what_is_there() {
     assert_eq!(replaced, "✓ 1500 jobs enqueued\n");
     let jobs = bench.json("status --json")["jobs"].clone();
     assert_eq!((&jobs["pending"], &jobs["cancelled"]), (&json!(2_709), &json!(1_500)));
+    // Beyond that, nothing that is there is changed.
+    let refused = batch(&bench, &many(10_010, r#","if_exists":"replace""#));
+    refused.says(4, &["line 10: the key `line 8` is that of line 9"]);
+    let last = bench.ok("enqueue -q --key x -c true");
+    bench.ok(&format!("cancel {last}"));
+    let retry = many(10_010, "") + r#"{"command":"true","key":"x","if_exists":"retry"}"#;
+    let said = ["line 10011: the key x is that of job", "cancelled", "over 10000 jobs replaces and retries no others"];
+    batch(&bench, &retry).says(4, &said);
     bench.check();
 }
 
@@ -170,9 +183,10 @@ fn a_key_comes_along_with_an_export() {
     assert_eq!(there.ok(), "✓ Job 1 is there already (pending)\n");
     bench.ok("--db ./new check");
     // Another job has it: nothing is imported.
-    enqueue(&Bench::new(), &["--key", "x", "-c", "true"]).ok();
-    bench.cmd(["--db", "other", "enqueue", r#"{"id":"x","command":"true","key":"k"}"#]).run().ok();
-    bench.cmd(["--db", "other", "remove", "x"]).run().fails(4);
+    bench.cmd(["--db", "other", "enqueue", "-"]).stdin("true\ntrue\n").run().ok();
+    bench.ok("--db ./other cancel 1 2");
+    bench.ok("--db ./other remove 1 2");
+    bench.ok("--db ./other enqueue --key k -c true");
     let refused = bench.run("--db ./other import all.jsonl").fails(4);
-    assert!(refused.contains("taken") || refused.contains("already"), "{refused}");
+    assert!(refused.contains("the key of job 1, k, is taken"), "{refused}");
 }

@@ -14,6 +14,9 @@ use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, Met, StoreError};
 use crate::worker::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
 
+/// Most jobs of a batch that may have others retried or replaced: all of that is one transaction.
+pub(crate) const CHANGING_JOBS_MAX: u64 = 10_000;
+
 /// An input that was looked at, and can be taken.
 pub(crate) struct Batch {
     source: Source,
@@ -187,7 +190,10 @@ impl Batch {
             }
             _ => None,
         };
+        let changes = matches!(error, StoreError::KeyTaken { .. }) && self.survey.changes_others;
         let failure = nothing_done(error);
+        let why = format_args!("a batch of over {CHANGING_JOBS_MAX} jobs replaces and retries no others");
+        let failure = if changes { failure.and(why) } else { failure };
         match line {
             Some(line) => failure.of(format_args!("line {line}")),
             None => failure,

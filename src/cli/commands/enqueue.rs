@@ -11,14 +11,11 @@ use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Asked, Base, Format};
 use super::super::local::Local;
 use super::super::render::{human, json};
-use super::batch::{Batch, explain, wrong_input};
+use super::batch::{Batch, CHANGING_JOBS_MAX, explain, wrong_input};
 use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, Met};
 use crate::worker::{BulkMaker, past_dead_bulks};
-
-/// Most jobs of a batch that may have others retried or replaced: all of that is one transaction.
-const CHANGING_JOBS_MAX: u64 = 10_000;
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
     let mut base = context.base();
@@ -211,6 +208,7 @@ fn told(local: &Local, shown: &Shown) -> String {
         let job = human::called(id, shown.name.as_ref());
         return match met {
             Met::New => format!("Job {job} enqueued{start}"),
+            Met::Replaced(other) if other.as_str() == id => format!("Job {job} enqueued anew{start}"),
             Met::Replaced(other) => format!("Job {job} enqueued in the place of job {other}{start}"),
             Met::Exists(state) => format!("Job {id} is there already ({})", human::state(*state)),
             Met::Retried(state) => format!("Job {id} is there already ({}); it will run again", human::state(*state)),

@@ -286,7 +286,7 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
 fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError> {
     let (before, unfinished) =
         queue.read(|snapshot| Ok((snapshot.run_before(new.identity, run.lane)?, snapshot.unfinished_runs()?)))?;
-    if let Some(before) = before.filter(|before| before.unfinished() == 0) {
+    if let Some(before) = before.filter(|before| before.unfinished() == 0 && !new.resumes) {
         say(format_args!("run {} of this input has ended ({}); beginning anew", before.number, runs::counts(&before)));
     }
     let same_line = |other: &&RunInfo| other.lane != run.lane && other.line == new.line && other.folder == new.folder;

@@ -3,7 +3,7 @@
 use super::super::tests::{pool, ran, temp_queue};
 use super::super::{ClaimCache, Serves, Store};
 use super::*;
-use crate::model::{Command, Millis, Outcome};
+use crate::model::{Command, Millis, Outcome, Start};
 
 fn job(key: &str, if_exists: IfExists) -> JobSpec {
     let key = (!key.is_empty()).then(|| key.parse().unwrap());
@@ -29,7 +29,7 @@ fn owner(store: &Store, key: &str) -> Option<u64> {
 /// A queue whose job 1 has the key `k` and is in this state.
 fn with(kind: StateKind) -> (tempfile::TempDir, Store) {
     let (dir, store) = temp_queue();
-    let start = if kind == StateKind::Scheduled { crate::model::Start::At(Millis(99)) } else { Default::default() };
+    let start = if kind == StateKind::Scheduled { Start::At(Millis(99)) } else { Start::Now };
     let retries = if kind == StateKind::Failed { Some(1) } else { Some(0) };
     let spec = JobSpec { start, max_retries: retries, ..job("k", IfExists::Skip) };
     let id = store.write(Millis(1), |tx| tx.enqueue(&[spec])).unwrap()[0].id.clone();
