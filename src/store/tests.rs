@@ -527,5 +527,5 @@ fn files_that_are_no_queue_are_named() {
         })
         .unwrap();
     drop(store);
-    assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: 3 })));
+    assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: 4 })));
 }
