@@ -238,7 +238,7 @@ fn a_newer_schema() {
         txn.commit().unwrap();
     };
     set_schema(99);
-    refused_by_all(&bench, &["schema version 99", "this program knows 3", "use a newer queuectl"]);
+    refused_by_all(&bench, &["schema version 99", "this program knows 4", "use a newer queuectl"]);
     set_schema(3);
     assert_eq!(bench.json("list --json"), before);
     bench.check();
