@@ -1,7 +1,7 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue` (with `keys`), `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
-//! `config`. They take the time from their caller and know no processes. All of them move jobs through one
+//! Each write transaction has a file: `enqueue` (with `keys`), `bulk`, `claim`, `finish`, `ask` (cancel, retry),
+//! `remove`, `runs`, `pools`, `config`. `resume` reads what completed in the runs of a folder. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
 //! Whole queues: `whole` reads jobs with everything of theirs, strictly or from what is left of a damaged file

@@ -128,7 +128,8 @@ impl<T: Ord> Unnamed<T> {
 }
 
 impl<'q> BulkMaker<'q> {
-    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs;
+    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs,
+    /// 0 if that is not known;
     /// `wanted` are the ids of all of them that look like numbers.
     pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
         remove_dead_bulks(queue, &BTreeSet::new())?;

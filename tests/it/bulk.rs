@@ -33,8 +33,11 @@ fn total(bench: &Bench) -> usize {
 /// A bulk enqueue that waits for its turn in the middle, and the turn.
 fn in_the_middle(bench: &Bench) -> (Background, Turn) {
     write_jobs(bench, "jobs", LINES);
-    let keyed = bench.text("jobs").replacen("\"first\"", "\"first\",\"key\":\"first key\"", 1);
-    std::fs::write(bench.file("jobs"), keyed).unwrap();
+    in_the_middle_of_jobs(bench)
+}
+
+/// The same of the file that is there.
+fn in_the_middle_of_jobs(bench: &Bench) -> (Background, Turn) {
     let enqueue = bench.cmd(["enqueue", "--file", "jobs"]).start();
     // It has made its lane, and has written some of its jobs.
     bench.until("a bulk is under way", || !bulks(bench).is_empty() && written(enqueue.pid()) > 500_000);
@@ -110,7 +113,10 @@ fn what_needs_the_queue_for_itself_tells_who_fills_it() {
 fn a_key_that_another_takes_meanwhile_undoes_all() {
     let bench = Bench::new();
     bench.enqueue("true");
-    let (enqueue, turn) = in_the_middle(&bench);
+    write_jobs(&bench, "jobs", LINES);
+    let keyed = bench.text("jobs").replacen("\"first\"", "\"first\",\"key\":\"first key\"", 1);
+    std::fs::write(bench.file("jobs"), keyed).unwrap();
+    let (enqueue, turn) = in_the_middle_of_jobs(&bench);
     let other = bench.cmd(["enqueue", "--key", "first key", "-c", "true"]).start();
     bench.until_at_turnstile(other.pid());
     drop(turn);

@@ -239,7 +239,7 @@ fn a_newer_schema() {
     };
     set_schema(99);
     refused_by_all(&bench, &["schema version 99", "this program knows 4", "use a newer queuectl"]);
-    set_schema(3);
+    set_schema(4);
     assert_eq!(bench.json("list --json"), before);
     bench.check();
 }

@@ -71,7 +71,7 @@ fn status(bench: &Bench) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Everything that is said of the jobs, of the large batch but a few: each file that is beside the queue, with its text.
+/// Everything that is said of the jobs, of the large batch but a few: each file beside the queue, with its text.
 fn said(bench: &Bench) -> Vec<(String, String)> {
     let mut jobs: Vec<Value> = serde_json::from_str(&ok(bench, "list --json")).unwrap();
     jobs.retain(|job| job["id"].as_str().unwrap().strip_prefix("many-").is_none_or(|n| n.len() == 1));

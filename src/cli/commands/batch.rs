@@ -99,7 +99,9 @@ impl Batch {
         self.refuse_repeats(base)?;
         let stop = Stop::listen();
         let wanted = std::mem::take(&mut self.survey.wanted);
-        let mut bulk = BulkMaker::begin(queue, into, self.survey.jobs, wanted).map_err(nothing_done)?;
+        // How many of those with keys are new is not known yet: what is set aside is not given again.
+        let jobs = if self.survey.first_key.is_some() { 0 } else { self.survey.jobs };
+        let mut bulk = BulkMaker::begin(queue, into, jobs, wanted).map_err(nothing_done)?;
         self.fill(base, &mut bulk, each)?;
         stop.hold_back();
         let published = publish(bulk).map_err(nothing_done)?;
