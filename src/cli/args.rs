@@ -42,6 +42,7 @@ Act:
   pause     Let the jobs of queues wait
   resume    Let them start again
   remove    Remove ended jobs, with what they wrote
+  clean     Remove jobs that ended long ago
 
 Keep:
   config    Read and change settings
@@ -118,6 +119,7 @@ Examples:
     #[command(subcommand)]
     Dlq(Deferred<Dlq>),
     Remove(Deferred<Remove>),
+    Clean(Deferred<Clean>),
     Pause(Deferred<Pause>),
     Resume(Deferred<Resume>),
     #[command(subcommand)]
@@ -582,6 +584,32 @@ pub(super) struct Remove {
     pub ids: Vec<JobId>,
 }
 
+/// Remove jobs that ended long ago, with their history and what they wrote
+///
+/// Completed and cancelled jobs go, dead ones only if --state says so. What a blocked job waits for stays, and all of a run
+/// that has not ended. On a terminal it asks first. The settings retain-completed, retain-dead and retain-cancelled let
+/// pools do the same by themselves.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl clean --older-than 7d
+  queuectl clean --older-than 30d --state completed,dead,cancelled --yes")]
+pub(super) struct Clean {
+    /// How long ago they ended, such as 90s, 12h or 7d
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub older_than: std::time::Duration,
+    /// In which states, separated by commas
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', default_value = "completed,cancelled",
+        value_parser = ended_state, add = complete::ended_state())]
+    pub states: Vec<StateKind>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Let the jobs of queues wait: what runs goes on, nothing else starts
 ///
 /// A queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on.
@@ -638,10 +666,12 @@ Examples:
 Examples:
   queuectl config set backoff-base 2.5
   queuectl config set --queue gpu parallel 1     one job of this queue at a time, whatever pools there are
-  queuectl config set shell '/bin/bash -c'")]
+  queuectl config set shell '/bin/bash -c'
+  queuectl config set retain-completed 7d        pools remove what completed longer ago
+  queuectl config set retain-dead 1000jobs       and of the dead all but the last 1000")]
 pub(super) struct ConfigSet {
     /// Which: max-retries, backoff-base, max-backoff, timeout, kill-grace, max-losses, output-limit, shell, parallel,
-    /// paused
+    /// paused, retain-completed, retain-dead, retain-cancelled, retain-output
     #[arg(add = complete::setting())]
     pub key: String,
     /// What to
@@ -807,6 +837,11 @@ fn state(text: &str) -> Result<StateKind, String> {
         let names: Vec<&str> = StateKind::ALL.iter().map(|kind| kind.name()).collect();
         format!("there is no such state; there are {}", names.join(", "))
     })
+}
+
+fn ended_state(text: &str) -> Result<StateKind, String> {
+    let state = StateKind::from_name(text).filter(|kind| kind.has_ended());
+    state.ok_or_else(|| "it is completed, dead or cancelled".to_owned())
 }
 
 #[cfg(test)]

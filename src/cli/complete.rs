@@ -99,6 +99,12 @@ pub(super) fn state() -> ArgValueCandidates {
     ArgValueCandidates::new(|| StateKind::ALL.map(|kind| CompletionCandidate::new(kind.name())).into())
 }
 
+/// States of jobs that have ended.
+pub(super) fn ended_state() -> ArgValueCandidates {
+    let ended = || StateKind::ALL.into_iter().filter(|kind| kind.has_ended());
+    ArgValueCandidates::new(move || ended().map(|kind| CompletionCandidate::new(kind.name())).collect())
+}
+
 /// Settings.
 pub(super) fn setting() -> ArgValueCandidates {
     let offer = |key: SettingKey| CompletionCandidate::new(key.name()).help(Some(key.purpose().into()));

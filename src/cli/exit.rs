@@ -120,7 +120,7 @@ impl From<StoreError> for Failure {
             | StoreError::Reserved(_)
             | StoreError::Contradiction(_)
             | StoreError::Refused { .. } => Exit::Refused,
-            StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,
+            StoreError::BadValue(_) | StoreError::OfAllQueues(_) | StoreError::TooLarge(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)
             | StoreError::Schema { .. }

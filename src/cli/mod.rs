@@ -29,7 +29,7 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
+    ask, backup, check, clean, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
     show, status, wait, worker,
 };
 use context::Context;
@@ -88,6 +88,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Cancel(args) => ask::cancel(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
         Command::Remove(args) => ask::remove(&context, &args),
+        Command::Clean(args) => clean::clean(&context, &args),
         Command::Pause(args) => pause::pause(&context, &args.queues),
         Command::Resume(args) => pause::resume(&context, &args.queues),
         Command::Dlq(Deferred(Dlq::List(args))) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),

@@ -80,7 +80,7 @@ impl Reporter {
 
     fn piece(&self, kept: Kept) -> Piece {
         match kept {
-            Kept::Empty => Piece::Nothing,
+            Kept::Empty | Kept::LetGo { .. } => Piece::Nothing,
             Kept::File { .. } => Piece::File,
             Kept::Inline(bytes) => {
                 if self.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() > WAITING_BYTES_MAX {

@@ -47,6 +47,13 @@ pub const DURATION_TEXT_BYTES_MAX: usize = 32;
 /// Most retries that can be asked for.
 pub const RETRIES_MAX: u32 = 1_000_000;
 
+/// Most jobs that a setting of retention counts.
+pub const RETAINED_JOBS_MAX: u64 = 1_000_000_000;
+
+/// A step of the queue's time that is longer than this may be a clock that was set wrong: nothing goes by its age until
+/// as much time has passed since.
+pub const LEAP: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Largest backoff base.
 pub const BACKOFF_BASE_MAX: f64 = 1_000.0;
 

@@ -6,6 +6,7 @@ mod job;
 mod label;
 mod limits;
 mod outcome;
+mod retention;
 mod retry;
 mod settings;
 mod state;
@@ -17,6 +18,7 @@ pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, Start,
 pub use label::{BadLabel, JobName, Tags};
 pub use limits::*;
 pub use outcome::{Ending, Kept, Outcome, Run};
+pub use retention::Retention;
 pub use retry::{Policy, retry_delay};
 pub use settings::{BadValue, SettingKey, Settings, parse_duration, show_duration};
 pub use state::{CancelReason, Claimed, DeadReason, Progress, Refusal, State, StateKind};

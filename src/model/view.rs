@@ -65,4 +65,9 @@ pub enum Output {
         /// Bytes left out of its middle.
         left_out: u64,
     },
+    /// Nowhere any more: it was let go, since it was older than the settings keep it.
+    LetGo {
+        /// How many bytes there were.
+        bytes: u64,
+    },
 }

@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::store::{
     Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
-    RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
+    RunStart, Serves, Snapshot, Store, StoreError, Sweep, Token, Tx, Wanted,
 };
 
 /// A clock that is set by more than this is far off.
@@ -115,6 +115,7 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
         Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
+        Err(StoreError::OfAllQueues(key)) => Ok(Err(Refused::Scope(key))),
         Err(StoreError::BadValue(bad)) => Ok(Err(Refused::Value(bad.key))),
         Err(StoreError::Damaged(why)) if why.starts_with("pool ") => Ok(Err(Refused::Pool)),
         Err(error) => Err(Parted::Failed(error)),
@@ -279,6 +280,7 @@ impl Comparison {
             same("settings set", &snapshot.settings_set(scope)?, &queue.settings_set(scope))?;
         }
         same("queues", &snapshot.queues()?, &queue.queues())?;
+        same("next sweep", &snapshot.next_sweep()?, &queue.next_sweep())?;
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
@@ -379,6 +381,7 @@ fn output(kept: &Kept) -> Output {
         Kept::Empty => Output::Empty,
         Kept::Inline(bytes) => Output::Inline(bytes.clone()),
         Kept::File { bytes, left_out } => Output::File { bytes: *bytes, left_out: *left_out },
+        Kept::LetGo { bytes } => Output::LetGo { bytes: *bytes },
     }
 }
 
@@ -448,6 +451,12 @@ impl Act<'_> {
                 same("asked", &news, &self.world.queue.ask(&pool, *asked))
             }
             Verb::Remove(who) => self.remove(tx, &self.names(who)),
+            Verb::Sweep => self.sweep(tx),
+            Verb::Clear { state, ago, limit } => {
+                let ended: Vec<StateKind> = StateKind::ALL.into_iter().filter(|kind| kind.has_ended()).collect();
+                let ago = Duration::from_millis(500) * u32::from(*ago);
+                self.clear(tx, ended[usize::from(*state) % ended.len()], ago, usize::from(*limit))
+            }
             Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
             Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
@@ -697,6 +706,41 @@ impl Act<'_> {
         same("removed", &done, &self.world.queue.remove(ids))?;
         self.tally.note("removed with its run", self.world.queue.runs().len() < runs);
         Ok(())
+    }
+
+    fn clear(&mut self, tx: &mut Tx<'_>, state: StateKind, ago: Duration, limit: usize) -> Result<(), Parted> {
+        let (until, runs) = (tx.now().before(ago), self.world.queue.runs().len());
+        let mut from = None;
+        loop {
+            let cleared = tx.clear(state, until, from, limit)?;
+            same("cleared", &cleared, &self.world.queue.clear(state, until, from, limit))?;
+            self.tally.note(format!("cleared: {}", state.name()), !cleared.removed.is_empty());
+            self.tally.note("cleared: a piece after another", from.is_some());
+            self.tally.note("not cleared: a run that has not ended", cleared.kept > 0);
+            from = cleared.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        self.tally.note("cleared with its run", self.world.queue.runs().len() < runs);
+        Ok(())
+    }
+
+    fn sweep(&mut self, tx: &mut Tx<'_>) -> Result<(), Parted> {
+        let (mut sweep, mut files, mut removed) = (Sweep::default(), Vec::new(), 0);
+        loop {
+            let swept = tx.sweep(&mut sweep, self.at)?;
+            files.extend(swept.files);
+            removed += swept.removed;
+            self.tally.note("swept: passed over", swept.kept > 0);
+            if swept.is_over {
+                break;
+            }
+        }
+        self.tally.note("swept: jobs", removed > 0);
+        self.tally.note("swept: files", !files.is_empty());
+        self.tally.note("swept: nothing", removed == 0 && files.is_empty());
+        same("swept", &(files, removed), &self.world.queue.sweep(self.at))
     }
 
     /// The name that a pool has now.

@@ -5,11 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LaneId, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
+    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LEAP, LaneId, Lease,
+    Millis, Outcome, PoolId, Progress, QueueName, Retention, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
     WorkerId,
 };
-use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
+use crate::store::{
+    Asked, BulkInfo, Cleared, EndedAt, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work,
+};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Refused {
     State(JobId, StateKind),
     /// The setting does not take the value.
     Value(SettingKey),
+    /// No queue has a value of its own of the setting.
+    Scope(SettingKey),
     /// The pool has ended, was never there, or still holds jobs.
     Pool,
 }
@@ -96,6 +100,12 @@ pub struct Rung {
 pub struct Reference {
     newest: Millis,
     now: Millis,
+    /// Where the time came to when it last moved by more than a day in one step, if it did.
+    leapt: Option<Millis>,
+    /// The same, this transaction's step included.
+    leapt_now: Option<Millis>,
+    /// The last job of each state that lost what it wrote.
+    let_go: BTreeMap<StateKind, EndedAt>,
     changed: bool,
     rung: Rung,
     last_seq: u64,
@@ -115,6 +125,8 @@ impl Reference {
     /// Begins a transaction: time does not go back.
     pub fn begin(&mut self, now: Millis) {
         self.now = now.max(self.newest);
+        let leaps = self.newest > Millis(0) && self.now.since(self.newest) > LEAP;
+        self.leapt_now = if leaps { Some(self.now) } else { self.leapt };
         self.changed = false;
         self.rung = Rung::default();
     }
@@ -123,6 +135,7 @@ impl Reference {
     pub fn commit(&mut self) {
         if self.changed {
             self.newest = self.now;
+            self.leapt = self.leapt_now;
         }
     }
 
@@ -717,25 +730,138 @@ impl Reference {
     pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, Refused> {
         let seqs = self.find_all(ids)?;
         self.refuse(&seqs, |kind| !kind.has_ended())?;
+        Ok(self.take_away(seqs))
+    }
+
+    fn take_away(&mut self, seqs: Vec<Seq>) -> Vec<Removed> {
         let mut gone = Vec::new();
         for seq in seqs {
             let Some(job) = self.jobs.remove(&seq) else { continue };
             let outputs = (1..).zip(&job.history).flat_map(|(number, (_, run))| {
                 [(number, Stream::Stdout, &run.stdout), (number, Stream::Stderr, &run.stderr)]
             });
-            let files = outputs.filter(|(.., kept)| matches!(kept, Kept::File { .. }));
-            gone.push(Removed {
-                id: job.name,
-                seq,
-                files: files.map(|(number, stream, _)| (number, stream)).collect(),
-            });
+            let (mut files, mut output_bytes) = (Vec::new(), 0);
+            for (number, stream, kept) in outputs {
+                output_bytes += kept.bytes();
+                files.extend(matches!(kept, Kept::File { .. } | Kept::LetGo { .. }).then_some((number, stream)));
+            }
+            gone.push(Removed { id: job.name, seq, files, output_bytes });
             let is_run = matches!(self.lanes.get(&job.lane), Some(Lane::Run { .. }));
             if is_run && !self.jobs.values().any(|other| other.lane == job.lane) {
                 self.lanes.remove(&job.lane);
             }
             self.changed = true;
         }
-        Ok(gone)
+        gone
+    }
+
+    /// Looks at the first `limit` jobs that ended in a state, after `from` and not after `until`, and removes them,
+    /// except for those of runs that have not ended.
+    pub fn clear(&mut self, kind: StateKind, until: Millis, from: Option<EndedAt>, limit: usize) -> Cleared {
+        let mut places = self.ended(kind, until, from);
+        places.truncate(limit);
+        let next = places.last().copied().filter(|_| places.len() == limit);
+        let (kept, gone): (Vec<Seq>, Vec<Seq>) =
+            places.iter().map(|place| place.seq).partition(|seq| self.is_of_open_run(*seq));
+        Cleared { removed: self.take_away(gone), kept: kept.len() as u64, next }
+    }
+
+    /// The jobs that ended in a state, after `from` and not after `until`, in that order.
+    fn ended(&self, kind: StateKind, until: Millis, from: Option<EndedAt>) -> Vec<EndedAt> {
+        let place = |(seq, job): (&Seq, &RefJob)| Some(EndedAt { at: job.state.ended_at()?, seq: *seq });
+        let of_kind = self.jobs.iter().filter(|(_, job)| job.state.kind() == kind);
+        let mut places: Vec<EndedAt> = of_kind.filter_map(place).collect();
+        places.retain(|place| place.at <= until && from.is_none_or(|from| *place > from));
+        places.sort_unstable();
+        places
+    }
+
+    fn is_of_open_run(&self, seq: Seq) -> bool {
+        let Some(run) = self.jobs.get(&seq).and_then(|job| self.run(job.lane)) else { return false };
+        let serves = Serves::Run(run.lane);
+        run.unfinished() > 0 || self.pools.values().any(|pool| pool.ended.is_none() && pool.serves == serves)
+    }
+
+    fn retention(&self, kind: StateKind) -> Retention {
+        let settings = self.settings(None);
+        match kind {
+            StateKind::Completed => settings.retain_completed,
+            StateKind::Dead => settings.retain_dead,
+            _ => settings.retain_cancelled,
+        }
+    }
+
+    /// Takes away what the settings do not keep any more, `clock` being the time of whoever asks. Says which files are
+    /// to be deleted, and how many jobs are gone.
+    pub fn sweep(&mut self, clock: Millis) -> (Vec<(Seq, Vec<(u32, Stream)>)>, u64) {
+        let is_steady = self.leapt_now.is_none_or(|leapt| self.now.since(leapt) >= LEAP);
+        let (mut files, mut removed) = (Vec::new(), 0);
+        for kind in ENDED {
+            let (until, mut surplus) = match self.retention(kind) {
+                Retention::Forever => continue,
+                Retention::For(_) if !is_steady => continue,
+                Retention::For(long) => (self.now.min(clock).before(long), u64::MAX),
+                Retention::Newest(count) => (Millis(u64::MAX), self.counts()[&kind].saturating_sub(count)),
+            };
+            let mut gone = Vec::new();
+            for EndedAt { seq, .. } in self.ended(kind, until, None) {
+                if surplus > 0 && !self.is_of_open_run(seq) {
+                    gone.push(seq);
+                    surplus -= 1;
+                }
+            }
+            for job in self.take_away(gone) {
+                removed += 1;
+                files.push((job.seq, job.files));
+            }
+        }
+        if let (Retention::For(long), true) = (self.settings(None).retain_output, is_steady) {
+            for kind in ENDED {
+                let until = self.now.min(clock).before(long);
+                for place in self.ended(kind, until, self.let_go.get(&kind).copied()) {
+                    self.let_go.insert(kind, place);
+                    self.changed = true;
+                    files.push((place.seq, self.let_outputs_go(place.seq)));
+                }
+            }
+        }
+        files.retain(|(_, files)| !files.is_empty());
+        (files, removed)
+    }
+
+    fn let_outputs_go(&mut self, seq: Seq) -> Vec<(u32, Stream)> {
+        let mut files = Vec::new();
+        let Some(job) = self.jobs.get_mut(&seq) else { return files };
+        for (number, (_, run)) in (1..).zip(&mut job.history) {
+            for (stream, kept) in [(Stream::Stdout, &mut run.stdout), (Stream::Stderr, &mut run.stderr)] {
+                if matches!(kept, Kept::File { .. }) {
+                    files.push((number, stream));
+                }
+                if matches!(kept, Kept::File { .. } | Kept::Inline(_)) {
+                    *kept = Kept::LetGo { bytes: kept.bytes() };
+                }
+            }
+        }
+        files
+    }
+
+    /// When there is something for a sweep.
+    pub fn next_sweep(&self) -> Option<Millis> {
+        let steady = self.leapt.map_or(Millis(0), |leapt| leapt.after(LEAP));
+        let first = |kind, from, long| {
+            let first = self.ended(kind, Millis(u64::MAX), from).first().copied();
+            first.map(|first| first.at.after(long).max(steady))
+        };
+        let jobs = ENDED.into_iter().filter_map(|kind| match self.retention(kind) {
+            Retention::Forever => None,
+            Retention::For(long) => first(kind, None, long),
+            Retention::Newest(count) => (self.counts()[&kind] > count).then_some(Millis(0)),
+        });
+        let outputs = ENDED.into_iter().filter_map(|kind| match self.settings(None).retain_output {
+            Retention::For(long) => first(kind, self.let_go.get(&kind).copied(), long),
+            Retention::Forever | Retention::Newest(_) => None,
+        });
+        jobs.chain(outputs).min()
     }
 
     fn refuse(&self, seqs: &[Seq], wrong: impl Fn(StateKind) -> bool) -> Result<(), Refused> {
@@ -748,6 +874,9 @@ impl Reference {
 
     /// Sets a setting of a queue, or of all that have no value of their own, or refuses the value.
     pub fn set(&mut self, queue: Option<QueueName>, key: SettingKey, text: &str) -> Result<(), Refused> {
+        if queue.is_some() && key.is_of_all_queues() {
+            return Err(Refused::Scope(key));
+        }
         let mut settings = Settings::default();
         settings.set(key, text).map_err(|_| Refused::Value(key))?;
         self.settings.insert((queue, key), settings.get(key));
@@ -1063,6 +1192,9 @@ impl Reference {
 fn lets_in(key: SettingKey) -> bool {
     matches!(key, SettingKey::Parallel | SettingKey::Paused)
 }
+
+/// The states that jobs end in.
+const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
 
 static EMPTY: BTreeSet<&JobId> = BTreeSet::new();
 

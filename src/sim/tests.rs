@@ -65,6 +65,9 @@ const EVENTS: &str = "
     remove refused: scheduled; remove refused: pending; remove refused: processing; remove refused: failed
     remove refused: no such job
     removed with files; removed with its run
+    cleared: completed; cleared: dead; cleared: cancelled; cleared: a piece after another
+    swept: jobs; swept: files; swept: nothing; swept: passed over
+    cleared with its run; not cleared: a run that has not ended
 
     registered; register refused; retired; retire refused; recovered
     asked: Stop, news; asked: StopNow, news; asked: Stop, in vain; asked: StopNow, in vain; asked: Work, in vain

@@ -51,6 +51,17 @@ pub enum Verb {
     Retry(Vec<Who>),
     /// A person removes these.
     Remove(Vec<Who>),
+    /// Jobs that ended long ago are removed, piece after piece.
+    Clear {
+        /// In which state: one of those that have ended.
+        state: u8,
+        /// How long ago, in steps of half a second.
+        ago: u8,
+        /// How many of them a piece looks at.
+        limit: u8,
+    },
+    /// What the settings do not keep any more is swept away.
+    Sweep,
     /// A pool is registered; under a name that was used before if `again`.
     Register {
         /// Which pool.
@@ -217,7 +228,7 @@ const DAY_MS: u64 = 86_400_000;
 const NAMES: [&str; 14] =
     ["a", "b", "c", "d", "1", "2", "3", "7", "12", "20", "31", "007", "+5", "18446744073709551615"];
 /// Settings with values that they take, and some that they do not.
-const VALUES: [(SettingKey, &str); 24] = [
+const VALUES: [(SettingKey, &str); 32] = [
     (SettingKey::MaxRetries, "0"),
     (SettingKey::MaxRetries, "1"),
     (SettingKey::MaxRetries, "5"),
@@ -242,6 +253,14 @@ const VALUES: [(SettingKey, &str); 24] = [
     (SettingKey::Parallel, "0"),
     (SettingKey::Paused, "true"),
     (SettingKey::Paused, "false"),
+    (SettingKey::RetainCompleted, "3s"),
+    (SettingKey::RetainCompleted, "2 jobs"),
+    (SettingKey::RetainDead, "0 jobs"),
+    (SettingKey::RetainCancelled, "0s"),
+    (SettingKey::RetainCancelled, "1 job"),
+    (SettingKey::RetainOutput, "1s"),
+    (SettingKey::RetainOutput, "1h"),
+    (SettingKey::RetainOutput, "3 jobs"),
 ];
 
 impl Wish {
@@ -374,13 +393,14 @@ impl<'b> Maker<'b> {
                 Verb::Set(None, SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
             }
             Mood::Tidy if self.choices.percent(15) => Verb::Remove(self.choices.some(3, ended)),
+            Mood::Tidy if self.choices.percent(10) => clear(&mut self.choices),
             Mood::Even | Mood::Restless | Mood::Lossy | Mood::Tidy => self.any_verb(),
         }
     }
 
     fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
-        match choices.below(140) {
+        match choices.below(146) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
@@ -403,6 +423,8 @@ impl<'b> Maker<'b> {
             }
             131..133 => Verb::UndoBulk { bulk: choices.byte(4), limit: choices.byte(5) },
             133..137 => Verb::NameBulk { bulk: choices.byte(4), limit: choices.byte(6) },
+            137..139 => clear(choices),
+            139..143 => Verb::Sweep,
             _ => {
                 let (key, _) = choices.one(&VALUES).unwrap_or(VALUES[0]);
                 // What is paused would be so for the rest.
@@ -477,6 +499,10 @@ fn start(choices: &mut Choices<'_>, clock: u64) -> Start {
         6 => Start::After(Duration::from_millis(moment)),
         _ => Start::Now,
     }
+}
+
+fn clear(choices: &mut Choices<'_>) -> Verb {
+    Verb::Clear { state: choices.byte(3), ago: choices.byte(12), limit: 1 + choices.byte(4) }
 }
 
 fn serving(choices: &mut Choices<'_>) -> Serving {

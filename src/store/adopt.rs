@@ -17,6 +17,7 @@ use super::enqueue::Environments;
 use super::finish::{STDERR, STDOUT};
 use super::open::Store;
 use super::records::{CancelReasonRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, StateRecord, queue_name};
+use super::sweep::LET_GO;
 use super::tables::{Snapshot, Tx};
 use super::whole::{OnLoss, Part, WholeJob, contradiction, strictly};
 use crate::model::{JobId, Millis, Seq, Stream};
@@ -136,8 +137,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Raises the counters to those of another queue, and takes its removed jobs into account.
-    pub(super) fn adopt_head(&mut self, head: &Head) {
+    /// Raises the counters to those of another queue, and takes its removed jobs into account. Its jobs may have ended at
+    /// any time: what they wrote is looked at from the start, see `sweep`.
+    pub(super) fn adopt_head(&mut self, head: &Head) -> Result<(), StoreError> {
+        self.tables.meta.delete(LET_GO)?;
         let own = &mut self.head;
         own.newest = own.newest.max(head.newest);
         own.next_seq = own.next_seq.max(head.next_seq);
@@ -146,7 +149,9 @@ impl Tx<'_> {
         own.next_run = own.next_run.max(head.next_run);
         own.enqueued += head.removed;
         own.removed += head.removed;
+        own.leapt = own.leapt.max(head.leapt);
         self.touch();
+        Ok(())
     }
 }
 
@@ -212,7 +217,7 @@ fn files_of(job: &WholeJob) -> impl Iterator<Item = OutputFile> {
         let streams = [(Stream::Stdout, whole.record.stdout), (Stream::Stderr, whole.record.stderr)];
         streams.into_iter().filter_map(move |(stream, kept)| match kept {
             KeptRecord::File { bytes, .. } => Some(OutputFile { seq, attempt, stream, bytes }),
-            KeptRecord::Empty | KeptRecord::Inline(_) => None,
+            KeptRecord::Empty | KeptRecord::Inline(_) | KeptRecord::LetGo(_) => None,
         })
     })
 }
@@ -246,7 +251,7 @@ impl Batch<'_> {
                     Part::Lane { lane, record } => tx.adopt_lane(lane, &record)?,
                     Part::Job(job) => jobs.push(*job),
                     Part::Key { scope, key, seq } => tx.adopt_key(scope, key, seq)?,
-                    Part::Head(head) => tx.adopt_head(&head),
+                    Part::Head(head) => tx.adopt_head(&head)?,
                 }
             }
             tx.adopt_jobs(&jobs)

@@ -420,7 +420,7 @@ impl Check<'_> {
         for (code, stream, kept) in [(STDOUT, Stream::Stdout, attempt.stdout), (STDERR, Stream::Stderr, attempt.stderr)]
         {
             match kept {
-                KeptRecord::Empty => {}
+                KeptRecord::Empty | KeptRecord::LetGo(_) => {}
                 KeptRecord::Inline(bytes) => {
                     self.seen.outputs.insert((seq, number, code), bytes);
                 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{BadValue, JobId, Refusal};
+use crate::model::{BadValue, JobId, Refusal, SettingKey};
 
 /// Why a store operation did not happen. Whatever it is, nothing of the operation was done, except
 /// where [`StoreError::outcome_is_unknown`].
@@ -66,6 +66,9 @@ pub enum StoreError {
         /// Why not.
         refusal: Refusal,
     },
+    /// A setting that no queue has a value of its own of.
+    #[error("{} is for all queues together", .0.name())]
+    OfAllQueues(SettingKey),
     /// A value that a setting does not take.
     #[error(transparent)]
     BadValue(#[from] BadValue),

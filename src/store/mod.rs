@@ -1,7 +1,7 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
-//! `config`. They take the time from their caller and know no processes. All of them move jobs through one
+//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `sweep`, `runs`,
+//! `pools`, `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
 //! Whole queues: `whole` reads jobs with everything of theirs, strictly or from what is left of a damaged file
@@ -53,6 +53,7 @@ mod replace;
 mod runs;
 mod salvage;
 mod scraps;
+mod sweep;
 mod syncs;
 mod tables;
 mod turnstile;
@@ -89,5 +90,6 @@ pub use repair::{Lines, Repaired, check_pages, repair};
 pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::{Salvage, damaged_pages};
+pub use sweep::{Cleared, EndedAt, Sweep, Swept};
 pub use tables::{SCHEMA_VERSION, Snapshot, Tx};
 pub use turnstile::OnWait;

@@ -260,6 +260,7 @@ fn portable_attempt(number: u32, whole: WholeAttempt) -> Result<PortableAttempt,
         KeptRecord::Empty => Kept::Empty,
         KeptRecord::Inline(_) => Kept::Inline(bytes.unwrap_or_default()),
         KeptRecord::File { bytes, left_out } => Kept::File { bytes, left_out },
+        KeptRecord::LetGo(bytes) => Kept::LetGo { bytes },
     };
     Ok(PortableAttempt {
         attempt: whole.record.attempt(number)?,
@@ -296,7 +297,7 @@ fn whole_attempt(portable: PortableAttempt) -> WholeAttempt {
     let (out, err) = (KeptRecord::from(&portable.stdout), KeptRecord::from(&portable.stderr));
     let bytes = |kept| match kept {
         Kept::Inline(bytes) => Some(bytes),
-        Kept::Empty | Kept::File { .. } => None,
+        Kept::Empty | Kept::File { .. } | Kept::LetGo { .. } => None,
     };
     WholeAttempt {
         record: AttemptRecord {
@@ -394,8 +395,7 @@ impl Import {
                     removed: if self.is_fresh { counters.removed } else { 0 },
                     newest: self.newest.0,
                     ..Head::default()
-                });
-                Ok(())
+                })
             }
         }
     }

@@ -119,6 +119,7 @@ impl Snapshot {
         Ok(Some(match kept {
             KeptRecord::Empty => Output::Empty,
             KeptRecord::File { bytes, left_out } => Output::File { bytes, left_out },
+            KeptRecord::LetGo(bytes) => Output::LetGo { bytes },
             KeptRecord::Inline(_) => {
                 let bytes: Option<ByteBuf> = self.get(OUTPUT, (seq.0, attempt, code))?;
                 let missing = || StoreError::Damaged(format!("an output of job {} is missing", seq.0));

@@ -25,7 +25,14 @@ pub(super) struct Head {
     pub enqueued: u64,
     /// Jobs removed since.
     pub removed: u64,
+    /// Where the newest time was when it had moved by more than a day in one step, the last time that it did; 0 for
+    /// never.
+    pub leapt: u64,
 }
+
+/// META `let_go`: up to where the outputs of jobs that ended were let go, for each state. No row when none were.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct LetGo(pub BTreeMap<u8, (u64, u64)>);
 
 /// META `generations`: what a waiting process reads when the bell rings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -422,6 +429,8 @@ pub(super) enum KeptRecord {
         bytes: u64,
         left_out: u64,
     },
+    /// There were so many bytes.
+    LetGo(u64),
 }
 
 impl From<&Kept> for KeptRecord {
@@ -430,6 +439,7 @@ impl From<&Kept> for KeptRecord {
             Kept::Empty => Self::Empty,
             Kept::Inline(bytes) => Self::Inline(bytes.len() as u64),
             Kept::File { bytes, left_out } => Self::File { bytes: *bytes, left_out: *left_out },
+            Kept::LetGo { bytes } => Self::LetGo(*bytes),
         }
     }
 }

@@ -38,21 +38,31 @@ pub struct Removed {
     pub seq: Seq,
     /// Which of its attempts' streams are in files, to be deleted now.
     pub files: Vec<(u32, Stream)>,
+    /// How many bytes of output are gone with it, those of the files included.
+    pub output_bytes: u64,
 }
 
 impl Tx<'_> {
     /// Removes all of `ids`, which must have ended, or none.
     pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, StoreError> {
-        let mut removed = Vec::with_capacity(ids.len());
+        let seqs: Vec<Seq> = self.plan(ids, Progress::remove)?.into_iter().map(|(seq, ())| seq).collect();
+        self.take_away(&seqs)
+    }
+
+    /// Removes these jobs, each of which has ended.
+    pub(super) fn take_away(&mut self, seqs: &[Seq]) -> Result<Vec<Removed>, StoreError> {
+        let mut removed = Vec::with_capacity(seqs.len());
         let mut lanes = BTreeSet::new();
-        for (seq, ()) in self.plan(ids, Progress::remove)? {
+        for seq in seqs.iter().copied() {
             let record = self.job(seq)?;
             let spec = self.spec(seq)?;
             let id = self.id_of(seq)?;
             self.displace_job(seq, &record)?;
             self.remove_spec(seq, &spec)?;
             self.remove_needs(seq)?;
-            removed.push(Removed { id, seq, files: self.remove_attempts(seq)? });
+            let mut job = Removed { id, seq, files: Vec::new(), output_bytes: 0 };
+            self.remove_attempts(&mut job)?;
+            removed.push(job);
             lanes.insert(record.lane);
         }
         self.head.removed += removed.len() as u64;
@@ -80,27 +90,35 @@ impl Tx<'_> {
         self.tables.specs.delete(seq.0)
     }
 
-    /// Returns what of its outputs is in files.
-    fn remove_attempts(&mut self, seq: Seq) -> Result<Vec<(u32, Stream)>, StoreError> {
+    /// Notes what of its outputs is in files.
+    fn remove_attempts(&mut self, job: &mut Removed) -> Result<(), StoreError> {
+        let seq = job.seq;
         let mut attempts = Vec::new();
         for row in self.tables.attempts.open()?.range((seq.0, 0)..=(seq.0, u32::MAX))? {
             let (key, record) = row?;
             attempts.push((key.value().1, super::codec::decode::<AttemptRecord>("ATTEMPTS", record.value())?));
         }
-        let mut files = Vec::new();
         for (number, attempt) in attempts {
             for (code, stream, kept) in
                 [(STDOUT, Stream::Stdout, attempt.stdout), (STDERR, Stream::Stderr, attempt.stderr)]
             {
                 match kept {
                     KeptRecord::Empty => {}
-                    KeptRecord::Inline(_) => self.tables.output.delete((seq.0, number, code))?,
-                    KeptRecord::File { .. } => files.push((number, stream)),
+                    KeptRecord::Inline(bytes) => {
+                        self.tables.output.delete((seq.0, number, code))?;
+                        job.output_bytes += bytes;
+                    }
+                    KeptRecord::File { bytes, .. } => {
+                        job.files.push((number, stream));
+                        job.output_bytes += bytes;
+                    }
+                    // If it was in a file, that may be left over: see `sweep`.
+                    KeptRecord::LetGo(_) => job.files.push((number, stream)),
                 }
             }
             self.tables.attempts.delete((seq.0, number))?;
         }
-        Ok(files)
+        Ok(())
     }
 
     fn remove_needs(&mut self, seq: Seq) -> Result<(), StoreError> {

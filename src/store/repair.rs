@@ -179,7 +179,8 @@ fn integrity(open: impl FnOnce() -> Result<Database, DatabaseError>) -> Result<O
 fn set_back(part: &mut Part, newest: u64, now: u64) {
     match part {
         Part::Job(job) => set_back_job(job, newest, now),
-        Part::Head(head) => head.newest = now,
+        // Nothing goes by its age before a day has passed.
+        Part::Head(head) => (head.newest, head.leapt) = (now, now),
         Part::Lane { record, .. } => {
             if let super::records::LaneKind::Run(run) = &mut record.kind {
                 run.created = run.created.min(now);
@@ -313,7 +314,7 @@ fn compare_heads(old: &Snapshot, new: &Snapshot, differences: &mut Lines) -> Res
     let Ok(old) = fence(|| old.head()) else { return Ok(()) };
     let new = new.head()?;
     let fields = |head: &Head| {
-        let Head { next_seq, next_lease, next_lane, next_run, enqueued, removed, newest: _ } = *head;
+        let Head { next_seq, next_lease, next_lane, next_run, enqueued, removed, newest: _, leapt: _ } = *head;
         [
             ("the next number of a job", next_seq),
             ("the next lease", next_lease),

@@ -15,10 +15,10 @@ use super::StoreError;
 use super::bulk::BULKS;
 use super::codec::{decode, encode};
 use super::records::{Bulks, Generations, Head, state_code, state_of_code};
-use crate::model::{Millis, Settings, StateKind};
+use crate::model::{LEAP, Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];
@@ -95,7 +95,7 @@ macro_rules! tables {
 }
 
 tables! {
-    /// `schema`, `head`, `generations`, `bulks` → their records.
+    /// `schema`, `head`, `generations`, `bulks`, `let_go` → their records.
     META, meta: &'static str => Record;
     /// (queue, or "" for all; setting) → text.
     CONFIG, config: (&'static str, &'static str) => Record;
@@ -296,7 +296,12 @@ impl<'t> Tx<'t> {
         let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
         let generations = tables.meta.get("generations")?.unwrap_or_default();
         let bulks: Option<Bulks> = tables.meta.get(BULKS)?;
-        head.newest = head.newest.max(now.0);
+        let before = head.newest;
+        head.newest = before.max(now.0);
+        // A new file begins with no time at all.
+        if before > 0 && Millis(head.newest).since(Millis(before)) > LEAP {
+            head.leapt = head.newest;
+        }
         let now = Millis(head.newest);
         Ok(Self {
             tables,

@@ -118,7 +118,7 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     }
     let is_kept = |kept: &KeptRecord, bytes: &Option<Vec<u8>>| match kept {
         KeptRecord::Inline(len) => bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 == *len),
-        KeptRecord::Empty | KeptRecord::File { .. } => bytes.is_none(),
+        KeptRecord::Empty | KeptRecord::File { .. } | KeptRecord::LetGo(_) => bytes.is_none(),
     };
     let is_whole = |attempt: &WholeAttempt| {
         is_kept(&attempt.record.stdout, &attempt.stdout) && is_kept(&attempt.record.stderr, &attempt.stderr)

@@ -8,13 +8,18 @@ use std::collections::BTreeSet;
 
 use super::dispatcher::{Committed, Event, Finish, Report, StoreTask};
 use super::news::{JobNews, News};
+use super::output::delete_outputs;
 use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
-use crate::store::{Asked, Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
+use crate::store::{
+    Asked, Claim, ClaimCache, Finished, Generations, Serves, Snapshot, StoreError, Sweep, Swept, Tx,
+};
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
 const PROMOTED_MAX: usize = 1_000;
+/// Most jobs that a sweep passes over because they are still needed; the next one goes on behind them.
+const PASSED_OVER_MAX: u64 = 10_000;
 
 pub(super) struct Committer<'a> {
     shared: &'a Shared,
@@ -23,6 +28,9 @@ pub(super) struct Committer<'a> {
     cache: ClaimCache,
     /// Where the generations stood after the last look or commit.
     seen: Generations,
+    sweep: Sweep,
+    /// How many jobs this sweep has passed over.
+    passed_over: u64,
     /// Whether a commit failed since the last that succeeded.
     in_doubt: bool,
     /// What makes going on pointless. The board keeps the outcomes for whoever comes when it is mended.
@@ -40,8 +48,8 @@ struct Done {
 
 impl<'a> Committer<'a> {
     pub(super) fn new(shared: &'a Shared, queue: Queue, serves: &'a Serves) -> Self {
-        let (cache, seen) = (ClaimCache::default(), Generations::default());
-        Self { shared, queue, serves, cache, seen, in_doubt: false, fatal: None }
+        let (cache, seen, sweep) = (ClaimCache::default(), Generations::default(), Sweep::default());
+        Self { shared, queue, serves, cache, seen, sweep, passed_over: 0, in_doubt: false, fatal: None }
     }
 
     /// Does what the dispatcher asks for, until it asks to finish.
@@ -55,6 +63,7 @@ impl<'a> Committer<'a> {
                 }
                 StoreTask::Commit { reports, want } => self.commit(reports, want, &claimed),
                 StoreTask::Check { is_empty } => self.check(is_empty),
+                StoreTask::Sweep => self.sweep(),
                 StoreTask::Finish(finish) => return self.finish(finish),
                 StoreTask::Wait => {}
             }
@@ -183,21 +192,52 @@ impl<'a> Committer<'a> {
     fn check(&mut self, is_empty: bool) {
         let look = self.queue.read(|snapshot| {
             let left = if is_empty { Some(snapshot.unfinished(self.serves)?) } else { None };
-            Ok((snapshot.generations()?, snapshot.next_due()?, left))
+            Ok((snapshot.generations()?, snapshot.next_due()?, snapshot.next_sweep()?, left))
         });
-        let Ok((now, due, left)) = look else {
+        let Ok((now, due, sweep, left)) = look else {
             // The next commit tells what is wrong.
-            self.shared.handle(Event::Checked { more_work: true, due: None });
+            self.shared.handle(Event::Checked { more_work: true, due: None, sweep: None });
             return;
         };
         let seen = std::mem::replace(&mut self.seen, now);
-        self.shared.handle(Event::Checked { more_work: now.work != seen.work, due });
+        self.shared.handle(Event::Checked { more_work: now.work != seen.work, due, sweep });
         if now.control != seen.control && !self.follow_control() {
             self.seen.control = seen.control;
         }
         if left == Some(0) {
             self.shared.handle(Event::Empty);
         }
+    }
+
+    /// Does a piece of a sweep.
+    fn sweep(&mut self) {
+        let (clock, sweep) = (self.shared.clock.earliest(), &mut self.sweep);
+        let swept = self.shared.in_transaction(|| self.queue.write(|tx| tx.sweep(sweep, clock)));
+        match swept {
+            Ok(swept) => self.swept(&swept),
+            Err(error) => {
+                self.sweep = Sweep::default();
+                self.shared.handle(Event::Swept { is_over: true, next: None });
+                self.not_committed(Vec::new(), error);
+            }
+        }
+    }
+
+    fn swept(&mut self, swept: &Swept) {
+        for (seq, files) in &swept.files {
+            for (path, error) in delete_outputs(self.queue.folder(), *seq, files) {
+                let trouble = format!("what job {} wrote could not be deleted: {}: {error}", seq.0, path.display());
+                self.shared.observer.news(News::Trouble(trouble));
+            }
+        }
+        self.passed_over += swept.kept;
+        if swept.is_over {
+            self.sweep = Sweep::default();
+        }
+        let is_over = swept.is_over || self.passed_over >= PASSED_OVER_MAX;
+        let next = if is_over { self.queue.read(Snapshot::next_sweep).unwrap_or_default() } else { None };
+        self.passed_over *= u64::from(!is_over);
+        self.shared.handle(Event::Swept { is_over, next });
     }
 
     /// Does what a person asked; says whether it could be read.

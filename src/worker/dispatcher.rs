@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RING_PATIENCE: Duration = Duration::from_millis(100);
 /// A run this long is not one that claims made ahead were to wait for.
 const LONG_RUN: Duration = Duration::from_millis(100);
+/// Between two sweeps of what the settings do not keep any more: each takes away what came due meanwhile.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long the store waits before it tries again what failed, such as on a full disk.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
@@ -84,7 +86,9 @@ pub(super) enum Event {
     /// The store could not commit: here is its batch back.
     NotCommitted { reports: Vec<Report> },
     /// The store looked at the generations.
-    Checked { more_work: bool, due: Option<Millis> },
+    Checked { more_work: bool, due: Option<Millis>, sweep: Option<Millis> },
+    /// The store did a piece of a sweep. If it was the last: when there is something to sweep again.
+    Swept { is_over: bool, next: Option<Millis> },
     /// The bell rang.
     Rang,
     /// A person asked the pool to stop: once gently, then firmly, then at once.
@@ -153,6 +157,8 @@ pub(super) enum StoreTask {
     Commit { reports: Vec<Report>, want: usize },
     /// Look whether the generations moved; if asked, whether anything is left to do.
     Check { is_empty: bool },
+    /// Do a piece of a sweep.
+    Sweep,
     /// Nothing before that time.
     Wait,
     /// Deregister the pool: it is done.
@@ -216,6 +222,15 @@ pub(super) struct Dispatcher {
     /// Whether a queue's limit kept the last claim from more.
     held_back: bool,
     due: Option<Millis>,
+    /// When there is something that the settings do not keep any more.
+    sweep: Option<Millis>,
+    sweeping: bool,
+    /// Whether a piece of a sweep comes before the next commit, so that both go on.
+    sweeps_next: bool,
+    /// When the last sweep ended.
+    swept: Option<Duration>,
+    /// Whether there was a sweep since there was nothing left to do.
+    swept_last: bool,
     /// When the bell rang first since the last look.
     rang: Option<Duration>,
     last_commit: Duration,
@@ -242,6 +257,11 @@ impl Dispatcher {
             more_work: true,
             held_back: false,
             due: None,
+            sweep: None,
+            sweeping: false,
+            sweeps_next: false,
+            swept: None,
+            swept_last: false,
             rang: None,
             last_commit: Duration::ZERO,
             is_empty_unknown: true,
@@ -265,9 +285,9 @@ impl Dispatcher {
             }
             Event::Committed(committed) => self.committed(committed, now),
             Event::NotCommitted { reports } => self.not_committed(reports, now),
-            Event::Checked { more_work, due } => {
+            Event::Checked { more_work, due, sweep } => {
                 self.more_work |= more_work;
-                self.due = due;
+                (self.due, self.sweep) = (due, sweep);
                 // What others did may also be what was waited for.
                 self.is_empty_unknown |= more_work;
             }
@@ -282,10 +302,14 @@ impl Dispatcher {
                 self.drain(Finish::QueueMoved);
                 return self.end_all(now);
             }
+            Event::Swept { is_over: false, .. } => {}
+            Event::Swept { is_over: true, next } => {
+                (self.sweep, self.sweeping, self.swept) = (next, false, Some(now.mono));
+            }
             Event::Empty => {
                 self.is_empty_unknown = false;
                 if self.is_idle() && self.until_empty {
-                    self.drain(Finish::Empty);
+                    self.end_empty(now);
                 }
             }
             Event::Cancel(seqs) => return self.cancel(&seqs, now),
@@ -383,11 +407,17 @@ impl Dispatcher {
         self.more_work |= self.due.is_some_and(|due| due <= now.wall);
         // Commits without pause must not keep the bell waiting.
         let is_overdue = self.rang.is_some_and(|rang| rang + RING_PATIENCE <= now.mono);
-        if self.should_commit(now) && !is_overdue {
+        let must_sweep = self.must_sweep(now) && !is_overdue;
+        if self.should_commit(now) && !is_overdue && !(must_sweep && self.sweeps_next) {
+            self.sweeps_next = true;
             let reports = self.batch(now);
             self.more_work |= self.held_back && !reports.is_empty();
             self.committing = true;
             return StoreTask::Commit { reports, want: self.wanted(now) };
+        }
+        if must_sweep {
+            (self.sweeping, self.sweeps_next) = (true, false);
+            return StoreTask::Sweep;
         }
         let is_empty = self.asks_if_empty();
         if is_empty || self.look_at().is_some_and(|at| at <= now.mono) {
@@ -415,7 +445,24 @@ impl Dispatcher {
         let flush = self.done.iter().map(|done| done.doubtful_until.unwrap_or(done.since + COMPANY_WAIT)).min();
         let due = self.due.filter(|_| self.phase == Phase::Working);
         let due = due.map(|due| now.mono + due.since(now.wall));
-        flush.into_iter().chain(due).chain(self.look_at()).chain(self.stalls_at()).min()
+        let sweep = self.sweep_at(now);
+        flush.into_iter().chain(due).chain(self.look_at()).chain(self.stalls_at()).chain(sweep).min()
+    }
+
+    /// When to sweep.
+    fn sweep_at(&self, now: Moment) -> Option<Duration> {
+        if self.phase != Phase::Working {
+            return None;
+        }
+        if self.sweeping {
+            return Some(now.mono);
+        }
+        let due = now.mono + self.sweep?.since(now.wall);
+        Some(self.swept.map_or(due, |swept| due.max(swept + SWEEP_EVERY)))
+    }
+
+    fn must_sweep(&self, now: Moment) -> bool {
+        self.sweep_at(now).is_some_and(|at| at <= now.mono)
     }
 
     /// When to look for the bell's sake: at once when nothing runs.
@@ -534,6 +581,7 @@ impl Dispatcher {
         self.more_work = committed.more_work.unwrap_or(self.more_work);
         self.due = committed.due;
         self.is_empty_unknown = true;
+        self.swept_last &= committed.claims.is_empty();
         self.ready.extend(committed.claims);
         if self.phase != Phase::Working {
             self.give_back();
@@ -546,6 +594,18 @@ impl Dispatcher {
         self.retry_at = Some(now.mono + STORE_RETRY);
         let back = |report| Done { report, since: now.mono, doubtful_until: None };
         self.done.extend(reports.into_iter().map(back));
+    }
+
+    /// Nothing is left to do: the pool ends, but sweeps first.
+    fn end_empty(&mut self, now: Moment) {
+        let is_due = self.sweep.is_some_and(|due| due <= now.wall);
+        if is_due && !std::mem::replace(&mut self.swept_last, true) {
+            self.swept = None;
+        }
+        self.is_empty_unknown = self.must_sweep(now);
+        if !self.is_empty_unknown {
+            self.drain(Finish::Empty);
+        }
     }
 
     fn give_back(&mut self) {

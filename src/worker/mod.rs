@@ -34,7 +34,7 @@ pub use bulk::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, past_dead_bulks, re
 pub use detached::spawn_detached;
 pub use incoming::Incoming;
 pub use news::{JobNews, News, Observer};
-pub use output::{left_over, output_path, resume_at, spool_path};
+pub use output::{delete_outputs, left_over, output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
 pub use quiet::{NotQuiet, Quiet};
 pub use recovery::{dead_pools, obstacles, recover};

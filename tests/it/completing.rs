@@ -38,12 +38,13 @@ fn in_shell(bench: &Bench, shell: &str, script: &str) -> Option<String> {
 }
 
 /// Lines of words, and what each shell has to offer for the last of them.
-const LINES: [(&str, &str); 7] = [
+const LINES: [(&str, &str); 8] = [
     ("sho", "show"),
     ("worker sto", "stop"),
     ("show gp", "gpu-2 gpu-1"),
     ("dlq retry ", "bad"),
     ("list --state comp", "completed"),
+    ("clean --older-than 1d --state d", "dead"),
     ("worker start --queue g", "gpu"),
     ("config get max-r", "max-retries"),
 ];

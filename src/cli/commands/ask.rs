@@ -1,8 +1,7 @@
 //! `cancel`, `retry`, `dlq retry` and `remove`.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
@@ -13,7 +12,7 @@ use super::wait::ring;
 use crate::model::{JobId, LaneId, State, StateKind};
 use crate::queue::Queue;
 use crate::store::{Cancelled, StoreError};
-use crate::worker::{self, Bell, News, Observer, output_path};
+use crate::worker::{self, Bell, News, Observer, delete_outputs};
 
 /// Most jobs of one transaction of a command that takes all.
 const BATCH: usize = 1_000;
@@ -123,15 +122,9 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
     })?;
     let (mut out, mut exit) = (stdout(), Exit::Done);
     for job in removed {
-        for (attempt, stream) in job.files {
-            let path = output_path(queue.folder(), job.seq, attempt, stream);
-            // It may be missing after a power cut.
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
-                exit = Exit::Other;
-            }
+        for (path, error) in delete_outputs(queue.folder(), job.seq, &job.files) {
+            say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
+            exit = Exit::Other;
         }
         writeln!(out, "✓ Job {} removed", job.id)?;
     }

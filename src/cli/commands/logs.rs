@@ -80,6 +80,11 @@ pub(crate) fn print(
             let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
             out.copy(stream, &mut &bytes[from..])?;
         }
+        Some(Output::LetGo { bytes }) => {
+            let bytes = human::size(bytes);
+            let message = format!("the {bytes} that attempt {attempt} wrote were let go: see retain-output");
+            return Err(Failure::new(Exit::NotFound, message).next("queuectl config get retain-output"));
+        }
         Some(Output::File { bytes, left_out }) => {
             let path = output_path(queue.folder(), seq, attempt, stream);
             if copy_file(open(&path)?, stream, resume_at(from, bytes, left_out), bytes, out)?.is_none() {

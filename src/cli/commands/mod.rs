@@ -4,6 +4,7 @@ pub(super) mod ask;
 pub(super) mod backup;
 mod batch;
 pub(super) mod check;
+pub(super) mod clean;
 pub(super) mod compact;
 pub(super) mod completions;
 pub(super) mod config;

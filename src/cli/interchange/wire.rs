@@ -190,6 +190,11 @@ pub(crate) struct Ran {
     pub stdout_file: Option<OutputFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_file: Option<OutputFile>,
+    /// How many bytes of an output there were that was let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_let_go: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_let_go: Option<u64>,
 }
 
 /// A large output.
@@ -525,12 +530,15 @@ impl Ran {
     pub(super) fn of(seq: Seq, portable: PortableAttempt, has_file: impl Fn(Stream) -> bool) -> Self {
         let attempt = portable.attempt;
         let split = |kept, stream| match kept {
-            Kept::Empty => (None, None),
-            Kept::Inline(bytes) => (Some(Text(bytes)), None),
-            Kept::File { bytes, left_out } => (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) })),
+            Kept::Empty => (None, None, None),
+            Kept::Inline(bytes) => (Some(Text(bytes)), None, None),
+            Kept::File { bytes, left_out } => {
+                (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) }), None)
+            }
+            Kept::LetGo { bytes } => (None, None, Some(bytes)),
         };
-        let (stdout, stdout_file) = split(portable.stdout, Stream::Stdout);
-        let (stderr, stderr_file) = split(portable.stderr, Stream::Stderr);
+        let (stdout, stdout_file, stdout_let_go) = split(portable.stdout, Stream::Stdout);
+        let (stderr, stderr_file, stderr_let_go) = split(portable.stderr, Stream::Stderr);
         Self {
             seq: seq.0,
             attempt: attempt.number,
@@ -547,6 +555,8 @@ impl Ran {
             stderr,
             stdout_file,
             stderr_file,
+            stdout_let_go,
+            stderr_let_go,
         }
     }
 
@@ -565,11 +575,12 @@ impl Ran {
         if self.ended_at.0 < self.started_at.0 {
             return Err("the attempt ends before it starts".to_owned());
         }
-        let kept = |name: &str, inline: Option<Text>, file: Option<OutputFile>| match (inline, file) {
-            (None, None) => Ok(Kept::Empty),
-            (Some(text), None) => Ok(Kept::Inline(text.0)),
-            (None, Some(file)) => Ok(Kept::File { bytes: file.bytes, left_out: file.left_out }),
-            (Some(_), Some(_)) => Err(format!("an attempt takes `{name}` or `{name}_file`, not both")),
+        let kept = |name, inline: Option<Text>, file: Option<OutputFile>, let_go| match (inline, file, let_go) {
+            (None, None, None) => Ok(Kept::Empty),
+            (Some(text), None, None) => Ok(Kept::Inline(text.0)),
+            (None, Some(file), None) => Ok(Kept::File { bytes: file.bytes, left_out: file.left_out }),
+            (None, None, Some(bytes)) => Ok(Kept::LetGo { bytes }),
+            (..) => Err(format!("an attempt takes one of `{name}`, `{name}_file` and `{name}_let_go`")),
         };
         Ok(PortableAttempt {
             attempt: Attempt {
@@ -584,8 +595,8 @@ impl Ran {
                 max_rss_bytes: self.max_rss_bytes,
                 error: self.error,
             },
-            stdout: kept("stdout", self.stdout, self.stdout_file)?,
-            stderr: kept("stderr", self.stderr, self.stderr_file)?,
+            stdout: kept("stdout", self.stdout, self.stdout_file, self.stdout_let_go)?,
+            stderr: kept("stderr", self.stderr, self.stderr_file, self.stderr_let_go)?,
         })
     }
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
 use super::super::records::{
-    AttemptRecord, Bulks, EnvRecord, Generations, Head, JobRecord, LaneRecord, PoolRecord, SpecRecord,
+    AttemptRecord, Bulks, EnvRecord, Generations, Head, JobRecord, LaneRecord, LetGo, PoolRecord, SpecRecord,
 };
 use super::super::{StoreError, pools};
 use super::{HEADER_BYTES, RECORD_BYTES_MAX, decode, encode, seal};
@@ -36,6 +36,7 @@ pub(crate) fn every_record(bytes: &[u8]) {
         comes_back::<ByteBuf>(bytes);
         comes_back::<Head>(bytes);
         comes_back::<Bulks>(bytes);
+        comes_back::<LetGo>(bytes);
         comes_back::<Generations>(bytes);
         comes_back::<LaneRecord>(bytes);
         comes_back::<JobRecord>(bytes).inspect(a_job_moves_to_where_it_is);

@@ -96,6 +96,8 @@ struct Chaos<'c> {
     in_commit: Option<(Vec<Report>, usize)>,
     /// Whether it looks at the generations, and for what.
     in_check: Option<bool>,
+    /// Whether it does a piece of a sweep.
+    in_sweep: bool,
     outstanding: BTreeSet<u64>,
     next: u64,
     now: u64,
@@ -116,6 +118,7 @@ impl<'c> Chaos<'c> {
             running: (0..workers).map(|_| None).collect(),
             in_commit: None,
             in_check: None,
+            in_sweep: false,
             outstanding: BTreeSet::new(),
             next: 1,
             now: 0,
@@ -251,6 +254,9 @@ impl<'c> Chaos<'c> {
             self.end_a_commit(reports, want, now);
         } else if let Some(is_empty) = self.in_check.take() {
             self.end_a_check(is_empty, now);
+        } else if std::mem::take(&mut self.in_sweep) {
+            let (is_over, next) = (self.pick(3) == 0, self.due(now));
+            self.handle(Event::Swept { is_over, next }, now);
         } else {
             self.begin(now);
         }
@@ -266,6 +272,10 @@ impl<'c> Chaos<'c> {
             StoreTask::Check { is_empty } => {
                 assert!(self.until_empty || !is_empty, "asks what it need not know");
                 self.in_check = Some(is_empty);
+            }
+            StoreTask::Sweep => {
+                assert!(!self.stopped, "sweeps after a stop");
+                self.in_sweep = true;
             }
             StoreTask::Finish(finish) => {
                 assert!(self.stopped && self.running.iter().all(Option::is_none), "finished too early");
@@ -310,8 +320,8 @@ impl<'c> Chaos<'c> {
 
     fn end_a_check(&mut self, is_empty: bool, now: Moment) {
         let more_work = self.pick(2) == 1;
-        let due = self.due(now);
-        self.handle(Event::Checked { more_work, due }, now);
+        let (due, sweep) = (self.due(now), self.due(now));
+        self.handle(Event::Checked { more_work, due, sweep }, now);
         if is_empty && self.pick(2) == 0 {
             self.handle(Event::Empty, now);
             self.stopped |= self.pool.is_over();
