@@ -36,6 +36,7 @@ Look:
   wait      Wait until jobs have ended
 
 Act:
+  edit      Change a job that waits
   cancel    Cancel jobs; what runs is ended
   retry     Give ended jobs a fresh set of attempts
   dlq       The dead letter queue: jobs that failed for good
@@ -114,6 +115,7 @@ Examples:
     Show(Deferred<Show>),
     Logs(Deferred<Logs>),
     Wait(Deferred<Wait>),
+    Edit(Deferred<Edit>),
     Cancel(Deferred<Cancel>),
     Retry(Deferred<Retry>),
     #[command(subcommand)]
@@ -508,6 +510,50 @@ pub(super) struct Wait {
     /// How long to wait, such as 30s or 5m
     #[arg(long, value_name = "D", value_parser = duration)]
     pub timeout: Option<std::time::Duration>,
+}
+
+/// Change a job that waits: what it runs, where, when, and how
+///
+/// Without flags the job is shown as JSON in $VISUAL, else $EDITOR, else vi; what is left out there stays, null unsets. The
+/// job keeps its number, its id and its history. What runs or has ended is refused, and so is another queue for a job of
+/// a run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl edit job1 --priority 10 --timeout 2h
+  queuectl edit job1 -c 'make -j2 all' --at 22:00
+  EDITOR=nano queuectl edit job1")]
+pub(super) struct Edit {
+    /// The job
+    #[arg(add = complete::waiting_job())]
+    pub id: JobId,
+    /// A text for the shell
+    #[arg(short = 'c', long = "command", value_name = "SHELL TEXT", allow_hyphen_values = true)]
+    pub shell_text: Option<OsString>,
+    /// The queue to wait in
+    #[arg(long, value_name = "QUEUE", add = complete::queue())]
+    pub queue: Option<QueueName>,
+    /// From -100 to 100, higher first
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
+    pub priority: Option<i8>,
+    /// Start, or try again, after so long, such as 90s, 10m or 2h; 0s for now
+    #[arg(long, value_name = "D", value_parser = duration, conflicts_with = "at")]
+    pub delay: Option<std::time::Duration>,
+    /// Start, or try again, at this time, such as 22:00 or '2026-12-01 22:00' here, or 2026-12-01T22:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Retries after the first attempt
+    #[arg(long, value_name = "N", value_parser = retries)]
+    pub max_retries: Option<u32>,
+    /// How long it may run, such as 90s, 5m or none
+    #[arg(long, value_name = "D", value_parser = time_limit)]
+    pub timeout: Option<TimeLimit>,
+    /// A name, which other jobs may have too
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<JobName>,
+    /// Print the job as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Cancel jobs; the processes of one that runs are ended

@@ -79,6 +79,12 @@ pub(super) fn unended_job() -> ArgValueCompleter {
     jobs(&[Some(Processing), Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked)])
 }
 
+/// Jobs that wait.
+pub(super) fn waiting_job() -> ArgValueCompleter {
+    use StateKind::{Blocked, Failed, Pending, Scheduled};
+    jobs(&[Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked)])
+}
+
 /// Jobs that have ended; what died first.
 pub(super) fn ended_job() -> ArgValueCompleter {
     jobs(&[Some(StateKind::Dead), Some(StateKind::Cancelled), Some(StateKind::Completed)])

@@ -119,6 +119,8 @@ impl From<StoreError> for Failure {
             StoreError::Duplicate(_)
             | StoreError::Reserved(_)
             | StoreError::Contradiction(_)
+            | StoreError::Changed(_)
+            | StoreError::OfRun(_)
             | StoreError::Refused { .. } => Exit::Refused,
             StoreError::BadValue(_) | StoreError::OfAllQueues(_) | StoreError::TooLarge(_) => Exit::Usage,
             StoreError::Damaged(_)

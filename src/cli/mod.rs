@@ -29,8 +29,8 @@ use clap::Parser;
 
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
-    ask, backup, check, clean, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
-    show, status, wait, worker,
+    ask, backup, check, clean, compact, completions, config, edit, enqueue, export, import, list, logs, man, pause,
+    run, service, show, status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
@@ -87,6 +87,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Wait(args) => wait::wait(&context, &args),
         Command::Cancel(args) => ask::cancel(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
+        Command::Edit(args) => edit::edit(&context, &args),
         Command::Remove(args) => ask::remove(&context, &args),
         Command::Clean(args) => clean::clean(&context, &args),
         Command::Pause(args) => pause::pause(&context, &args.queues),

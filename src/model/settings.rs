@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{
-    BACKOFF_BASE_MAX, DURATION_MAX, DURATION_TEXT_BYTES_MAX, KILL_GRACE_MAX, OUTPUT_LIMIT_RANGE, RETRIES_MAX, Retention,
-    TimeLimit,
+    BACKOFF_BASE_MAX, DURATION_MAX, DURATION_TEXT_BYTES_MAX, KILL_GRACE_MAX, OUTPUT_LIMIT_RANGE, RETRIES_MAX,
+    Retention, TimeLimit,
 };
 
 /// A setting.

@@ -6,6 +6,7 @@
 //!  enqueue ─► pending               │◄──give back, ─────┘  │  └──► dead ──retry──► pending
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
+//!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
 //!  what has ended ──remove──► gone
 //! ```
@@ -363,6 +364,29 @@ impl Progress {
             State::Scheduled { .. } | State::Blocked | State::Pending | State::Processing(_) | State::Failed { .. } => {
                 self.refuse("retried")
             }
+        }
+    }
+
+    /// A person changes what it is.
+    pub fn edit(&self) -> Result<(), Refusal> {
+        let waits = !self.state.kind().has_ended() && self.state.kind() != StateKind::Processing;
+        if waits { Ok(()) } else { self.refuse("edited") }
+    }
+
+    /// A person changes when it starts, or is tried again; without a time, at once.
+    pub fn reschedule(&self, due: Option<Millis>) -> Result<Self, Refusal> {
+        match (&self.state, due) {
+            (State::Scheduled { .. } | State::Pending, Some(due)) => Ok(self.moved(State::Scheduled { due })),
+            (State::Failed { allowed, .. }, Some(due)) => Ok(self.moved(State::Failed { due, allowed: *allowed })),
+            (State::Scheduled { .. } | State::Pending | State::Failed { .. }, None) => Ok(self.moved(State::Pending)),
+            (
+                State::Blocked
+                | State::Processing(_)
+                | State::Completed { .. }
+                | State::Dead { .. }
+                | State::Cancelled { .. },
+                _,
+            ) => self.refuse("given another time"),
         }
     }
 

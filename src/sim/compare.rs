@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reference::{Handed, Reference, Refused, Rung};
 use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
 use crate::model::{
-    Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
+    Editable, Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, Start, State, StateKind, Stream,
 };
 use crate::store::{
     Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
@@ -115,6 +115,7 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
         Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
+        Err(StoreError::OfRun(id)) => Ok(Err(Refused::OfRun(id))),
         Err(StoreError::OfAllQueues(key)) => Ok(Err(Refused::Scope(key))),
         Err(StoreError::BadValue(bad)) => Ok(Err(Refused::Value(bad.key))),
         Err(StoreError::Damaged(why)) if why.starts_with("pool ") => Ok(Err(Refused::Pool)),
@@ -451,6 +452,10 @@ impl Act<'_> {
                 same("asked", &news, &self.world.queue.ask(&pool, *asked))
             }
             Verb::Remove(who) => self.remove(tx, &self.names(who)),
+            Verb::Edit { who, wish, what } => match self.names(std::slice::from_ref(who)).first() {
+                Some(id) => self.edit(tx, &id.clone(), &wish.spec(), *what),
+                None => Ok(()),
+            },
             Verb::Sweep => self.sweep(tx),
             Verb::Clear { state, ago, limit } => {
                 let ended: Vec<StateKind> = StateKind::ALL.into_iter().filter(|kind| kind.has_ended()).collect();
@@ -724,6 +729,51 @@ impl Act<'_> {
         }
         self.tally.note("cleared with its run", self.world.queue.runs().len() < runs);
         Ok(())
+    }
+
+    fn edit(&mut self, tx: &mut Tx<'_>, id: &JobId, wish: &JobSpec, what: u8) -> Result<(), Parted> {
+        let was = answer(tx.editable(id))?;
+        let found = self.world.queue.find(id).and_then(|seq| self.world.queue.spec(seq));
+        if let (Ok((_, whole)), Some(spec)) = (&was, &found) {
+            same("to be edited", whole, &JobSpec { start: Start::Now, ..spec.clone() })?;
+        }
+        let bit = |n: u8| what >> n & 1 == 1;
+        let nothing = found.clone().unwrap_or_else(|| wish.clone());
+        let becomes = JobSpec {
+            command: if bit(0) { wish.command.clone() } else { nothing.command.clone() },
+            queue: if bit(1) { wish.queue.clone() } else { nothing.queue.clone() },
+            priority: if bit(2) { wish.priority } else { nothing.priority },
+            max_retries: if bit(3) { wish.max_retries } else { nothing.max_retries },
+            timeout: if bit(4) { wish.timeout } else { nothing.timeout },
+            name: if bit(5) { wish.name.clone() } else { nothing.name.clone() },
+            ..nothing
+        };
+        let now = tx.now();
+        let due = if bit(6) { Some(wish.start.due(now)) } else { None };
+        let (done, due) = match was {
+            Err(refused) => (Err(refused), due),
+            Ok((was, _)) => {
+                let wanted = Editable {
+                    command: becomes.command.clone(),
+                    queue: becomes.queue.clone(),
+                    priority: becomes.priority,
+                    due: due.unwrap_or(was.due),
+                    max_retries: becomes.max_retries,
+                    timeout: becomes.timeout,
+                    name: becomes.name.clone(),
+                };
+                let changes = wanted.due != was.due;
+                (answer(tx.edit(id, &was, &wanted))?.map(drop), due.filter(|_| changes))
+            }
+        };
+        let kind = self.world.queue.find(id).and_then(|seq| self.world.queue.state(seq)).map(State::kind);
+        let refused = match &done {
+            Ok(()) => "",
+            Err(Refused::OfRun(_)) => " refused: of a run",
+            Err(_) => " refused",
+        };
+        self.tally.note(format!("edit{refused}: {}", kind.map_or("no such job", StateKind::name)), true);
+        same("edited", &done, &self.world.queue.edit(id, &becomes, due))
     }
 
     fn sweep(&mut self, tx: &mut Tx<'_>) -> Result<(), Parted> {

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LEAP, LaneId, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Retention, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
-    WorkerId,
+    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LEAP, LaneId,
+    Lease, Millis, Outcome, PoolId, Progress, QueueName, Retention, Run, Seq, SettingKey, Settings, Start, State,
+    StateKind, Stream, WorkerId,
 };
 use crate::store::{
     Asked, BulkInfo, Cleared, EndedAt, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work,
@@ -28,6 +28,8 @@ pub enum Refused {
     State(JobId, StateKind),
     /// The setting does not take the value.
     Value(SettingKey),
+    /// The job is part of a run.
+    OfRun(JobId),
     /// No queue has a value of its own of the setting.
     Scope(SettingKey),
     /// The pool has ended, was never there, or still holds jobs.
@@ -724,6 +726,48 @@ impl Reference {
             }
         }
         Ok(done)
+    }
+
+    /// Makes a job that waits what its editor says; a job of a run stays in it. `due` is changed if it is given.
+    pub fn edit(&mut self, id: &JobId, becomes: &JobSpec, due: Option<Option<Millis>>) -> Result<(), Refused> {
+        let seq = self.find(id).ok_or_else(|| Refused::NoSuchJob(id.clone()))?;
+        self.refuse(&[seq], |kind| kind.has_ended() || kind == StateKind::Processing)?;
+        let (job, now) = (self.jobs[&seq].clone(), self.now);
+        let queue = self.queue_of(&job);
+        let stays = becomes.queue == queue;
+        if !stays && self.run_number(seq).is_some() {
+            return Err(Refused::OfRun(id.clone()));
+        }
+        let lane = if stays { job.lane } else { self.queue_lane(&becomes.queue) };
+        let state = match due.map(|due| due.filter(|due| *due > now)) {
+            None => job.state.clone(),
+            Some(None) => State::Pending,
+            Some(Some(due)) => match job.state {
+                State::Failed { allowed, .. } => State::Failed { due, allowed },
+                _ => State::Scheduled { due },
+            },
+        };
+        let spec = JobSpec { id: job.spec.id.clone(), queue: job.spec.queue.clone(), ..becomes.clone() };
+        let is_same = stays && spec == job.spec && due.is_none();
+        if is_same {
+            return Ok(());
+        }
+        let waits_elsewhere = lane != job.lane || spec.priority != job.spec.priority && job.state == State::Pending;
+        if let Some(job) = self.jobs.get_mut(&seq) {
+            (job.spec, job.lane) = (spec, lane);
+        }
+        self.put(seq, state);
+        self.rung.work |= waits_elsewhere;
+        Ok(())
+    }
+
+    /// What a job is.
+    pub fn spec(&self, seq: Seq) -> Option<JobSpec> {
+        self.jobs.get(&seq).map(|job| JobSpec {
+            id: job.named.then(|| job.name.clone()),
+            queue: self.queue_of(job),
+            ..job.spec.clone()
+        })
     }
 
     /// Removes all, which must have ended, or none. Says of each which of its outputs are in files.

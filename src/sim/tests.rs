@@ -66,6 +66,9 @@ const EVENTS: &str = "
     remove refused: no such job
     removed with files; removed with its run
     cleared: completed; cleared: dead; cleared: cancelled; cleared: a piece after another
+    edit: scheduled; edit: pending; edit: failed
+    edit refused: completed; edit refused: dead; edit refused: cancelled; edit refused: processing
+    edit refused: of a run: scheduled; edit refused: of a run: pending; edit refused: of a run: failed
     swept: jobs; swept: files; swept: nothing; swept: passed over
     cleared with its run; not cleared: a run that has not ended
 

@@ -49,6 +49,15 @@ pub enum Verb {
     Cancel(Vec<Who>),
     /// A person retries these.
     Retry(Vec<Who>),
+    /// A person edits one.
+    Edit {
+        /// Which.
+        who: Who,
+        /// What it is to be like.
+        wish: Wish,
+        /// Which of that: command, queue, priority, retries, time limit, name, start; a bit each.
+        what: u8,
+    },
     /// A person removes these.
     Remove(Vec<Who>),
     /// Jobs that ended long ago are removed, piece after piece.
@@ -400,7 +409,7 @@ impl<'b> Maker<'b> {
 
     fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
-        match choices.below(146) {
+        match choices.below(151) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
@@ -425,6 +434,7 @@ impl<'b> Maker<'b> {
             133..137 => Verb::NameBulk { bulk: choices.byte(4), limit: choices.byte(6) },
             137..139 => clear(choices),
             139..143 => Verb::Sweep,
+            143..148 => Verb::Edit { who: who(choices), wish: wish(choices, self.clock), what: choices.byte(128) },
             _ => {
                 let (key, _) = choices.one(&VALUES).unwrap_or(VALUES[0]);
                 // What is paused would be so for the rest.

@@ -66,6 +66,12 @@ pub enum StoreError {
         /// Why not.
         refusal: Refusal,
     },
+    /// A job that is no longer as it was when its editing began.
+    #[error("job {0} was changed by somebody else meanwhile")]
+    Changed(JobId),
+    /// A job whose queue cannot change.
+    #[error("job {0} is part of a run, and stays in it")]
+    OfRun(JobId),
     /// A setting that no queue has a value of its own of.
     #[error("{} is for all queues together", .0.name())]
     OfAllQueues(SettingKey),

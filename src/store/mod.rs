@@ -1,6 +1,6 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `sweep`, `runs`,
+//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `edit`, `remove`, `sweep`, `runs`,
 //! `pools`, `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -34,6 +34,7 @@ mod claim;
 pub(crate) mod codec;
 mod compact;
 mod config;
+mod edit;
 mod enqueue;
 mod error;
 mod finish;

@@ -59,15 +59,21 @@ impl Tx<'_> {
         progress: &Progress,
     ) -> Result<JobRecord, StoreError> {
         let moved = record.moved(progress, self.now);
-        if Placement::of(record) != Placement::of(&moved) {
+        self.replace_job(seq, record, &moved)?;
+        Ok(moved)
+    }
+
+    /// Puts `moved` in the place of a job's `record`.
+    pub(super) fn replace_job(&mut self, seq: Seq, record: &JobRecord, moved: &JobRecord) -> Result<(), StoreError> {
+        if Placement::of(record) != Placement::of(moved) {
             self.take_row(seq, record)?;
-            self.put_row(seq, &moved)?;
+            self.put_row(seq, moved)?;
         }
         self.count(record.lane, state_code(record.kind()), -1);
         self.count(moved.lane, state_code(moved.kind()), 1);
-        self.tables.jobs.put(seq.0, &moved)?;
+        self.tables.jobs.put(seq.0, moved)?;
         self.touch();
-        Ok(moved)
+        Ok(())
     }
 
     /// Takes a job away from where it is.

@@ -387,16 +387,14 @@ impl Import {
             }
             Piece::Job { job, attempts, .. } => self.job(tx, &job, attempts),
             Piece::Key { scope, key, seq } => tx.adopt_key(scope, key, seq.0),
-            Piece::Counters(counters) => {
-                tx.adopt_head(&Head {
-                    next_seq: counters.next_seq,
-                    next_lease: counters.next_lease,
-                    next_run: counters.next_run,
-                    removed: if self.is_fresh { counters.removed } else { 0 },
-                    newest: self.newest.0,
-                    ..Head::default()
-                })
-            }
+            Piece::Counters(counters) => tx.adopt_head(&Head {
+                next_seq: counters.next_seq,
+                next_lease: counters.next_lease,
+                next_run: counters.next_run,
+                removed: if self.is_fresh { counters.removed } else { 0 },
+                newest: self.newest.0,
+                ..Head::default()
+            }),
         }
     }
 

@@ -8,8 +8,8 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use crate::model::{
-    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobName, JobSpec, Kept, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit, WorkerId,
+    Attempt, CancelReason, Claimed, Command, DeadReason, Editable, EnvChange, Environment, JobId, JobName, JobSpec,
+    Kept, Lease, Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit, WorkerId,
 };
 
 /// META `head`: the counters that never go back.
@@ -263,7 +263,7 @@ impl From<CancelReasonRecord> for CancelReason {
 /// The key in TAGS that names have: no tag has it.
 pub(super) const NAME_KEY: &str = "";
 
-/// SPECS: what a job is. Written once.
+/// SPECS: what a job is. Written once, and when it is edited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct SpecRecord {
     pub id: Option<String>,
@@ -285,6 +285,15 @@ pub(super) struct SpecRecord {
 pub(super) enum CommandRecord {
     Shell(ByteBuf),
     Argv(Vec<ByteBuf>),
+}
+
+impl From<&Command> for CommandRecord {
+    fn from(command: &Command) -> Self {
+        match command {
+            Command::Shell(text) => Self::Shell(ByteBuf::from(text.clone())),
+            Command::Argv(words) => Self::Argv(words.iter().cloned().map(ByteBuf::from).collect()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -320,10 +329,7 @@ impl SpecRecord {
         use std::os::unix::ffi::OsStrExt;
         Self {
             id: spec.id.as_ref().map(|id| id.as_str().to_owned()),
-            command: match &spec.command {
-                Command::Shell(text) => CommandRecord::Shell(ByteBuf::from(text.clone())),
-                Command::Argv(words) => CommandRecord::Argv(words.iter().cloned().map(ByteBuf::from).collect()),
-            },
+            command: CommandRecord::from(&spec.command),
             cwd: spec.cwd.as_os_str().as_bytes().to_vec(),
             env,
             env_change: spec
@@ -337,6 +343,17 @@ impl SpecRecord {
             shell: spec.shell.clone(),
             name: spec.name.as_ref().map(|name| name.as_str().to_owned()),
             tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        }
+    }
+
+    /// The record of a job that was edited.
+    pub(super) fn edited(&self, becomes: &Editable) -> Self {
+        Self {
+            command: CommandRecord::from(&becomes.command),
+            max_retries: becomes.max_retries,
+            timeout: becomes.timeout.map(Into::into),
+            name: becomes.name.as_ref().map(|name| name.as_str().to_owned()),
+            ..self.clone()
         }
     }
 

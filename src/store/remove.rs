@@ -140,7 +140,7 @@ impl Tx<'_> {
     }
 
     /// A run without jobs is none. A queue needs one lane, by which it is found; others came of bulks.
-    fn remove_empty_lane(&mut self, lane: u64) -> Result<(), StoreError> {
+    pub(super) fn remove_empty_lane(&mut self, lane: u64) -> Result<(), StoreError> {
         let Some(record) = self.tables.lanes.get::<LaneRecord>(lane)? else { return Ok(()) };
         if !self.lane_counts(lane)?.is_empty() {
             return Ok(());

@@ -136,8 +136,10 @@ pub(super) fn is_justified(record: &JobRecord) -> bool {
         StateRecord::Failed { allowed, .. } => (1..=allowed).contains(&failures),
         StateRecord::Dead { reason: DeadReasonRecord::Lost, allowed, .. } => allowed > 0 && losses >= allowed,
         StateRecord::Dead { allowed, .. } => failures > allowed,
-        StateRecord::Scheduled { .. } | StateRecord::Blocked => failures == 0 && losses == 0,
-        StateRecord::Pending
+        StateRecord::Blocked => failures == 0 && losses == 0,
+        // A job that was to be tried again can be given another time.
+        StateRecord::Scheduled { .. }
+        | StateRecord::Pending
         | StateRecord::Processing { .. }
         | StateRecord::Completed { .. }
         | StateRecord::Cancelled { .. } => true,

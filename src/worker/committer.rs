@@ -12,9 +12,7 @@ use super::output::delete_outputs;
 use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
-use crate::store::{
-    Asked, Claim, ClaimCache, Finished, Generations, Serves, Snapshot, StoreError, Sweep, Swept, Tx,
-};
+use crate::store::{Asked, Claim, ClaimCache, Finished, Generations, Serves, Snapshot, StoreError, Sweep, Swept, Tx};
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
 const PROMOTED_MAX: usize = 1_000;

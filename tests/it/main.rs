@@ -16,6 +16,7 @@ mod compact;
 mod completing;
 mod crashes;
 mod damage;
+mod edit;
 mod ending;
 mod enqueue;
 mod exporting;

@@ -4,8 +4,7 @@ use serde_json::json;
 
 use super::support::{Bench, has_fields};
 
-const KEYS: &str =
-    "max-retries backoff-base max-backoff timeout kill-grace max-losses output-limit shell parallel paused \
+const KEYS: &str = "max-retries backoff-base max-backoff timeout kill-grace max-losses output-limit shell parallel paused \
      retain-completed retain-dead retain-cancelled retain-output";
 
 #[test]

@@ -8,6 +8,7 @@ pub(super) mod clean;
 pub(super) mod compact;
 pub(super) mod completions;
 pub(super) mod config;
+pub(super) mod edit;
 pub(super) mod enqueue;
 pub(super) mod export;
 pub(super) mod import;

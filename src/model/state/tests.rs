@@ -63,6 +63,9 @@ fn moved(state: &State, event: &str) -> String {
         "claim" => before.claim(Lease(9), &pool(), NOW),
         "cancel" => before.cancel(NOW),
         "retry" => before.retry(),
+        "edit" => return before.edit().map_or("-", |()| "edited").to_owned(),
+        "later" => before.reschedule(Some(Millis(NOW.0 + 5))),
+        "now" => before.reschedule(None),
         "give back" => finish(LEASE, &Ending::NotStarted),
         "completed" => finish(LEASE, &run(Outcome::Completed)),
         "failed" => finish(LEASE, &run(Outcome::Failed)),
@@ -86,6 +89,9 @@ fn every_state_against_every_event() {
         "claim",
         "cancel",
         "retry",
+        "edit",
+        "later",
+        "now",
         "remove",
         "give back",
         "completed",
@@ -98,10 +104,34 @@ fn every_state_against_every_event() {
     ];
     // In the order of `events`; what is not listed for a state is refused.
     let legal: &[(&str, &[(&str, &str)])] = &[
-        ("scheduled, due", &[("due", "pending"), ("cancel", "cancelled")]),
-        ("scheduled, not due", &[("cancel", "cancelled")]),
-        ("blocked", &[("unblock", "pending"), ("need failed", "cancelled"), ("cancel", "cancelled")]),
-        ("pending", &[("claim", "processing"), ("cancel", "cancelled")]),
+        (
+            "scheduled, due",
+            &[
+                ("due", "pending"),
+                ("cancel", "cancelled"),
+                ("edit", "edited"),
+                ("later", "scheduled"),
+                ("now", "pending"),
+            ],
+        ),
+        (
+            "scheduled, not due",
+            &[("cancel", "cancelled"), ("edit", "edited"), ("later", "scheduled"), ("now", "pending")],
+        ),
+        (
+            "blocked",
+            &[("unblock", "pending"), ("need failed", "cancelled"), ("cancel", "cancelled"), ("edit", "edited")],
+        ),
+        (
+            "pending",
+            &[
+                ("claim", "processing"),
+                ("cancel", "cancelled"),
+                ("edit", "edited"),
+                ("later", "scheduled"),
+                ("now", "pending"),
+            ],
+        ),
         (
             "processing",
             &[
@@ -128,8 +158,11 @@ fn every_state_against_every_event() {
                 ("lost", "cancelled"),
             ],
         ),
-        ("failed, due", &[("due", "pending"), ("cancel", "cancelled")]),
-        ("failed, not due", &[("cancel", "cancelled")]),
+        (
+            "failed, due",
+            &[("due", "pending"), ("cancel", "cancelled"), ("edit", "edited"), ("later", "failed"), ("now", "pending")],
+        ),
+        ("failed, not due", &[("cancel", "cancelled"), ("edit", "edited"), ("later", "failed"), ("now", "pending")]),
         ("completed", &[("retry", "pending"), ("remove", "gone")]),
         ("dead", &[("retry", "pending"), ("remove", "gone")]),
         ("cancelled", &[("retry", "pending"), ("remove", "gone")]),
