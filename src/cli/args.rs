@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use super::complete;
 use super::deferred::Deferred;
 use crate::model::{
-    JobId, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
+    JobId, JobName, PRIORITY_RANGE, PoolId, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
 };
 
 /// The commands by what they are for; clap has no groups of commands.
@@ -26,7 +26,7 @@ Run a batch:
 
 Queue jobs for later:
   enqueue   Add one job, or many at once
-  worker    Start, stop and list the pools that run enqueued jobs
+  worker    Start, stop, scale and list the pools that run enqueued jobs
 
 Look:
   status    Counts, pools, and what runs now
@@ -319,7 +319,7 @@ pub(super) struct Enqueue {
     pub argv: Vec<OsString>,
 }
 
-/// Start, stop and list the pools that run enqueued jobs
+/// Start, stop, scale and list the pools that run enqueued jobs
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -335,7 +335,29 @@ Examples:
   queuectl worker list
   queuectl worker list --json | jq -r '.[].log'")]
     List(Json),
+    Scale(WorkerScale),
     InstallService(InstallService),
+}
+
+/// Change how many jobs a pool runs at a time
+///
+/// More start at once. With fewer, running jobs finish, and the workers with the highest numbers end. A pool keeps its size
+/// for as long as it lives. The pool may be left out if only one is running.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl worker scale 8
+  queuectl worker scale 2 n5q6")]
+pub(super) struct WorkerScale {
+    /// How many
+    #[arg(value_name = "N", value_parser = workers)]
+    pub count: usize,
+    /// Which pool
+    #[arg(value_name = "POOL", add = complete::pool())]
+    pub pool: Option<PoolId>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Have systemd run a pool whenever you are logged in

@@ -24,6 +24,7 @@ use super::render::human;
 use crate::model::{Job, JobId, SettingKey, StateKind};
 use crate::queue::{Folder, Queue};
 use crate::store::{Cursor, Snapshot, StoreError};
+use crate::worker::is_alive;
 
 /// Set by the shells, to their names.
 const VARIABLE: &str = "QUEUECTL_COMPLETE";
@@ -100,6 +101,11 @@ pub(super) fn queue() -> ArgValueCandidates {
     ArgValueCandidates::new(|| look(queues).into_iter().map(CompletionCandidate::new).collect())
 }
 
+/// Pools that live.
+pub(super) fn pool() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| look(pools).into_iter().map(CompletionCandidate::new).collect())
+}
+
 /// States.
 pub(super) fn state() -> ArgValueCandidates {
     ArgValueCandidates::new(|| StateKind::ALL.map(|kind| CompletionCandidate::new(kind.name())).into())
@@ -168,6 +174,12 @@ fn queues(queue: &Queue) -> Result<Vec<String>, StoreError> {
     names.sort_unstable();
     names.dedup();
     Ok(names)
+}
+
+fn pools(queue: &Queue) -> Result<Vec<String>, StoreError> {
+    let pools = queue.read(Snapshot::pools)?.into_iter();
+    let living = pools.filter(|pool| pool.ended.is_none() && is_alive(queue, &pool.id));
+    Ok(living.map(|pool| pool.id.to_string()).collect())
 }
 
 /// What is found in the queue that the typed line would use; nothing if that takes too long or fails in any way.

@@ -78,6 +78,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Enqueue(args) => enqueue::enqueue(&context, &args),
         Command::Worker(Deferred(Worker::Start(args))) => worker::start(&context, &args),
         Command::Worker(Deferred(Worker::Stop(args))) => worker::stop(&context, &args),
+        Command::Worker(Deferred(Worker::Scale(args))) => worker::scale(&context, &args),
         Command::Worker(Deferred(Worker::InstallService(args))) => service::install(&context, &args),
         Command::Worker(Deferred(Worker::List(args))) => status::worker_list(&context, &args),
         Command::Status(args) => status::status(&context, &args),

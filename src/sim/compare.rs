@@ -323,7 +323,7 @@ impl Comparison {
         for pool in queue.pools() {
             let held: Vec<Seq> = queue.leases(&pool.id).into_iter().map(|(seq, ..)| seq).collect();
             same("held by a pool", &snapshot.held_by(&pool.id)?, &held)?;
-            let control = Control { asked: pool.asked, cancels: queue.cancels_asked(&pool.id) };
+            let control = Control { asked: pool.asked, workers: pool.workers, cancels: queue.cancels_asked(&pool.id) };
             let control = pool.ended.is_none().then_some(control);
             same("asked of a pool", &snapshot.control(&pool.id)?, &control)?;
         }
@@ -461,6 +461,13 @@ impl Act<'_> {
                 let ended: Vec<StateKind> = StateKind::ALL.into_iter().filter(|kind| kind.has_ended()).collect();
                 let ago = Duration::from_millis(500) * u32::from(*ago);
                 self.clear(tx, ended[usize::from(*state) % ended.len()], ago, usize::from(*limit))
+            }
+            Verb::Scale { pool, workers } => {
+                let (pool, workers) = (self.pool(*pool), u32::from(*workers));
+                let before = tx.scale(&pool, workers)?;
+                self.tally.note("scaled", before.is_some_and(|before| before != workers));
+                self.tally.note("scaled in vain", before.is_none_or(|before| before == workers));
+                same("scaled", &before, &self.world.queue.scale(&pool, workers))
             }
             Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
@@ -767,12 +774,11 @@ impl Act<'_> {
             }
         };
         let kind = self.world.queue.find(id).and_then(|seq| self.world.queue.state(seq)).map(State::kind);
-        let refused = match &done {
-            Ok(()) => "",
-            Err(Refused::OfRun(_)) => " refused: of a run",
-            Err(_) => " refused",
-        };
-        self.tally.note(format!("edit{refused}: {}", kind.map_or("no such job", StateKind::name)), true);
+        let refused = if done.is_ok() { "" } else { " refused" };
+        match done {
+            Err(Refused::OfRun(_)) => self.tally.note("edit refused: of a run", true),
+            _ => self.tally.note(format!("edit{refused}: {}", kind.map_or("no such job", StateKind::name)), true),
+        }
         same("edited", &done, &self.world.queue.edit(id, &becomes, due))
     }
 

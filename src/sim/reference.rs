@@ -961,6 +961,16 @@ impl Reference {
         news
     }
 
+    /// Asks a pool to have so many workers. Answers how many it was to have.
+    pub fn scale(&mut self, pool: &PoolId, workers: u32) -> Option<u32> {
+        let pool = self.pools.get_mut(pool).filter(|pool| pool.ended.is_none())?;
+        let before = pool.workers;
+        pool.workers = workers;
+        self.changed |= before != workers;
+        self.rung.control |= before != workers;
+        Some(before)
+    }
+
     /// What a pool holds: the job, its lease, the number of its run.
     pub fn leases(&self, pool: &PoolId) -> Vec<(Seq, Lease, u32)> {
         let held = |(seq, job): (&Seq, &RefJob)| match &job.state {

@@ -68,12 +68,13 @@ const EVENTS: &str = "
     cleared: completed; cleared: dead; cleared: cancelled; cleared: a piece after another
     edit: scheduled; edit: pending; edit: failed
     edit refused: completed; edit refused: dead; edit refused: cancelled; edit refused: processing
-    edit refused: of a run: scheduled; edit refused: of a run: pending; edit refused: of a run: failed
+    edit refused: no such job; edit refused: of a run
     swept: jobs; swept: files; swept: nothing; swept: passed over
     cleared with its run; not cleared: a run that has not ended
 
     registered; register refused; retired; retire refused; recovered
     asked: Stop, news; asked: StopNow, news; asked: Stop, in vain; asked: StopNow, in vain; asked: Work, in vain
+    scaled; scaled in vain
     run began; run went on; run refused
     set; set refused; unset; unset in vain; unset everywhere
 

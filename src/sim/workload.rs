@@ -85,6 +85,13 @@ pub enum Verb {
         /// What.
         asked: Asked,
     },
+    /// A pool is asked to have another number of workers.
+    Scale {
+        /// Which pool.
+        pool: u8,
+        /// How many.
+        workers: u8,
+    },
     /// A pool ends by itself.
     Retire(u8),
     /// A pool has died: what it holds ends as these say, in turn, and then it does.
@@ -447,7 +454,8 @@ impl<'b> Maker<'b> {
     fn pool_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
         let pool = choices.byte(POOLS);
-        match choices.below(14) {
+        match choices.below(15) {
+            14 => Verb::Scale { pool, workers: 1 + choices.byte(3) },
             0..8 => Verb::Register { pool, again: choices.percent(10) },
             8..10 => Verb::Ask {
                 pool,

@@ -228,7 +228,7 @@ fn cancel_and_retry_are_all_or_nothing() {
     assert_eq!(done, [(id("a"), Cancelled::Asked), (id("b"), Cancelled::Done)]);
     let pool = bench.pool.clone();
     let control = bench.store.read(|s| s.control(&pool)).unwrap().unwrap();
-    assert_eq!(control, Control { asked: Asked::Work, cancels: vec![claims[0].token.seq] });
+    assert_eq!(control, Control { asked: Asked::Work, workers: 2, cancels: vec![claims[0].token.seq] });
     bench.finish(&claims[0], &ran(Outcome::Failed, 6), 6);
     assert_eq!(bench.state("a"), StateKind::Cancelled);
     let refused = bench.at(7, |tx| tx.retry(&[id("a"), id("c")]));
@@ -520,5 +520,5 @@ fn files_that_are_no_queue_are_named() {
         })
         .unwrap();
     drop(store);
-    assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: 3 })));
+    assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: SCHEMA_VERSION })));
 }

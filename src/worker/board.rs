@@ -96,6 +96,11 @@ impl PoolFile {
         self.file.write_all_at(&slot.encode(), slot_offset(index)?)
     }
 
+    /// Takes room for `slots` claims in all, if there is less.
+    pub(crate) fn make_room(&self, slots: usize) -> io::Result<()> {
+        take_room(&self.file, slots)
+    }
+
     /// Ends the pool in good order: its file goes before its lock, so that peers find nothing to recover.
     pub(crate) fn remove(self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
@@ -173,10 +178,15 @@ fn create_at(run: &Path, path: &Path, slots: usize, identity: &Identity) -> io::
 fn prepare(file: &File, slots: usize, identity: &Identity) -> io::Result<()> {
     life::lock(file)?;
     file.write_all_at(&identity.encode(), 0)?;
+    take_room(file, slots)
+}
+
+fn take_room(file: &File, slots: usize) -> io::Result<()> {
     let bytes = slot_offset(slots)?;
     // Room taken now cannot be missing when a disk fills up: the board is needed most when things go wrong.
     match rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)) {
-        Err(Errno::OPNOTSUPP) => file.set_len(bytes),
+        Err(Errno::OPNOTSUPP) if file.metadata()?.len() < bytes => file.set_len(bytes),
+        Err(Errno::OPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }
 }

@@ -244,6 +244,7 @@ impl<'a> Committer<'a> {
         let control = self.queue.read(|snapshot| snapshot.control(pool));
         if let Ok(Some(control)) = &control {
             self.shared.handle(Event::Asked(control.asked));
+            self.shared.handle(Event::Scaled(control.workers as usize));
             self.shared.handle(Event::Cancel(control.cancels.clone()));
         }
         control.is_ok()

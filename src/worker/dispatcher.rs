@@ -5,7 +5,7 @@
 //! answers, so that a worker goes from one job to the next without waking another thread.
 //!
 //! True of every sequence of events:
-//! - never more jobs run than there are workers;
+//! - never more jobs start than there are workers, however many there were before;
 //! - every claim comes back in a batch for the store exactly once, started or not;
 //! - after a stop nothing starts, and the pool finishes when its last report is committed.
 
@@ -95,6 +95,10 @@ pub(super) enum Event {
     Stop,
     /// A person asked, through the file or by a second signal.
     Asked(Asked),
+    /// There are to be so many workers: those with higher numbers end when they have nothing to run.
+    Scaled(usize),
+    /// The thread of a worker could not be started.
+    NotStarted { slot: usize },
     /// The queue is no longer where it was.
     QueueMoved,
     /// Nothing is left to do, and the pool was to end then.
@@ -212,7 +216,12 @@ struct Done {
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Dispatcher {
+    /// What each worker runs; those that are to end too.
     slots: Vec<Option<Running>>,
+    /// How many workers there are to be.
+    size: usize,
+    /// Whether a worker has a thread.
+    threads: Vec<bool>,
     ready: VecDeque<Claim>,
     done: Vec<Done>,
     phase: Phase,
@@ -250,6 +259,8 @@ impl Dispatcher {
     pub(super) fn new(workers: usize, until_empty: bool) -> Self {
         Self {
             slots: (0..workers).map(|_| None).collect(),
+            size: workers,
+            threads: vec![true; workers],
             ready: VecDeque::new(),
             done: Vec::new(),
             phase: Phase::Working,
@@ -297,6 +308,11 @@ impl Dispatcher {
             }
             Event::Stop => return self.stop(now),
             Event::Asked(asked) => return self.asked(asked, now),
+            Event::Scaled(size) => self.scale(size),
+            Event::NotStarted { slot } => {
+                self.threads[slot] = false;
+                self.size = self.size.min(slot.max(1));
+            }
             Event::QueueMoved if matches!(self.phase, Phase::Ending(_)) => {}
             Event::QueueMoved => {
                 self.drain(Finish::QueueMoved);
@@ -323,7 +339,7 @@ impl Dispatcher {
     /// The next job for a worker that is idle. `None`: none for now, or, if the pool [`is_over`](Self::is_over)
     /// for workers, none ever.
     pub(super) fn take(&mut self, slot: usize, now: Moment) -> Option<Claim> {
-        if self.phase != Phase::Working {
+        if self.phase != Phase::Working || self.is_retired(slot) {
             return None;
         }
         let claim = self.ready.pop_front()?;
@@ -342,6 +358,34 @@ impl Dispatcher {
             look_at: now.mono + FIRST_LOOK,
         });
         Some(claim)
+    }
+
+    fn scale(&mut self, size: usize) {
+        self.size = size.max(1);
+        if self.slots.len() < self.size {
+            self.slots.resize_with(self.size, || None);
+            self.threads.resize(self.size, false);
+        }
+    }
+
+    /// Whether a worker is one too many.
+    pub(super) fn is_retired(&self, slot: usize) -> bool {
+        slot >= self.size
+    }
+
+    /// The thread of a worker that is one too many ends.
+    pub(super) fn leave(&mut self, slot: usize) {
+        self.threads[slot] = false;
+    }
+
+    /// The next worker whose thread is to be started now.
+    pub(super) fn next_to_start(&mut self) -> Option<usize> {
+        if self.phase != Phase::Working {
+            return None;
+        }
+        let slot = self.threads[..self.size].iter().position(|has_one| !has_one)?;
+        self.threads[slot] = true;
+        Some(slot)
     }
 
     /// Whether workers can go home.
@@ -475,7 +519,7 @@ impl Dispatcher {
     /// Whether the pool ends without its last commit: nothing runs, a person asked for the third time, and the store
     /// cannot be written.
     fn is_given_up(&self) -> bool {
-        self.killed && self.retry_at.is_some() && self.idle_workers() == self.slots.len() && !self.committing
+        self.killed && self.retry_at.is_some() && self.runs_nothing() && !self.committing
     }
 
     fn should_commit(&self, now: Moment) -> bool {
@@ -523,7 +567,7 @@ impl Dispatcher {
         let window = 2 * (self.commit_cost + COMPANY_WAIT);
         let each = window.as_nanos() / run.as_nanos().max(1);
         let is_long = |run: &Running| now.mono >= run.started + self.long_run();
-        let workers = self.slots.iter().filter(|slot| !slot.as_ref().is_some_and(is_long)).count();
+        let workers = self.slots[..self.size].iter().filter(|slot| !slot.as_ref().is_some_and(is_long)).count();
         usize::try_from(each).unwrap_or(BATCH_MAX).saturating_mul(workers).min(BATCH_MAX)
     }
 
@@ -537,18 +581,23 @@ impl Dispatcher {
         if self.ready.is_empty() || self.phase != Phase::Working {
             return None;
         }
-        let latest =
-            self.slots.iter().try_fold(Duration::ZERO, |latest, slot| Some(latest.max(slot.as_ref()?.started)))?;
+        let latest = self.slots[..self.size]
+            .iter()
+            .try_fold(Duration::ZERO, |latest, slot| Some(latest.max(slot.as_ref()?.started)))?;
         Some(latest + self.long_run())
     }
 
     fn idle_workers(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_none()).count()
+        self.slots[..self.size].iter().filter(|slot| slot.is_none()).count()
+    }
+
+    fn runs_nothing(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
     }
 
     /// Whether every claim is back in the store.
     fn is_idle(&self) -> bool {
-        self.idle_workers() == self.slots.len() && self.ready.is_empty() && self.done.is_empty() && !self.committing
+        self.runs_nothing() && self.ready.is_empty() && self.done.is_empty() && !self.committing
     }
 
     fn asks_if_empty(&self) -> bool {

@@ -36,6 +36,7 @@ mod repair;
 mod resuming;
 mod retention;
 mod run;
+mod scaling;
 mod secrets;
 mod seed;
 mod service;

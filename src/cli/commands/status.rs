@@ -253,7 +253,9 @@ fn status_json(queue: &Queue, status: &Status) -> Value {
 /// A line for each worker of a pool, the idle ones with no job.
 fn workers_json(status: &PoolStatus) -> Vec<Value> {
     let pool = &status.pool;
-    (0..pool.workers)
+    // Those that are one too many, as long as they run something.
+    let busy = status.running.iter().map(|(activity, _)| activity.worker.slot + 1).max().unwrap_or_default();
+    (0..pool.workers.max(busy))
         .map(|slot| {
             let job = status.running.iter().find(|(activity, _)| activity.worker.slot == slot);
             json!({

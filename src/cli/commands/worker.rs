@@ -1,9 +1,11 @@
-//! `worker start` and `worker stop`.
+//! `worker start`, `worker stop` and `worker scale`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::json;
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
@@ -111,6 +113,48 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     out.flush()?;
     queue.leave();
     Ok(Exit::Done)
+}
+
+pub(crate) fn scale(context: &Context, args: &args::WorkerScale) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let pools = living(&queue)?;
+    let pool = match &args.pool {
+        Some(named) => pools.iter().find(|pool| pool.id == *named).ok_or_else(|| no_pool(named, &pools))?,
+        None => match pools.as_slice() {
+            [] => return Err(Failure::new(Exit::NotFound, "no pool is running").next("queuectl worker start")),
+            [pool] => pool,
+            [..] => {
+                let message = format!("say which pool: {} are running", names(&pools));
+                return Err(Failure::new(Exit::Usage, message)
+                    .next(format_args!("queuectl worker scale {} {}", args.count, pools[0].id)));
+            }
+        },
+    };
+    let workers = u32::try_from(args.count).unwrap_or(u32::MAX);
+    let before = queue.write(|tx| tx.scale(&pool.id, workers))?.ok_or_else(|| no_pool(&pool.id, &[]))?;
+    let mut out = stdout();
+    if args.json {
+        writeln!(out, "{}", json!({"pool": pool.id.as_str(), "workers": workers, "workers_before": before}))?;
+    } else {
+        let before = if before == workers { "as before".to_owned() } else { format!("{before} before") };
+        writeln!(out, "✓ Pool {}: {}, {before}", pool.id, human::count(args.count as u64, "worker"))?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+fn no_pool(named: &PoolId, pools: &[PoolInfo]) -> Failure {
+    let message = match pools {
+        [] => format!("there is no pool {named}"),
+        [_] => format!("there is no pool {named}; {} is running", names(pools)),
+        [..] => format!("there is no pool {named}; {} are running", names(pools)),
+    };
+    Failure::new(Exit::NotFound, message).next("queuectl worker list")
+}
+
+fn names(pools: &[PoolInfo]) -> String {
+    pools.iter().map(|pool| pool.id.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn living(queue: &Queue) -> Result<Vec<PoolInfo>, Failure> {

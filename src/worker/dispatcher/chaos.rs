@@ -3,7 +3,7 @@
 //!
 //! What the store and the workers answer keeps to what they are: a commit ends once, a run ends once. All else may
 //! come at any time. After each event the promises of the dispatcher are checked:
-//! - no more jobs run than there are workers, and none starts after a stop;
+//! - no job starts on a worker that is one too many, and none after a stop;
 //! - every claim is in one hand, and comes back to the store exactly once;
 //! - an action means a run that the worker really has;
 //! - whoever waits has a deadline that is still to come: nobody spins.
@@ -92,6 +92,8 @@ struct Chaos<'c> {
     pool: Dispatcher,
     until_empty: bool,
     running: Vec<Option<Claim>>,
+    /// How many workers there are to be.
+    size: usize,
     /// What the store thread commits.
     in_commit: Option<(Vec<Report>, usize)>,
     /// Whether it looks at the generations, and for what.
@@ -116,6 +118,7 @@ impl<'c> Chaos<'c> {
             pool: Dispatcher::new(workers, until_empty),
             until_empty,
             running: (0..workers).map(|_| None).collect(),
+            size: workers,
             in_commit: None,
             in_check: None,
             in_sweep: false,
@@ -179,7 +182,8 @@ impl<'c> Chaos<'c> {
 
     fn rare(&mut self, now: Moment) {
         match self.pick(40) {
-            0..=30 => self.handle(Event::Asked(Asked::Work), now),
+            0..=24 => self.handle(Event::Asked(Asked::Work), now),
+            25..=30 => self.scale(now),
             31 | 32 => self.stop(Event::Asked(Asked::Stop), now),
             33 => self.stop(Event::Asked(Asked::StopNow), now),
             34 => self.stop(Event::QueueMoved, now),
@@ -189,6 +193,27 @@ impl<'c> Chaos<'c> {
                 self.stopped |= self.pool.is_over();
             }
             _ => self.stop(Event::Stop, now),
+        }
+    }
+
+    /// Threads are started at once, or cannot be.
+    fn scale(&mut self, now: Moment) {
+        self.size = self.index(6) + 1;
+        self.handle(Event::Scaled(self.size), now);
+        self.running.resize_with(self.running.len().max(self.size), || None);
+        while let Some(slot) = self.pool.next_to_start() {
+            assert!(slot < self.size && !self.stopped, "starts a worker too many");
+            if slot > 0 && self.pick(8) == 7 {
+                self.handle(Event::NotStarted { slot }, now);
+                self.size = slot;
+            }
+        }
+        for slot in (self.size..self.running.len()).filter(|slot| self.running[*slot].is_none()) {
+            assert!(
+                self.pool.is_retired(slot) && self.pool.take(slot, now).is_none(),
+                "a worker too many starts a job"
+            );
+            self.pool.leave(slot);
         }
     }
 
@@ -216,7 +241,7 @@ impl<'c> Chaos<'c> {
     }
 
     fn take(&mut self, now: Moment) {
-        let Some(slot) = self.running.iter().position(Option::is_none) else { return };
+        let Some(slot) = self.running[..self.size].iter().position(Option::is_none) else { return };
         self.running[slot] = self.pool.take(slot, now);
         assert!(!(self.stopped && self.running[slot].is_some()), "started after a stop");
         assert!(self.running[slot].is_some() || self.stopped || self.pool.ready() == 0, "kept from an idle worker");
