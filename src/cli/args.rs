@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::commands::signal;
 use super::complete;
 use super::deferred::Deferred;
 use crate::model::{
@@ -38,6 +39,7 @@ Look:
 Act:
   edit      Change a job that waits
   cancel    Cancel jobs; what runs is ended
+  signal    Send a signal to jobs that run
   retry     Give ended jobs a fresh set of attempts
   dlq       The dead letter queue: jobs that failed for good
   pause     Let the jobs of queues wait
@@ -117,6 +119,7 @@ Examples:
     Wait(Deferred<Wait>),
     Edit(Deferred<Edit>),
     Cancel(Deferred<Cancel>),
+    Signal(Deferred<Signal>),
     Retry(Deferred<Retry>),
     #[command(subcommand)]
     Dlq(Deferred<Dlq>),
@@ -585,6 +588,27 @@ pub(super) struct Cancel {
     /// The jobs; all are cancelled or none
     #[arg(required = true, add = complete::unended_job())]
     pub ids: Vec<JobId>,
+}
+
+/// Send a signal to jobs that run
+///
+/// Each process of the job's group gets it. What a job that dies of it comes to is its outcome as always: it is retried.
+/// Time in which a job is stopped does not count towards its timeout.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl signal USR1 job1
+  queuectl signal STOP job1 job2 && queuectl signal CONT job1 job2")]
+pub(super) struct Signal {
+    /// Which: a name, with or without SIG, or a number
+    #[arg(value_name = "SIGNAL", value_parser = signal::parse, add = complete::signal())]
+    pub signal: nix::sys::signal::Signal,
+    /// The jobs; all get it or none
+    #[arg(required = true, add = complete::running_job())]
+    pub ids: Vec<JobId>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Give ended jobs a fresh set of attempts; their history is kept

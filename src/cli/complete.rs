@@ -17,6 +17,8 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 
+use nix::sys::signal::Signal;
+
 use super::args::{Cli, Shell};
 use super::context::place;
 use super::exit::Exit;
@@ -78,6 +80,17 @@ pub(super) fn job() -> ArgValueCompleter {
 pub(super) fn unended_job() -> ArgValueCompleter {
     use StateKind::{Blocked, Failed, Pending, Processing, Scheduled};
     jobs(&[Some(Processing), Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked)])
+}
+
+/// Jobs that run.
+pub(super) fn running_job() -> ArgValueCompleter {
+    jobs(&[Some(StateKind::Processing)])
+}
+
+/// Signals.
+pub(super) fn signal() -> ArgValueCandidates {
+    let offer = |signal: Signal| CompletionCandidate::new(signal.as_str().trim_start_matches("SIG"));
+    ArgValueCandidates::new(move || Signal::iterator().map(offer).collect())
 }
 
 /// Jobs that wait.

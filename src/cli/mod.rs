@@ -30,7 +30,7 @@ use clap::Parser;
 use args::{Cli, Color, Command, Dlq, Worker};
 use commands::{
     ask, backup, check, clean, compact, completions, config, edit, enqueue, export, import, list, logs, man, pause,
-    run, service, show, status, wait, worker,
+    run, service, show, signal, status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
@@ -87,6 +87,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Logs(args) => logs::logs(&context, &args),
         Command::Wait(args) => wait::wait(&context, &args),
         Command::Cancel(args) => ask::cancel(&context, &args),
+        Command::Signal(args) => signal::signal(&context, &args),
         Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
         Command::Edit(args) => edit::edit(&context, &args),
         Command::Remove(args) => ask::remove(&context, &args),

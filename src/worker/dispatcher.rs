@@ -109,6 +109,10 @@ pub(super) enum Event {
     Frozen,
     /// The pool and its jobs stood still for so long.
     Thawed { stood: Duration },
+    /// What a worker runs was stopped by a signal.
+    Stopped { slot: usize },
+    /// What a worker runs goes on.
+    Continued { slot: usize },
     /// A deadline has come.
     Tick,
 }
@@ -198,6 +202,8 @@ struct Running {
     id: JobId,
     started: Duration,
     timeout_at: Option<Duration>,
+    /// Since when it is stopped: its time limit stands still.
+    stopped: Option<Duration>,
     grace: Duration,
     why: Option<Why>,
     kill_at: Option<Duration>,
@@ -329,6 +335,16 @@ impl Dispatcher {
                 }
             }
             Event::Cancel(seqs) => return self.cancel(&seqs, now),
+            Event::Stopped { slot } => {
+                if let Some(running) = &mut self.slots[slot] {
+                    running.stopped.get_or_insert(now.mono);
+                }
+            }
+            Event::Continued { slot } => {
+                if let Some(running) = &mut self.slots[slot] {
+                    running.go_on(now.mono);
+                }
+            }
             Event::Frozen => self.frozen = true,
             Event::Thawed { stood } => self.thawed(stood),
             Event::Tick => return self.tick(now),
@@ -352,6 +368,7 @@ impl Dispatcher {
                 TimeLimit::Unlimited => None,
                 TimeLimit::After(limit) => Some(now.mono + limit),
             },
+            stopped: None,
             grace: claim.work.kill_grace,
             why: None,
             kill_at: None,
@@ -753,7 +770,7 @@ impl Dispatcher {
     fn thawed(&mut self, stood: Duration) {
         self.frozen = false;
         for running in self.slots.iter_mut().flatten() {
-            for at in [&mut running.timeout_at, &mut running.kill_at].into_iter().flatten() {
+            for at in [&mut running.timeout_at, &mut running.kill_at, &mut running.stopped].into_iter().flatten() {
                 *at += stood;
             }
             running.started += stood;
@@ -765,7 +782,7 @@ impl Dispatcher {
         if self.frozen {
             return Vec::new();
         }
-        let mut actions = self.end(now, Why::TimedOut, |running| running.timeout_at.is_some_and(|at| at <= now.mono));
+        let mut actions = self.end(now, Why::TimedOut, |running| running.time_limit().is_some_and(|at| at <= now.mono));
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };
             if running.kill_at.is_some_and(|at| at <= now.mono) {
@@ -782,8 +799,20 @@ impl Dispatcher {
 }
 
 impl Running {
+    /// When it has run for too long; not while it is stopped.
+    fn time_limit(&self) -> Option<Duration> {
+        self.timeout_at.filter(|_| self.stopped.is_none())
+    }
+
+    fn go_on(&mut self, now: Duration) {
+        let Some(since) = self.stopped.take() else { return };
+        let stood = now.saturating_sub(since);
+        self.timeout_at = self.timeout_at.map(|at| at + stood);
+        self.started += stood;
+    }
+
     fn deadlines(&self) -> impl Iterator<Item = Duration> {
-        [self.timeout_at, self.kill_at, Some(self.look_at)].into_iter().flatten()
+        [self.time_limit(), self.kill_at, Some(self.look_at)].into_iter().flatten()
     }
 }
 

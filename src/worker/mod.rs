@@ -22,6 +22,7 @@ pub(crate) mod program;
 mod quiet;
 mod recovery;
 mod run;
+mod signal;
 mod signals;
 #[cfg(test)]
 pub(crate) mod specimen;
@@ -38,4 +39,5 @@ pub use output::{delete_outputs, left_over, output_path, resume_at, spool_path};
 pub use pool::{Pool, PoolEnd, PoolError, PoolOptions};
 pub use quiet::{NotQuiet, Quiet};
 pub use recovery::{dead_pools, obstacles, recover};
+pub use signal::{NotSignalled, signal_jobs};
 pub use signals::{StopListener, spawn_shielded};

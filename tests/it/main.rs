@@ -42,6 +42,7 @@ mod seed;
 mod service;
 mod settings;
 mod sharing;
+mod signalling;
 mod signals;
 mod surroundings;
 mod usage;

@@ -19,6 +19,7 @@ pub(super) mod pause;
 pub(super) mod run;
 pub(super) mod service;
 pub(super) mod show;
+pub(super) mod signal;
 pub(super) mod status;
 pub(super) mod wait;
 pub(super) mod worker;

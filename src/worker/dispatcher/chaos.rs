@@ -169,6 +169,11 @@ impl<'c> Chaos<'c> {
                 let seqs = (0..=self.pick(3)).map(|_| Seq(self.pick(self.next))).collect();
                 self.handle(Event::Cancel(seqs), now);
             }
+            17 if self.pick(3) == 0 => {
+                let slot = self.slot();
+                let stops = self.pick(2) == 0;
+                self.handle(if stops { Event::Stopped { slot } } else { Event::Continued { slot } }, now);
+            }
             17 => self.freeze_or_thaw(now),
             18 => {
                 let slot = self.slot();

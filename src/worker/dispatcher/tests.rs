@@ -303,3 +303,17 @@ fn a_pool_that_is_about_to_end_sweeps_once_more() {
     }
     panic!("it does not end");
 }
+
+#[test]
+fn a_job_that_is_stopped_does_not_time_out_meanwhile() {
+    let mut pool = pool_with([claim(1, after(300))]);
+    pool.take(0, at(0)).unwrap();
+    pool.handle(Event::Stopped { slot: 0 }, at(100));
+    assert!(!pool.handle(Event::Tick, at(5_000)).contains(&Action::Terminate(run_of(0, 1))));
+    // The pool stands still with it for a while: that counts once.
+    pool.handle(Event::Frozen, at(6_000));
+    pool.handle(Event::Thawed { stood: Duration::from_secs(10) }, at(16_000));
+    pool.handle(Event::Continued { slot: 0 }, at(20_000));
+    assert!(!pool.handle(Event::Tick, at(20_199)).contains(&Action::Terminate(run_of(0, 1))));
+    assert!(pool.handle(Event::Tick, at(20_200)).contains(&Action::Terminate(run_of(0, 1))));
+}
