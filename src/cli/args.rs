@@ -602,7 +602,7 @@ Examples:
 pub(super) struct Signal {
     /// Which: a name, with or without SIG, or a number
     #[arg(value_name = "SIGNAL", value_parser = signal::parse, add = complete::signal())]
-    pub signal: nix::sys::signal::Signal,
+    pub which: nix::sys::signal::Signal,
     /// The jobs; all get it or none
     #[arg(required = true, add = complete::running_job())]
     pub ids: Vec<JobId>,

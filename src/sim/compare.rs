@@ -794,8 +794,7 @@ impl Act<'_> {
             }
         }
         self.tally.note("swept: jobs", removed > 0);
-        self.tally.note("swept: files", !files.is_empty());
-        self.tally.note("swept: nothing", removed == 0 && files.is_empty());
+        self.tally.note("swept: nothing", removed == 0);
         same("swept", &(files, removed), &self.world.queue.sweep(self.at))
     }
 

@@ -88,6 +88,9 @@ struct RefBulk {
     unnamed: BTreeSet<Seq>,
 }
 
+/// Files that are to be deleted: of each job, which of its attempts' streams.
+pub(super) type Files = Vec<(Seq, Vec<(u32, Stream)>)>;
+
 /// Which waiting processes a transaction woke.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rung {
@@ -837,7 +840,7 @@ impl Reference {
 
     /// Takes away what the settings do not keep any more, `clock` being the time of whoever asks. Says which files are
     /// to be deleted, and how many jobs are gone.
-    pub fn sweep(&mut self, clock: Millis) -> (Vec<(Seq, Vec<(u32, Stream)>)>, u64) {
+    pub fn sweep(&mut self, clock: Millis) -> (Files, u64) {
         let is_steady = self.leapt_now.is_none_or(|leapt| self.now.since(leapt) >= LEAP);
         let (mut files, mut removed) = (Vec::new(), 0);
         for kind in ENDED {

@@ -69,7 +69,7 @@ const EVENTS: &str = "
     edit: scheduled; edit: pending; edit: failed
     edit refused: completed; edit refused: dead; edit refused: cancelled; edit refused: processing
     edit refused: no such job; edit refused: of a run
-    swept: jobs; swept: files; swept: nothing; swept: passed over
+    swept: jobs; swept: nothing; swept: passed over
     cleared with its run; not cleared: a run that has not ended
 
     registered; register refused; retired; retire refused; recovered

@@ -410,6 +410,8 @@ impl<'b> Maker<'b> {
             }
             Mood::Tidy if self.choices.percent(15) => Verb::Remove(self.choices.some(3, ended)),
             Mood::Tidy if self.choices.percent(10) => clear(&mut self.choices),
+            Mood::Tidy if self.choices.percent(10) => Verb::Sweep,
+            Mood::Tidy if self.choices.percent(4) => Verb::Set(None, SettingKey::RetainOutput, "0s"),
             Mood::Even | Mood::Restless | Mood::Lossy | Mood::Tidy => self.any_verb(),
         }
     }

@@ -218,15 +218,14 @@ impl Tx<'_> {
     /// ended.
     fn is_needed(&mut self, seq: Seq, open_runs: &mut BTreeMap<u64, bool>) -> Result<bool, StoreError> {
         let lane = self.job(seq)?.lane;
-        let is_open = match open_runs.get(&lane) {
-            Some(is_open) => *is_open,
-            None => {
-                let record: Option<LaneRecord> = self.tables.lanes.get(lane)?;
-                let is_run = record.is_some_and(|record| matches!(record.kind, LaneKind::Run(_)));
-                let is_open = is_run && self.is_open_run(LaneId(lane))?;
-                open_runs.insert(lane, is_open);
-                is_open
-            }
+        let is_open = if let Some(is_open) = open_runs.get(&lane) {
+            *is_open
+        } else {
+            let record: Option<LaneRecord> = self.tables.lanes.get(lane)?;
+            let is_run = record.is_some_and(|record| matches!(record.kind, LaneKind::Run(_)));
+            let is_open = is_run && self.is_open_run(LaneId(lane))?;
+            open_runs.insert(lane, is_open);
+            is_open
         };
         Ok(is_open || self.blocks_another(seq)?)
     }

@@ -96,12 +96,11 @@ fn show(args: &args::Clean, done: &Done) -> Result<(), Failure> {
         writeln!(out, "{}", json!({"removed": removed, "output_bytes": output_bytes, "kept": kept}))?;
         return Ok(out.flush()?);
     }
-    match removed {
-        0 => writeln!(out, "There is nothing to remove")?,
-        _ => {
-            let jobs = human::count(removed, "job");
-            writeln!(out, "✓ {jobs} removed, with {} of output", human::size(output_bytes))?;
-        }
+    if removed == 0 {
+        writeln!(out, "There is nothing to remove")?;
+    } else {
+        let jobs = human::count(removed, "job");
+        writeln!(out, "✓ {jobs} removed, with {} of output", human::size(output_bytes))?;
     }
     if kept > 0 {
         let (jobs, stay) = (human::count(kept, "job"), if kept == 1 { "stays" } else { "stay" });

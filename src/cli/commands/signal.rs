@@ -23,8 +23,8 @@ pub(crate) fn signal(context: &Context, args: &args::Signal) -> Result<Exit, Fai
         }
     }
     let seqs: Vec<Seq> = jobs.iter().map(|(seq, _)| *seq).collect();
-    let counts = signal_jobs(&queue, &seqs, args.signal as i32).map_err(|error| explain(error, &jobs))?;
-    let name = args.signal.as_str();
+    let counts = signal_jobs(&queue, &seqs, args.which as i32).map_err(|error| explain(error, &jobs))?;
+    let name = args.which.as_str();
     let mut out = stdout();
     if args.json {
         let sent = jobs

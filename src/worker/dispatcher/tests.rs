@@ -270,7 +270,7 @@ fn what_the_settings_do_not_keep_is_swept_beside_the_work() {
     assert!(matches!(pool.store_task(at(700)), StoreTask::Wait));
     assert_eq!(pool.store_deadline(at(700)), Some(Duration::from_millis(60_503)));
     pool.handle(looked(90_000), at(700));
-    assert_eq!(pool.store_deadline(at(700)), Some(Duration::from_millis(90_000)));
+    assert_eq!(pool.store_deadline(at(700)), Some(Duration::from_secs(90)));
     pool.handle(Event::Stop, at(90_001));
     assert!(!matches!(pool.store_task(at(90_001)), StoreTask::Sweep), "not at the end of the day");
 }
