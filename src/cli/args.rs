@@ -9,8 +9,10 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::columns::Column;
 use super::complete;
 use super::deferred::Deferred;
+use super::filters::{ANY_FILTER, ANY_WHICH, Filters, Which};
 use crate::model::{
     JobId, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
 };
@@ -32,7 +34,7 @@ Look:
   status    Counts, pools, and what runs now
   list      Jobs, the newest first
   show      One job with all its attempts
-  logs      What a job wrote
+  logs      What jobs wrote
   wait      Wait until jobs have ended
 
 Act:
@@ -103,12 +105,7 @@ pub(super) enum Command {
     Enqueue(Deferred<Enqueue>),
     #[command(subcommand)]
     Worker(Deferred<Worker>),
-    /// Counts, pools, and what runs now
-    #[command(after_help = "\
-Examples:
-  queuectl status
-  queuectl status --json | jq .jobs")]
-    Status(Deferred<Json>),
+    Status(Deferred<Status>),
     List(Deferred<List>),
     Show(Deferred<Show>),
     Logs(Deferred<Logs>),
@@ -416,25 +413,101 @@ pub(super) struct Json {
     pub json: bool,
 }
 
+/// Counts, pools, and what runs now
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl status
+  queuectl status --watch
+  queuectl status --json | jq .jobs")]
+pub(super) struct Status {
+    /// Show it anew whenever something has changed; Ctrl-C ends that
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Print JSON; with --watch a line each time
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// List jobs, the newest first
 ///
-/// With --state, jobs that have ended are ordered by when they did. JSON is complete unless --limit says otherwise.
+/// With --state, one state comes after the other, and jobs are ordered by when they came into it. JSON and tsv are
+/// complete unless --limit says otherwise. The states, queues, runs, names, tags and --since of ended jobs have indexes;
+/// for the rest each job is looked at, while others go on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl list
-  queuectl list --state failed --limit 10
+  queuectl list --state failed,dead --queue gpu --limit 10
+  queuectl list --run last --exit-code 137 --columns id,seconds,max_rss_bytes,command
+  queuectl list --state completed --since 2h --sort duration --limit 5
+  queuectl list --tag night=1 --count
+  queuectl list --format tsv > joblog
   queuectl list --json | jq -r '.[].id'")]
 pub(super) struct List {
-    /// Only jobs in this state
-    #[arg(long, value_name = "STATE", value_parser = state, add = complete::state())]
-    pub state: Option<StateKind>,
-    /// At most so many [default: 50, with --json all]
+    #[command(flatten)]
+    pub listing: Listing,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+// How jobs are listed. No documentation, which would be that of the commands.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// In which order. The newest are there at once; for the other orders every job is read
+    #[arg(long, value_name = "ORDER", default_value = "newest")]
+    pub sort: Sort,
+    /// What to show of each: id,state,…
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub columns: Vec<Column>,
+    /// Print only how many there are
+    #[arg(long, conflicts_with_all = ["sort", "columns", "limit", "format"])]
+    pub count: bool,
+    /// At most so many [default: 50 in a table, else all]
     #[arg(long, value_name = "N", value_parser = limit)]
     pub limit: Option<usize>,
-    /// Print JSON
+    /// A table for people, JSON, or lines of fields with tabs between them
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    pub format: Option<Format>,
+    /// The same as --format json
     #[arg(long)]
     pub json: bool,
+}
+
+impl Listing {
+    pub(super) fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format.unwrap_or(Format::Table) }
+    }
+
+    /// The columns that are asked for, or else these.
+    pub(super) fn columns_or(&self, default: &[Column]) -> Vec<Column> {
+        if self.columns.is_empty() { default.to_vec() } else { self.columns.clone() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+    Tsv,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// The last enqueued first
+    Newest,
+    /// The first enqueued first
+    Oldest,
+    /// What moved last first
+    Updated,
+    /// The longest last attempt first
+    Duration,
+    /// The most processor time first
+    Cpu,
+    /// The most memory first
+    Memory,
+    /// The highest exit code first
+    ExitCode,
 }
 
 /// Show one job with all its attempts
@@ -457,20 +530,22 @@ pub(super) struct Show {
     pub json: bool,
 }
 
-/// Print what a job wrote
+/// Print what jobs wrote
 ///
-/// Without --stdout or --stderr both are printed, each to its own stream. On a terminal only colours and the like
-/// take effect: whatever else would act there is made visible, unless --raw.
+/// Without --stdout or --stderr both are printed, each to its own stream. Of several jobs, each line begins with the id
+/// of its job. On a terminal only colours and the like take effect: whatever else would act there is made visible,
+/// unless --raw.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl logs job1
   queuectl logs job1 --stderr --attempt 1
-  queuectl logs -f job1")]
+  queuectl logs -f job1 job2
+  queuectl logs --run last --state dead --tail 5")]
 pub(super) struct Logs {
-    /// The job
-    #[arg(add = complete::job())]
-    pub id: JobId,
+    /// The jobs
+    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::job())]
+    pub ids: Vec<JobId>,
     /// Only standard output
     #[arg(long, conflicts_with = "stderr")]
     pub stdout: bool,
@@ -480,56 +555,103 @@ pub(super) struct Logs {
     /// Which attempt [default: the last]
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
-    /// Go on until the job has ended
+    /// Only the last lines of each stream
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<usize>,
+    /// Go on until the jobs have ended
     #[arg(short, long, conflicts_with = "attempt")]
     pub follow: bool,
     /// Pass every byte on, even to a terminal
     #[arg(long)]
     pub raw: bool,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Wait until jobs have ended
 ///
-/// Exit 0 if all of them completed, 1 if one did not, 6 if the time is over first.
+/// Those that a filter lets through are all that there are when it begins, and that have ended before that count, too.
+/// Exit 0 if all of them completed, 1 if one did not, 6 if the time is over first. On a terminal a bar tells how far it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl wait job1 job2
+  queuectl wait --tag night=1 --fail-fast
   queuectl wait --all --timeout 1h")]
 pub(super) struct Wait {
     /// The jobs
-    #[arg(required_unless_present = "all", conflicts_with = "all", add = complete::unended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ["all", "states", "Which"],
+        conflicts_with_all = ["all", "states", "Which"], add = complete::unended_job())]
     pub ids: Vec<JobId>,
     /// All jobs that have not ended
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ANY_FILTER)]
     pub all: bool,
+    /// End as soon as one of them has failed for good or was cancelled
+    #[arg(long)]
+    pub fail_fast: bool,
     /// How long to wait, such as 30s or 5m
     #[arg(long, value_name = "D", value_parser = duration)]
     pub timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
-/// Cancel jobs; the processes of one that runs are ended
+/// Cancel jobs; the processes of those that run are ended
+///
+/// A filter takes those that have not ended.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl cancel job1 job2")]
+#[command(after_help = "\
+Examples:
+  queuectl cancel job1 job2
+  queuectl cancel --queue gpu --state pending
+  queuectl cancel --run last --yes")]
 pub(super) struct Cancel {
     /// The jobs; all are cancelled or none
-    #[arg(required = true, add = complete::unended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::unended_job())]
     pub ids: Vec<JobId>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Give ended jobs a fresh set of attempts; their history is kept
+///
+/// A filter takes the dead and the cancelled; with --state completed those, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl retry job1
+  queuectl retry job1 --timeout 2h --max-retries 0
+  queuectl retry --state dead --exit-code 137
   queuectl retry --all-dead")]
 pub(super) struct Retry {
     /// The jobs; all are retried or none
-    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead", add = complete::ended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ["all_dead", "states", "Which"],
+        conflicts_with_all = ["all_dead", "states", "Which"], add = complete::ended_job())]
     pub ids: Vec<JobId>,
     /// Every job in the dead letter queue
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ANY_FILTER)]
     pub all_dead: bool,
+    #[command(flatten)]
+    pub terms: Terms,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+// What a retry changes. No documentation, which would be that of the commands.
+#[derive(Debug, Args)]
+pub(super) struct Terms {
+    /// Retries after the first attempt, from now on
+    #[arg(long, value_name = "N", value_parser = retries)]
+    pub max_retries: Option<u32>,
+    /// How long it may run from now on, such as 90s, 5m or none
+    #[arg(long, value_name = "D", value_parser = time_limit)]
+    pub timeout: Option<TimeLimit>,
 }
 
 /// The dead letter queue: jobs that failed for good
@@ -546,14 +668,15 @@ pub(super) enum Dlq {
 
 /// List dead jobs, the last to die first
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl dlq list --limit 10")]
+#[command(after_help = "\
+Examples:
+  queuectl dlq list --limit 10
+  queuectl dlq list --queue gpu --since 1d --json")]
 pub(super) struct DlqList {
-    /// At most so many [default: 50, with --json all]
-    #[arg(long, value_name = "N", value_parser = limit)]
-    pub limit: Option<usize>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub listing: Listing,
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Give dead jobs a fresh set of attempts; their history is kept
@@ -561,25 +684,43 @@ pub(super) struct DlqList {
 #[command(after_help = "\
 Examples:
   queuectl dlq retry job1
+  queuectl dlq retry --queue gpu --timeout 2h
   queuectl dlq retry --all")]
 pub(super) struct DlqRetry {
     /// The jobs; all are retried or none
-    #[arg(required_unless_present = "all", conflicts_with = "all", add = complete::dead_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ["all", "Which"], conflicts_with_all = ["all", "Which"],
+        add = complete::dead_job())]
     pub ids: Vec<JobId>,
     /// Every dead job
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ANY_WHICH)]
     pub all: bool,
+    #[command(flatten)]
+    pub terms: Terms,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Remove ended jobs, with their history and what they wrote
 ///
-/// What has not ended is refused: cancel it first.
+/// Of jobs named by their ids all have to have ended: cancel what has not. A filter takes those that have.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl remove job1 job2")]
+#[command(after_help = "\
+Examples:
+  queuectl remove job1 job2
+  queuectl remove --state completed --tag night=1
+  queuectl remove --run 3 --yes")]
 pub(super) struct Remove {
     /// The jobs; all are removed or none
-    #[arg(required = true, add = complete::ended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::ended_job())]
     pub ids: Vec<JobId>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Let the jobs of queues wait: what runs goes on, nothing else starts
@@ -788,7 +929,7 @@ fn priority(text: &str) -> Result<i8, String> {
 }
 
 /// One tag.
-fn tag(text: &str) -> Result<Tags, String> {
+pub(super) fn tag(text: &str) -> Result<Tags, String> {
     let mut tags = Tags::default();
     tags.set_typed(text).map_err(|error| error.to_string())?;
     Ok(tags)
@@ -798,11 +939,11 @@ fn time_limit(text: &str) -> Result<TimeLimit, String> {
     text.parse().map_err(|()| "it is a duration from 1ms to 365d, such as 90s, 5m or 1h30m, or `none`".to_owned())
 }
 
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| "it is a duration up to 365d, such as 90s, 5m or 1h30m".to_owned())
 }
 
-fn state(text: &str) -> Result<StateKind, String> {
+pub(super) fn state(text: &str) -> Result<StateKind, String> {
     StateKind::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = StateKind::ALL.iter().map(|kind| kind.name()).collect();
         format!("there is no such state; there are {}", names.join(", "))

@@ -94,6 +94,15 @@ pub(super) fn queue() -> ArgValueCandidates {
     ArgValueCandidates::new(|| look(queues).into_iter().map(CompletionCandidate::new).collect())
 }
 
+/// The newest runs.
+pub(super) fn run() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let last = CompletionCandidate::new("last").help(Some("the run that began last".into()));
+        let offer = |(number, line): (u64, String)| CompletionCandidate::new(number.to_string()).help(Some(line.into()));
+        [last].into_iter().chain(look(runs).into_iter().map(offer)).collect()
+    })
+}
+
 /// States.
 pub(super) fn state() -> ArgValueCandidates {
     ArgValueCandidates::new(|| StateKind::ALL.map(|kind| CompletionCandidate::new(kind.name())).into())
@@ -156,6 +165,12 @@ fn queues(queue: &Queue) -> Result<Vec<String>, StoreError> {
     names.sort_unstable();
     names.dedup();
     Ok(names)
+}
+
+/// Numbers and lines of the newest runs.
+fn runs(queue: &Queue) -> Result<Vec<(u64, String)>, StoreError> {
+    let runs = queue.read(|snapshot| snapshot.newest_runs(OFFERED_MAX))?;
+    Ok(runs.into_iter().map(|run| (run.number, human::plain(&run.line))).collect())
 }
 
 /// What is found in the queue that the typed line would use; nothing if that takes too long or fails in any way.

@@ -2,7 +2,9 @@
 //! is shown. The only place that prints.
 
 mod args;
+mod bar;
 mod bytes;
+mod columns;
 mod commands;
 mod complete;
 mod context;
@@ -10,6 +12,7 @@ mod deferred;
 mod detach;
 mod discover;
 mod exit;
+mod filters;
 mod holder;
 pub(crate) mod input;
 mod interchange;
@@ -18,7 +21,9 @@ mod local;
 mod manual;
 mod render;
 mod reporter;
+mod selected;
 mod stop;
+mod tail;
 mod terminal;
 
 use std::io::Write;
@@ -35,8 +40,6 @@ use commands::{
 use context::Context;
 use deferred::Deferred;
 use exit::{Exit, Failure};
-
-use crate::model::StateKind;
 
 /// Runs what the process's arguments ask for.
 pub fn run() -> ExitCode {
@@ -81,17 +84,17 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Worker(Deferred(Worker::InstallService(args))) => service::install(&context, &args),
         Command::Worker(Deferred(Worker::List(args))) => status::worker_list(&context, &args),
         Command::Status(args) => status::status(&context, &args),
-        Command::List(args) => list::list(&context, args.state, args.limit, args.json),
+        Command::List(args) => list::list(&context, &args),
         Command::Show(args) => show::show(&context, &args),
         Command::Logs(args) => logs::logs(&context, &args),
         Command::Wait(args) => wait::wait(&context, &args),
         Command::Cancel(args) => ask::cancel(&context, &args),
-        Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
+        Command::Retry(args) => ask::retry(&context, &args),
         Command::Remove(args) => ask::remove(&context, &args),
         Command::Pause(args) => pause::pause(&context, &args.queues),
         Command::Resume(args) => pause::resume(&context, &args.queues),
-        Command::Dlq(Deferred(Dlq::List(args))) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
-        Command::Dlq(Deferred(Dlq::Retry(args))) => ask::retry(&context, &args.ids, args.all),
+        Command::Dlq(Deferred(Dlq::List(args))) => list::dlq_list(&context, &args),
+        Command::Dlq(Deferred(Dlq::Retry(args))) => ask::dlq_retry(&context, &args),
         Command::Config(args) => config::config(&context, args.0),
         Command::Check(args) => check::check(&context, &args),
         Command::Compact(args) => compact::compact(&context, &args),

@@ -1,6 +1,7 @@
 //! Pure values and rules: what a job is, which states it can be in, what moves it between them, when a
 //! failure is tried again. Nothing here does I/O or reads a clock.
 
+mod filter;
 mod ids;
 mod job;
 mod label;
@@ -12,6 +13,7 @@ mod state;
 mod time;
 mod view;
 
+pub use filter::{Filter, Pattern};
 pub use ids::{BadName, JobId, LaneId, Lease, PoolId, QueueName, Seq, WorkerId};
 pub use job::{Attempt, BadSpec, Command, EnvChange, Environment, JobSpec, Start, TimeLimit, pool_variable};
 pub use label::{BadLabel, JobName, Tags};

@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::reference::{Handed, Reference, Refused, Rung};
 use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
 use crate::model::{
-    Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
+    Ending, Filter, Job, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream, Tags,
 };
 use crate::store::{
     Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
-    RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
+    RunStart, Serves, Snapshot, Store, StoreError, Terms, Token, Tx, Wanted,
 };
 
 /// A clock that is set by more than this is far off.
@@ -282,6 +282,7 @@ impl Comparison {
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
+        self.compare_selection(snapshot, &expected, &filter_of(step, &expected))?;
         self.compare_labels(snapshot, TAGS[step % TAGS.len()], JOB_NAMES[step % JOB_NAMES.len()])?;
         if let Some(seq) = nth(&queue.seqs(), step) {
             self.compare_history(snapshot, seq)?;
@@ -335,6 +336,22 @@ impl Comparison {
             cursor = page.next;
         }
         same(kind.name(), &seqs, &self.world.queue.listed(kind))
+    }
+
+    /// Those that a filter lets through, page after page, in whatever order; and how many, if that stands somewhere.
+    fn compare_selection(&self, snapshot: &Snapshot, all: &[Job], filter: &Filter) -> Result<(), Parted> {
+        let (mut seqs, mut cursor) = (BTreeSet::new(), Some(Cursor::default()));
+        while let Some(at) = cursor {
+            let page = snapshot.select_seqs(filter, &at, 3)?;
+            let jobs: Vec<Seq> = snapshot.select(filter, &at, 3)?.jobs.iter().map(|job| job.seq).collect();
+            same("selected", &jobs, &page.seqs)?;
+            same("selected twice", &page.seqs.iter().all(|seq| seqs.insert(*seq)), &true)?;
+            cursor = page.next;
+        }
+        let expected: BTreeSet<Seq> = all.iter().filter(|job| lets_through(filter, job)).map(|job| job.seq).collect();
+        same(&format!("selected by {filter:?}"), &seqs, &expected)?;
+        let counted = snapshot.counted(filter)?;
+        same("counted", &counted.is_none_or(|count| count == expected.len() as u64), &true)
     }
 
     /// Those of a tag page after page, those of a name at once.
@@ -391,6 +408,37 @@ fn queue_of(n: u8) -> crate::model::QueueName {
     QUEUES[usize::from(n) % QUEUES.len()].parse().unwrap_or_else(|_| crate::model::QueueName::default_queue())
 }
 
+/// A filter that goes by the step: of what some job has, some.
+fn filter_of(step: usize, jobs: &[Job]) -> Filter {
+    let Some(job) = jobs.get(step % jobs.len().max(1)) else { return Filter::default() };
+    let asks_for = |bit: u32| step.wrapping_mul(0x9e37_79b9) >> (7 + bit) & 3 == 0;
+    let states = [job.progress.state.kind(), StateKind::ALL[step % StateKind::ALL.len()]];
+    let last = job.last_attempt.as_ref();
+    Filter {
+        states: if asks_for(0) { states.into() } else { BTreeSet::new() },
+        queue: asks_for(1).then(|| job.queue.clone()),
+        run: job.run.filter(|_| asks_for(2)),
+        tags: if asks_for(3) { job.tags.clone() } else { Tags::default() },
+        name: job.name.clone().filter(|_| asks_for(4)),
+        since: asks_for(5).then_some(job.updated),
+        command: asks_for(6).then(|| format!("^{}$", job.command).parse().ok()).flatten(),
+        exit_code: last.and_then(|last| last.exit_code).filter(|_| asks_for(7)),
+    }
+}
+
+fn lets_through(filter: &Filter, job: &Job) -> bool {
+    let (kind, last) = (job.progress.state.kind(), job.last_attempt.as_ref());
+    let last = last.filter(|_| kind != StateKind::Processing);
+    (filter.states.is_empty() || filter.states.contains(&kind))
+        && filter.queue.as_ref().is_none_or(|queue| job.queue == *queue && job.run.is_none())
+        && filter.run.is_none_or(|run| job.run == Some(run))
+        && filter.tags.iter().all(|(key, value)| job.tags.get(key) == Some(value))
+        && filter.name.as_ref().is_none_or(|name| job.name.as_ref() == Some(name))
+        && filter.since.is_none_or(|since| since <= job.updated)
+        && filter.command.as_ref().is_none_or(|pattern| pattern.is_in(&job.command))
+        && filter.exit_code.is_none_or(|code| last.is_some_and(|last| last.exit_code == Some(code)))
+}
+
 fn specs(wishes: &[Wish]) -> Vec<JobSpec> {
     wishes.iter().map(Wish::spec).collect()
 }
@@ -412,9 +460,10 @@ impl Act<'_> {
         same("next due", &tx.next_due()?, &self.world.queue.next_due())?;
         same("pools, inside", &tx.pools()?, &self.world.queue.pools())?;
         same("settings, inside", &tx.common_settings()?, &self.world.queue.settings(None))?;
-        let oldest: Vec<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().rev().take(3).collect();
-        let oldest: Vec<JobId> = oldest.iter().filter_map(|seq| self.world.queue.name(*seq).cloned()).collect();
-        same("dead, inside", &tx.dead(3)?, &oldest)?;
+        let seqs = self.world.queue.seqs();
+        let dead: BTreeSet<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().collect();
+        let names: Vec<JobId> = seqs.iter().filter(|seq| dead.contains(seq)).filter_map(|seq| self.world.queue.name(*seq).cloned()).collect();
+        same("dead, inside", &tx.still_in(&seqs, &[StateKind::Dead].into())?, &names)?;
         for run in self.world.queue.runs() {
             same("run, inside", &tx.run_of_lane(run.lane)?, &Some(run))?;
         }
@@ -439,7 +488,7 @@ impl Act<'_> {
                 same("promoted", &promoted, &self.world.queue.promote_due(limit))
             }
             Verb::Cancel(who) => self.cancel(tx, &self.names(who)),
-            Verb::Retry(who) => self.retry(tx, &self.names(who)),
+            Verb::Retry(who, terms) => self.retry(tx, &self.names(who), terms),
             Verb::Register { pool, again } => self.register(tx, *pool, *again),
             Verb::Ask { pool, asked } => {
                 let pool = self.pool(*pool);
@@ -683,10 +732,11 @@ impl Act<'_> {
         same("cancelled", &done, &self.world.queue.cancel(ids))
     }
 
-    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
-        let done = answer(tx.retry(ids))?;
+    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId], terms: &Terms) -> Result<(), Parted> {
+        let done = answer(tx.retry(ids, terms))?;
         self.note_asked("retry", ids, done.as_ref().err());
-        same("retried", &done, &self.world.queue.retry(ids))
+        self.tally.note("retried under other terms", done.is_ok() && *terms != Terms::default());
+        same("retried", &done, &self.world.queue.retry(ids, terms))
     }
 
     fn remove(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {

@@ -9,7 +9,7 @@ use crate::model::{
     Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
     WorkerId,
 };
-use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
+use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Terms, Unpublished, Work};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -698,8 +698,8 @@ impl Reference {
         Ok(done)
     }
 
-    /// Gives all a fresh set of attempts, or none.
-    pub fn retry(&mut self, ids: &[JobId]) -> Result<Vec<(JobId, LaneId)>, Refused> {
+    /// Gives all a fresh set of attempts under these terms, or none.
+    pub fn retry(&mut self, ids: &[JobId], terms: &Terms) -> Result<Vec<(JobId, LaneId)>, Refused> {
         let seqs = self.find_all(ids)?;
         self.refuse(&seqs, |kind| !kind.has_ended())?;
         let mut done = Vec::new();
@@ -707,6 +707,8 @@ impl Reference {
             self.put(seq, State::Pending);
             if let Some(job) = self.jobs.get_mut(&seq) {
                 (job.failures, job.losses) = (0, 0);
+                job.spec.max_retries = terms.max_retries.or(job.spec.max_retries);
+                job.spec.timeout = terms.timeout.or(job.spec.timeout);
                 done.push((job.name.clone(), job.lane));
             }
         }

@@ -58,7 +58,7 @@ const EVENTS: &str = "
 
     cancel: scheduled; cancel: pending; cancel: processing; cancel: failed; cancel: several
     cancel refused: completed; cancel refused: dead; cancel refused: cancelled; cancel refused: no such job
-    retry: completed; retry: dead; retry: cancelled; retry: several
+    retry: completed; retry: dead; retry: cancelled; retry: several; retried under other terms
     retry refused: scheduled; retry refused: pending; retry refused: processing; retry refused: failed
     retry refused: no such job
     remove: completed; remove: dead; remove: cancelled; remove: several

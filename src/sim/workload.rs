@@ -9,7 +9,7 @@ use super::choices::Choices;
 use crate::model::{
     Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, Start, Tags, TimeLimit,
 };
-use crate::store::Asked;
+use crate::store::{Asked, Terms};
 
 /// One transaction.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +47,8 @@ pub enum Verb {
     Promote(u8),
     /// A person cancels these.
     Cancel(Vec<Who>),
-    /// A person retries these.
-    Retry(Vec<Who>),
+    /// A person retries these, under these terms.
+    Retry(Vec<Who>, Terms),
     /// A person removes these.
     Remove(Vec<Who>),
     /// A pool is registered; under a name that was used before if `again`.
@@ -297,6 +297,15 @@ impl End {
     }
 }
 
+/// What a retry changes: mostly nothing.
+fn terms(choices: &mut Choices<'_>) -> Terms {
+    let timeouts = [TimeLimit::Unlimited, TimeLimit::After(Duration::from_millis(7))];
+    Terms {
+        max_retries: choices.percent(30).then(|| u32::from(choices.byte(3))),
+        timeout: if choices.percent(30) { choices.one(&timeouts) } else { None },
+    }
+}
+
 /// The operations of a seed.
 pub fn seeded(seed: u64, steps: usize) -> Vec<Op> {
     let mut maker = Maker::new(Choices::seeded(seed));
@@ -386,7 +395,7 @@ impl<'b> Maker<'b> {
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
             70..80 => Verb::Promote(choices.byte(6)),
             80..86 => Verb::Cancel(choices.some(3, unended)),
-            86..91 => Verb::Retry(choices.some(3, retryable)),
+            86..91 => Verb::Retry(choices.some(3, retryable), terms(choices)),
             91..94 => Verb::Remove(choices.some(2, ended)),
             94..108 => self.pool_verb(),
             108..114 => {

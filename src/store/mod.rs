@@ -53,6 +53,7 @@ mod replace;
 mod runs;
 mod salvage;
 mod scraps;
+mod select;
 mod syncs;
 mod tables;
 mod turnstile;
@@ -64,7 +65,7 @@ pub(crate) mod tests;
 mod trials;
 
 pub use adopt::OutputFile;
-pub use ask::Cancelled;
+pub use ask::{Cancelled, Terms};
 #[cfg(any(test, feature = "sim"))]
 pub use bulk::Unpublished;
 pub use bulk::{BulkInfo, BulkInto, BulkLanes};
@@ -78,7 +79,6 @@ pub use header::commit_mark;
 pub use open::{Store, panic_is_fenced};
 pub use pools::{Control, Held, PoolInfo};
 pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableRun, fault};
-pub use query::{Cursor, Page};
 pub use queues::QueueInfo;
 pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
@@ -89,5 +89,6 @@ pub use repair::{Lines, Repaired, check_pages, repair};
 pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::{Salvage, damaged_pages};
+pub use select::{Cursor, Page, Seqs};
 pub use tables::{SCHEMA_VERSION, Snapshot, Tx};
 pub use turnstile::OnWait;

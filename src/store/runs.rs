@@ -191,6 +191,38 @@ impl Snapshot {
         run_info(lane, self.get(LANES, lane.0)?, || self.lane_counts(lane))
     }
 
+    /// The run of this number.
+    pub fn run_numbered(&self, number: u64) -> Result<Option<RunInfo>, StoreError> {
+        // Their lanes are in order of age, and the newest runs are the ones that are asked for.
+        for row in self.open(LANES)?.iter()?.rev() {
+            let (lane, record) = row?;
+            let record: LaneRecord = super::codec::decode("LANES", record.value())?;
+            if matches!(&record.kind, LaneKind::Run(run) if run.number == number) {
+                return self.run(LaneId(lane.value()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The run that began last.
+    pub fn newest_run(&self) -> Result<Option<RunInfo>, StoreError> {
+        Ok(self.newest_runs(1)?.pop())
+    }
+
+    /// The runs that began last, at most so many, the newest first.
+    pub fn newest_runs(&self, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
+        let mut runs = Vec::new();
+        for row in self.open(LANES)?.iter()? {
+            let (lane, record) = row?;
+            if let LaneKind::Run(run) = super::codec::decode::<LaneRecord>("LANES", record.value())?.kind {
+                runs.push((run.number, LaneId(lane.value())));
+            }
+        }
+        runs.sort_unstable_by(|a, b| b.cmp(a));
+        let infos = runs.into_iter().take(limit).map(|(_, lane)| self.run(lane));
+        Ok(infos.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
     /// The run of this identity before the one in `lane`.
     pub fn run_before(&self, identity: u128, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
         let before = self.open(RUNS)?.range((identity, 0)..(identity, lane.0))?.next_back();

@@ -231,10 +231,10 @@ fn cancel_and_retry_are_all_or_nothing() {
     assert_eq!(control, Control { asked: Asked::Work, cancels: vec![claims[0].token.seq] });
     bench.finish(&claims[0], &ran(Outcome::Failed, 6), 6);
     assert_eq!(bench.state("a"), StateKind::Cancelled);
-    let refused = bench.at(7, |tx| tx.retry(&[id("a"), id("c")]));
+    let refused = bench.at(7, |tx| tx.retry(&[id("a"), id("c")], &Terms::default()));
     assert!(matches!(refused, Err(StoreError::Refused { .. })));
     assert_eq!(bench.state("a"), StateKind::Cancelled);
-    bench.at(8, |tx| tx.retry(&[id("a"), id("b")])).unwrap();
+    bench.at(8, |tx| tx.retry(&[id("a"), id("b")], &Terms::default())).unwrap();
     assert_eq!(names(&bench.claim(9, 9)), ["a", "b", "c"], "a retry keeps its place");
 }
 
@@ -386,7 +386,7 @@ fn a_transaction_sees_the_counts_that_it_changed() {
             assert!(matches!(tx.start_run(&new_run(7), &[later], false)?, RunStart::Continued(same) if same == info));
             tx.cancel(&[id("later"), id("a")])?;
             assert_eq!(tx.run_of_lane(info.lane)?.unwrap().counts, [(StateKind::Cancelled, 2)].into());
-            tx.retry(&[id("a")])?;
+            tx.retry(&[id("a")], &Terms::default())?;
             assert_eq!(tx.run_of_lane(info.lane)?.unwrap().unfinished(), 1);
             Ok(())
         })

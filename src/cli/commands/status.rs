@@ -11,6 +11,7 @@ use super::super::bytes::to_json;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
+use super::watch;
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Job, JobName, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo, Serves, StoreError};
@@ -20,19 +21,19 @@ use crate::worker::{self, Activity};
 const COMMAND_CHARS_MAX: usize = 60;
 
 /// What `status` shows, read at one moment.
-struct Status {
+pub(super) struct Status {
     counts: BTreeMap<StateKind, u64>,
     /// When the next of the jobs that wait for their time is due.
     next_due: Option<Millis>,
-    pools: Vec<PoolStatus>,
+    pub(super) pools: Vec<PoolStatus>,
     queues: Vec<QueueInfo>,
     runs: Vec<RunInfo>,
     ended: Vec<PoolInfo>,
     now: Millis,
 }
 
-struct PoolStatus {
-    pool: PoolInfo,
+pub(super) struct PoolStatus {
+    pub(super) pool: PoolInfo,
     alive: bool,
     /// What it runs.
     running: Vec<(Activity, Job)>,
@@ -41,7 +42,7 @@ struct PoolStatus {
 }
 
 impl Status {
-    fn read(queue: &Queue) -> Result<Self, StoreError> {
+    pub(super) fn read(queue: &Queue) -> Result<Self, StoreError> {
         let mut ended = Vec::new();
         let (counts, next_due, queues, pools, runs) = queue.read(|snapshot| {
             let mut pools = Vec::new();
@@ -71,25 +72,46 @@ impl Status {
         Ok(Self { counts, next_due, queues, pools, runs, ended, now: queue.clock().now() })
     }
 
+    pub(super) fn write(&self, queue: &Queue, is_json: bool, out: &mut impl Write) -> Result<(), Failure> {
+        if is_json {
+            writeln!(out, "{}", self.json(queue))?;
+            return Ok(());
+        }
+        show(queue, self, out)
+    }
+
+    pub(super) fn json(&self, queue: &Queue) -> Value {
+        let workers: Vec<Value> = self.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
+        let runs: Vec<Value> = self.runs.iter().map(|run| json::run(run, self.is_served(run.lane))).collect();
+        json!({
+            "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
+            "total": self.counts.values().sum::<u64>(),
+            "jobs": json::counts(&self.counts),
+            "next_due_at": self.next_due.map(json::time),
+            "queues": self.queues.iter().map(json::queue).collect::<Vec<_>>(),
+            "workers": workers,
+            "runs": runs,
+        })
+    }
+
     /// Whether a living pool works on a run.
     fn is_served(&self, run: LaneId) -> bool {
         self.pools.iter().any(|pool| pool.alive && pool.pool.serves == Serves::Run(run))
     }
 }
 
-pub(crate) fn status(context: &Context, args: &args::Json) -> Result<Exit, Failure> {
+pub(crate) fn status(context: &Context, args: &args::Status) -> Result<Exit, Failure> {
     let queue = context.open_read_only()?;
     if queue.clock().ahead() > CLOCK_BEHIND_WORTH_SAYING {
         let ahead = human::about(queue.clock().ahead());
         say(format_args!("the newest time in the queue is {ahead} ahead of the clock: waiting times follow the queue"));
     }
+    if args.watch {
+        return watch::watch(queue, args.json);
+    }
     let status = Status::read(&queue)?;
     let mut out = stdout();
-    if args.json {
-        writeln!(out, "{}", status_json(&queue, &status))?;
-    } else {
-        show(&queue, &status, &mut out)?;
-    }
+    status.write(&queue, args.json, &mut out)?;
     out.flush()?;
     queue.leave();
     Ok(Exit::Done)
@@ -234,20 +256,6 @@ pub(crate) fn continue_line(run: &RunInfo) -> String {
 /// A word as a shell takes it.
 pub(crate) fn shell_word(word: &str) -> String {
     crate::model::Command::Argv(vec![word.as_bytes().to_vec()]).to_string()
-}
-
-fn status_json(queue: &Queue, status: &Status) -> Value {
-    let workers: Vec<Value> = status.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
-    let runs: Vec<Value> = status.runs.iter().map(|run| json::run(run, status.is_served(run.lane))).collect();
-    json!({
-        "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
-        "total": status.counts.values().sum::<u64>(),
-        "jobs": json::counts(&status.counts),
-        "next_due_at": status.next_due.map(json::time),
-        "queues": status.queues.iter().map(json::queue).collect::<Vec<_>>(),
-        "workers": workers,
-        "runs": runs,
-    })
 }
 
 /// A line for each worker of a pool, the idle ones with no job.

@@ -33,6 +33,7 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("priority", job.priority.into()),
         ("name", job.name.as_ref().map(JobName::as_str).into()),
         ("tags", tags(&job.tags)),
+        ("run", job.run.into()),
         ("state", state.kind().name().into()),
         ("reason", state.reason().into()),
         ("attempts", job.progress.attempts.into()),

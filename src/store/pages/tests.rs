@@ -123,7 +123,8 @@ fn acted_on(store: &Store) -> Answers {
     act("set", said(store.write(now, |tx| tx.set(None, SettingKey::Timeout, "2m"))));
     act("enqueue", said(store.write(now, |tx| tx.enqueue(&[spec(1), spec(999_999)]))));
     act("cancel", said(store.write(now, |tx| tx.cancel(&["job-99".parse().unwrap()]))));
-    act("dead", said(store.write(now, |tx| tx.dead(10))));
+    let seqs: Vec<Seq> = (1..100).map(Seq).collect();
+    act("dead", said(store.write(now, |tx| tx.still_in(&seqs, &[StateKind::Dead].into()))));
     act("promote", said(store.write(now, |tx| tx.promote_due(20))));
     let pool = "p1".parse().unwrap();
     let claims = store.write(now, |tx| tx.claim(&pool, &Serves::AllQueues, 20, &mut ClaimCache::default()));
