@@ -105,6 +105,10 @@ fn commands_are_offered_the_jobs_that_they_take() {
         (&["retry", ""], &["bad", "good"]),
         (&["remove", "go"], &["good"]),
         (&["dlq", "retry", ""], &["bad"]),
+        (&["list", "--run", ""], &["last"]),
+        (&["logs", "--state", "dead,comp"], &["dead,completed"]),
+        (&["cancel", "--queue", "g"], &["gpu"]),
+        (&["list", "--columns", "max_r"], &["max_retries", "max_rss_bytes"]),
     ] {
         let mut offered = offered(&bench, words);
         offered.retain(|word| !word.starts_with('-'));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{Background, Bench, has_fields};
 
-const JOB: &str = "id command argv cwd queue name priority tags state reason attempts max_retries created_at updated_at started_at \
+const JOB: &str = "id command argv cwd queue name priority tags run state reason attempts max_retries created_at updated_at started_at \
                    finished_at next_run_at exit_code error worker";
 const ATTEMPT: &str = "attempt worker started_at ended_at outcome exit_code signal cpu_ms max_rss_bytes error";
 
@@ -53,7 +53,7 @@ fn a_pending_job_has_every_field() {
     );
     assert_eq!(
         nulls(job),
-        ["argv", "error", "exit_code", "finished_at", "name", "next_run_at", "reason", "started_at", "worker"]
+        ["argv", "error", "exit_code", "finished_at", "name", "next_run_at", "reason", "run", "started_at", "worker"]
     );
 }
 
@@ -73,18 +73,18 @@ fn each_state_has_its_fields() {
     bench.ok("worker stop");
     assert_eq!(pool.wait().0, 0);
     for (id, state, reason, exit_code, absent) in [
-        ("good", "completed", json!(null), json!(0), &["command", "error", "name", "next_run_at", "reason"][..]),
-        ("bad", "dead", json!("failed"), json!(5), &["argv", "name", "next_run_at"]),
-        ("killed", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at"]),
-        ("slow", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at"]),
+        ("good", "completed", json!(null), json!(0), &["command", "error", "name", "next_run_at", "reason", "run"][..]),
+        ("bad", "dead", json!("failed"), json!(5), &["argv", "name", "next_run_at", "run"]),
+        ("killed", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at", "run"]),
+        ("slow", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at", "run"]),
         (
             "off",
             "cancelled",
             json!("asked"),
             json!(null),
-            &["argv", "error", "exit_code", "name", "next_run_at", "started_at", "worker"],
+            &["argv", "error", "exit_code", "name", "next_run_at", "run", "started_at", "worker"],
         ),
-        ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "name", "reason"]),
+        ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "name", "reason", "run"]),
     ] {
         let job = bench.json(&format!("show {id} --json"));
         has_fields(&job, &format!("{JOB} history env_names"));

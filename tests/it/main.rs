@@ -19,6 +19,7 @@ mod ending;
 mod enqueue;
 mod exporting;
 mod failing_disk;
+mod filters;
 mod full_disk;
 mod look;
 mod manuals;

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
@@ -16,6 +18,8 @@ use super::wait::gone;
 use crate::queue::Queue;
 use crate::worker::{self, Bell, Ring, StopListener, board_path};
 
+/// Rows of a terminal that does not tell.
+const ROWS_IF_NOT_TOLD: usize = 24;
 /// The least time from one showing to the next.
 const BETWEEN_SHOWINGS: Duration = Duration::from_millis(100);
 
@@ -82,14 +86,21 @@ fn show(queue: &Queue, status: &Status, is_json: bool, is_first: bool) -> Result
     }
     let mut text = Vec::new();
     status.write(queue, is_json, &mut text)?;
-    let text = tame(&String::from_utf8_lossy(&text));
-    let rows = tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row)).max(2);
-    // From the top, each line to its end, and what is below; the last line stays free for the cursor.
-    let mut out = anstream::stdout().lock();
-    write!(out, "{}", if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" })?;
-    for line in text.lines().take(rows - 1) {
-        writeln!(out, "{line}\x1b[K")?;
+    let mut text = tame(&String::from_utf8_lossy(&text));
+    // Where no colours are wanted, what moves the cursor is wanted all the same.
+    if AutoStream::choice(&io::stdout()) == ColorChoice::Never {
+        text = strip_str(&text).to_string();
     }
-    write!(out, "\x1b[J")?;
+    // Some terminals do not tell.
+    let rows = tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row));
+    let rows = if rows == 0 { ROWS_IF_NOT_TOLD } else { rows };
+    // From the top, each line to its end, and what is below; the last line stays free for the cursor.
+    let mut screen = if is_first { "\x1b[2J\x1b[H" } else { "\x1b[H" }.to_owned();
+    for line in text.lines().take(rows.saturating_sub(1).max(1)) {
+        screen = screen + line + "\x1b[K\n";
+    }
+    screen.push_str("\x1b[J");
+    let mut out = io::stdout().lock();
+    out.write_all(screen.as_bytes())?;
     Ok(out.flush()?)
 }
