@@ -98,7 +98,8 @@ pub(super) fn queue() -> ArgValueCandidates {
 pub(super) fn run() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let last = CompletionCandidate::new("last").help(Some("the run that began last".into()));
-        let offer = |(number, line): (u64, String)| CompletionCandidate::new(number.to_string()).help(Some(line.into()));
+        let offer =
+            |(number, line): (u64, String)| CompletionCandidate::new(number.to_string()).help(Some(line.into()));
         [last].into_iter().chain(look(runs).into_iter().map(offer)).collect()
     })
 }

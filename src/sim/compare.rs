@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::reference::{Handed, Reference, Refused, Rung};
 use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
 use crate::model::{
-    Ending, Filter, Job, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream, Tags,
+    Ending, Filter, Job, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
+    Tags,
 };
 use crate::store::{
     Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
@@ -282,7 +283,7 @@ impl Comparison {
         self.compare_runs(snapshot)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
-        self.compare_selection(snapshot, &expected, &filter_of(step, &expected))?;
+        Self::compare_selection(snapshot, &expected, &filter_of(step, &expected))?;
         self.compare_labels(snapshot, TAGS[step % TAGS.len()], JOB_NAMES[step % JOB_NAMES.len()])?;
         if let Some(seq) = nth(&queue.seqs(), step) {
             self.compare_history(snapshot, seq)?;
@@ -339,7 +340,7 @@ impl Comparison {
     }
 
     /// Those that a filter lets through, page after page, in whatever order; and how many, if that stands somewhere.
-    fn compare_selection(&self, snapshot: &Snapshot, all: &[Job], filter: &Filter) -> Result<(), Parted> {
+    fn compare_selection(snapshot: &Snapshot, all: &[Job], filter: &Filter) -> Result<(), Parted> {
         let (mut seqs, mut cursor) = (BTreeSet::new(), Some(Cursor::default()));
         while let Some(at) = cursor {
             let page = snapshot.select_seqs(filter, &at, 3)?;
@@ -411,7 +412,7 @@ fn queue_of(n: u8) -> crate::model::QueueName {
 /// A filter that goes by the step: of what some job has, some.
 fn filter_of(step: usize, jobs: &[Job]) -> Filter {
     let Some(job) = jobs.get(step % jobs.len().max(1)) else { return Filter::default() };
-    let asks_for = |bit: u32| step.wrapping_mul(0x9e37_79b9) >> (7 + bit) & 3 == 0;
+    let asks_for = |bit: u32| step.wrapping_mul(0x9e37_79b9) >> (7 + bit) & 3 == 3;
     let states = [job.progress.state.kind(), StateKind::ALL[step % StateKind::ALL.len()]];
     let last = job.last_attempt.as_ref();
     Filter {
@@ -462,7 +463,11 @@ impl Act<'_> {
         same("settings, inside", &tx.common_settings()?, &self.world.queue.settings(None))?;
         let seqs = self.world.queue.seqs();
         let dead: BTreeSet<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().collect();
-        let names: Vec<JobId> = seqs.iter().filter(|seq| dead.contains(seq)).filter_map(|seq| self.world.queue.name(*seq).cloned()).collect();
+        let names: Vec<JobId> = seqs
+            .iter()
+            .filter(|seq| dead.contains(seq))
+            .filter_map(|seq| self.world.queue.name(*seq).cloned())
+            .collect();
         same("dead, inside", &tx.still_in(&seqs, &[StateKind::Dead].into())?, &names)?;
         for run in self.world.queue.runs() {
             same("run, inside", &tx.run_of_lane(run.lane)?, &Some(run))?;

@@ -247,9 +247,7 @@ impl<'s> Selection<'s> {
         let spec = spec.ok_or_else(|| StoreError::Damaged(format!("the spec of job {} is missing", seq.0)))?;
         let has = |(key, value): (&str, &str)| spec.tags.iter().any(|(k, v)| (k.as_str(), v.as_str()) == (key, value));
         let is_named = name.as_ref().is_none_or(|name| spec.name.as_deref() == Some(name.as_str()));
-        Ok(is_named
-            && tags.iter().all(has)
-            && command.as_ref().is_none_or(|pattern| pattern.is_in(&spec.command())))
+        Ok(is_named && tags.iter().all(has) && command.as_ref().is_none_or(|pattern| pattern.is_in(&spec.command())))
     }
 
     /// The last attempt's result says nothing of a job that runs now.
@@ -266,7 +264,6 @@ impl<'s> Selection<'s> {
     fn rows(&self, walk: Walk, before: Option<(u64, u64)>, wanted: usize) -> Result<Vec<Row>, StoreError> {
         match walk {
             Walk::Label => self.labelled(before, wanted),
-            Walk::Jobs => self.jobs(before, wanted),
             Walk::State(kind @ (StateKind::Completed | StateKind::Dead | StateKind::Cancelled)) => {
                 self.finished(kind, before, wanted)
             }
@@ -276,7 +273,7 @@ impl<'s> Selection<'s> {
             Walk::State(StateKind::Blocked) if self.count(&BTreeSet::from([StateKind::Blocked]))? == 0 => {
                 Ok(Vec::new())
             }
-            Walk::State(StateKind::Blocked) => self.jobs(before, wanted),
+            Walk::Jobs | Walk::State(StateKind::Blocked) => self.jobs(before, wanted),
         }
     }
 

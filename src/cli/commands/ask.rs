@@ -22,13 +22,8 @@ const RETRY: Verb = Verb { present: "retries", past: "retried", not: "neither de
 const REMOVE: Verb = Verb { present: "removes", past: "removed", not: "yet to end" };
 
 const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
-const NOT_ENDED: [StateKind; 5] = [
-    StateKind::Scheduled,
-    StateKind::Blocked,
-    StateKind::Pending,
-    StateKind::Processing,
-    StateKind::Failed,
-];
+const NOT_ENDED: [StateKind; 5] =
+    [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Processing, StateKind::Failed];
 /// What is run again if nothing is said about states.
 const FAILED_FOR_GOOD: [StateKind; 2] = [StateKind::Dead, StateKind::Cancelled];
 
@@ -67,7 +62,7 @@ fn cancel_many(queue: &Queue, bell: &mut Bell, args: &args::Cancel, out: &mut im
     let mut asked = Vec::new();
     let count = many.each(
         queue,
-        |tx, ids| tx.cancel(ids),
+        |ids, tx| tx.cancel(ids),
         |done| asked.extend(done.into_iter().filter(|(_, how)| *how == Cancelled::Asked).map(|(id, _)| id)),
     )?;
     let mut escaped = 0;
@@ -190,7 +185,7 @@ fn retry_chosen(queue: Queue, chosen: Chosen<'_>, terms: &args::Terms) -> Result
     };
     let mut many = Many::find(&queue, RETRY, &filter, [&FAILED_FOR_GOOD, &ENDED])?;
     many.confirm(is_sure)?;
-    let retry = |tx: &mut Tx<'_>, ids: &[JobId]| tx.retry(ids, &terms);
+    let retry = |ids: &[JobId], tx: &mut Tx<'_>| tx.retry(ids, &terms);
     let count = many.each(&queue, retry, |done| lanes.extend(done.into_iter().map(|(_, lane)| lane)))?;
     match none {
         Some(none) if count == 0 => writeln!(out, "{none}")?,
@@ -211,7 +206,7 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
         many.confirm(args.yes)?;
         let count = many.each(
             &queue,
-            |tx, ids| tx.remove(ids),
+            |ids, tx| tx.remove(ids),
             |removed| removed.iter().for_each(|job| delete_files(&queue, job, &mut exit)),
         )?;
         writeln!(out, "✓ {} removed", human::count(count, "job"))?;

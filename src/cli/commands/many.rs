@@ -81,7 +81,7 @@ impl Many {
     pub(super) fn each<T>(
         &mut self,
         queue: &Queue,
-        step: impl Fn(&mut Tx<'_>, &[JobId]) -> Result<Vec<T>, StoreError>,
+        step: impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
         mut done: impl FnMut(Vec<T>),
     ) -> Result<u64, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
@@ -107,11 +107,11 @@ impl Many {
         &self,
         queue: &Queue,
         seqs: &[Seq],
-        step: &impl Fn(&mut Tx<'_>, &[JobId]) -> Result<Vec<T>, StoreError>,
+        step: &impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
     ) -> Result<Vec<T>, StoreError> {
         let done = queue.write(|tx| {
             let ids = tx.still_in(seqs, &self.states)?;
-            step(tx, &ids)
+            step(&ids, tx)
         });
         match done {
             Err(StoreError::Refused { .. }) if seqs.len() == 1 => Ok(Vec::new()),
