@@ -432,8 +432,8 @@ pub(super) struct Status {
 /// List jobs, the newest first
 ///
 /// With --state, one state comes after the other, and jobs are ordered by when they came into it. JSON and tsv are
-/// complete unless --limit says otherwise. The states, queues, runs, names, tags and --since of ended jobs have indexes;
-/// for the rest each job is looked at, while others go on.
+/// complete unless --limit says otherwise. States, names and tags lead to their jobs by an index; for the rest each job is
+/// looked at, while others go on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -1,17 +1,15 @@
 //! Jobs by what they are: pages of those that a [`Filter`] lets through.
 //!
-//! There are four ways to them, each a walk from the newest down:
+//! There are three ways to them, each a walk from the newest down:
 //!
 //! | way | taken if the filter asks for | order |
 //! |---|---|---|
 //! | the rows of TAGS | a name or tags | as they were enqueued |
-//! | JOBS from the last to the first job of a run | a run, and more jobs are in the states asked for than in it | as they were enqueued |
 //! | the index of each state, one after the other | states | as they came into them |
 //! | JOBS | anything else | as they were enqueued |
 //!
 //! Whatever else is asked for is looked up job by job. How much of that is done with one snapshot is bounded, since it
-//! pins pages of the file: so a page may be short, or empty, and yet there is a next. The cursor keeps the way, since
-//! another may be shorter meanwhile.
+//! pins pages of the file: so a page may be short, or empty, and yet there is a next.
 
 use std::collections::BTreeSet;
 
@@ -31,21 +29,10 @@ const ROWS_READ: usize = 500;
 /// Where a page of jobs left off.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// None at the beginning.
-    way: Option<Way>,
-    /// Which of its walks.
+    /// Which of the walks.
     walk: usize,
     /// The last row's sort key; the next page begins below it.
     before: Option<(u64, u64)>,
-}
-
-/// See the module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Label,
-    Run,
-    States,
-    All,
 }
 
 /// A page of jobs.
@@ -100,10 +87,9 @@ impl Snapshot {
     /// The same as [`select`](Self::select), without reading what the jobs are.
     pub fn select_seqs(&self, filter: &Filter, cursor: &Cursor, limit: usize) -> Result<Seqs, StoreError> {
         let Some(selection) = Selection::new(self, filter)? else { return Ok(Seqs::default()) };
-        let way = cursor.way.map_or_else(|| selection.shortest_way(), Ok)?;
-        let mut at = Cursor { way: Some(way), ..cursor.clone() };
+        let mut at = cursor.clone();
         let (mut seqs, mut rejected) = (Vec::new(), 0);
-        while let Some(walk) = selection.walk(way, at.walk) {
+        while let Some(walk) = selection.walk(at.walk) {
             let room = limit - seqs.len();
             if room == 0 || rejected >= REJECTED_MAX {
                 return Ok(Seqs { seqs, next: Some(at) });
@@ -124,7 +110,7 @@ impl Snapshot {
                 }
             }
             if was_last {
-                at = Cursor { walk: at.walk + 1, before: None, ..at };
+                at = Cursor { walk: at.walk + 1, before: None };
             }
         }
         Ok(Seqs { seqs, next: None })
@@ -181,27 +167,13 @@ impl<'s> Selection<'s> {
         Ok(Some(Self { snapshot, filter, lanes, tables: JobTables::open(snapshot)? }))
     }
 
-    fn shortest_way(&self) -> Result<Way, StoreError> {
-        let Filter { states, run, tags, name, .. } = self.filter;
-        Ok(match (name.is_some() || !tags.is_empty(), run, states.is_empty()) {
-            (true, ..) => Way::Label,
-            (false, Some(_), true) => Way::Run,
-            (false, Some(_), false) => {
-                let everywhere = Filter::of_states(states.iter().copied());
-                let in_states = self.snapshot.counted(&everywhere)?.unwrap_or(u64::MAX);
-                if self.count(&BTreeSet::new())? <= in_states { Way::Run } else { Way::States }
-            }
-            (false, None, false) => Way::States,
-            (false, None, true) => Way::All,
-        })
-    }
-
-    /// The n-th walk of a way, if there is one.
-    fn walk(&self, way: Way, n: usize) -> Option<Walk> {
-        match way {
-            Way::Label => (n == 0).then_some(Walk::Label),
-            Way::Run | Way::All => (n == 0).then_some(Walk::Jobs),
-            Way::States => self.filter.states.iter().nth(n).map(|kind| Walk::State(*kind)),
+    /// The n-th walk of the shortest way, if there is one.
+    fn walk(&self, n: usize) -> Option<Walk> {
+        let Filter { states, tags, name, .. } = self.filter;
+        match (name.is_some() || !tags.is_empty(), states.is_empty()) {
+            (true, _) => (n == 0).then_some(Walk::Label),
+            (false, true) => (n == 0).then_some(Walk::Jobs),
+            (false, false) => states.iter().nth(n).map(|kind| Walk::State(*kind)),
         }
     }
 
