@@ -36,6 +36,16 @@ pub(super) enum Exit {
     Of(u8),
 }
 
+impl Exit {
+    /// What an error of the system comes to. A full disk is one thing, wherever it is met.
+    pub(super) fn of_system(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::QueueUnusable,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl From<Exit> for u8 {
     fn from(exit: Exit) -> Self {
         match exit {
@@ -155,7 +165,7 @@ impl From<PoolError> for Failure {
         match error {
             PoolError::Store(error) => error.into(),
             PoolError::QueueMoved(_) | PoolError::Unwritten => Self::new(Exit::QueueUnusable, error),
-            PoolError::System { .. } => Self::new(Exit::Other, error),
+            PoolError::System { error: ref why, .. } => Self::new(Exit::of_system(why), error),
         }
     }
 }
@@ -166,6 +176,6 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::silent(Exit::Done);
         }
-        Self::new(Exit::Other, error)
+        Self::new(Exit::of_system(&error), error)
     }
 }

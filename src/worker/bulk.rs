@@ -32,6 +32,9 @@ const PIECE_JOBS_MAX: usize = 20_000;
 /// Most bytes of input for one piece, and what fits one transaction and needs no bulk.
 pub const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
+/// What is taken away has at most so many: on a disk that is full it has to do with the ballast.
+const UNDO_JOBS_MAX: usize = 1_000;
+
 /// Most room for ids that wait to be named.
 const NAMES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What each takes besides its text.
@@ -100,7 +103,7 @@ impl<'q> BulkMaker<'q> {
     /// `wanted` are the ids of all of them that look like numbers.
     pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
         remove_dead_bulks(queue, &BTreeSet::new())?;
-        let maker = PoolFile::create(&queue.folder().join("run"), 0)?;
+        let maker = PoolFile::create_maker(&queue.folder().join("run"))?;
         let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)).map_err(unseen)?;
         let pace = || Pace(PIECE_JOBS_FIRST);
         let unnamed = Unnamed { names: Vec::new(), bytes: 0, pace: pace() };
@@ -230,12 +233,14 @@ pub(super) struct Undoing<'a> {
 
 impl<'a> Undoing<'a> {
     pub(super) fn new(queue: &'a Queue, bulk: &'a BulkInfo) -> Self {
-        Self { queue, bulk, pace: Pace(PIECE_JOBS_FIRST) }
+        // It is a help only where the disk is full.
+        let _ = board::drop_ballast(&queue.folder().join("run").join(&bulk.maker));
+        Self { queue, bulk, pace: Pace(PIECE_JOBS_MIN) }
     }
 
     /// Takes the next piece of it away. Says whether it is gone.
     pub(super) fn piece(&mut self) -> Result<bool, StoreError> {
-        let limit = self.pace.0;
+        let limit = self.pace.0.min(UNDO_JOBS_MAX);
         let (is_gone, took) = timed(self.queue, |tx| tx.undo_bulk(self.bulk, limit))?;
         self.pace.learn(limit, took);
         Ok(is_gone)

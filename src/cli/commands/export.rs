@@ -148,14 +148,14 @@ fn to_file(source: &Source, path: &Path, told: &mut Told) -> Result<Written, Fai
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::Other, format!("cannot write {}: {error}", path.display()))
+    Failure::new(Exit::of_system(error), format!("cannot write {}: {error}", path.display()))
 }
 
 fn stopped(stop: Stop, to: &str) -> Failure {
     match stop {
         Stop::Store(error) => Failure::from(error).next("queuectl check --repair    makes what it can of the queue"),
         Stop::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Failure::silent(Exit::Done),
-        Stop::Output(error) => Failure::new(Exit::Other, format!("cannot write {to}: {error}")),
+        Stop::Output(error) => Failure::new(Exit::of_system(&error), format!("cannot write {to}: {error}")),
     }
 }
 
