@@ -136,6 +136,7 @@ impl From<StoreError> for Failure {
             | StoreError::Schema { .. }
             | StoreError::ReadOnly(_)
             | StoreError::Replaced
+            | StoreError::Gone
             | StoreError::NotRewritten(_)
             | StoreError::Io(_)
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,

@@ -37,6 +37,9 @@ pub enum StoreError {
         "the queue was replaced meanwhile, by a repair, a restore or a compaction: nothing was done; type it again"
     )]
     Replaced,
+    /// The file that was opened has no name any more.
+    #[error("the queue was moved or deleted")]
+    Gone,
     /// The file that was to take the queue file's place could not be made.
     #[error("it cannot be written anew, and is as it was: {0}")]
     NotRewritten(String),

@@ -63,8 +63,12 @@ impl<'a> Committer<'a> {
 
     fn finish(mut self, finish: Finish) -> Result<PoolEnd, PoolError> {
         if let Some(error) = self.fatal {
+            let folder = self.queue.folder().to_owned();
             self.queue.leave();
-            return Err(error.into());
+            return Err(match error {
+                StoreError::Gone => PoolError::QueueMoved(folder),
+                error => error.into(),
+            });
         }
         let (end, why) = match finish {
             Finish::Stopped => (PoolEnd::Stopped, "stopped"),

@@ -105,6 +105,25 @@ fn what_needs_the_queue_for_itself_tells_who_fills_it() {
 }
 
 #[test]
+fn nothing_is_acknowledged_into_a_queue_that_was_deleted() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    std::fs::remove_dir_all(bench.queue()).unwrap();
+    drop(turn);
+    assert_eq!(enqueue.wait(), (5, String::new()));
+    // Moved as a whole it is the same queue.
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    std::fs::rename(bench.queue(), bench.file("moved")).unwrap();
+    drop(turn);
+    assert_eq!(enqueue.wait().0, 0);
+    std::fs::rename(bench.file("moved"), bench.queue()).unwrap();
+    assert_eq!(total(&bench), LINES + 1);
+    bench.is_clean();
+}
+
+#[test]
 fn an_id_that_another_takes_meanwhile_undoes_all() {
     let bench = Bench::new();
     bench.enqueue("true");
