@@ -150,3 +150,19 @@ fn output_beyond_the_limit_loses_its_middle_and_says_how_much() {
     assert_eq!(run, kept);
     bench.check();
 }
+
+#[test]
+fn what_is_no_shell_gets_a_command_as_it_is() {
+    let bench = Bench::new();
+    let command = serde_json::json!({"command": "-x"});
+    bench.cmd(["config", "set", "shell", "/usr/bin/printf <%s>"]).run().ok();
+    let id = bench.enqueue_json(&command);
+    bench.work().ok();
+    assert_eq!(bench.cmd(["logs", &id]).run().ok(), "<-x>");
+    // To a shell it is no option.
+    bench.cmd(["config", "set", "shell", "/usr/bin/env /bin/sh -c"]).run().ok();
+    bench.cmd(["config", "set", "max-retries", "0"]).run().ok();
+    let id = bench.enqueue_json(&command);
+    assert_eq!(bench.work().code, 1);
+    assert!(bench.show(&id)["error"].to_string().contains("127"));
+}
