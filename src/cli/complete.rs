@@ -161,12 +161,15 @@ fn queues(queue: &Queue) -> Result<Vec<String>, StoreError> {
 /// What is found in the queue that the typed line would use; nothing if that takes too long or fails in any way.
 fn look<T: Send + 'static>(find: impl FnOnce(&Queue) -> Result<Vec<T>, StoreError> + Send + 'static) -> Vec<T> {
     let (found, told) = mpsc::channel();
-    thread::spawn(move || {
+    let looking = thread::Builder::new().spawn(move || {
         if let Some(queue) = open() {
             let _ = found.send(find(&queue));
             queue.leave();
         }
     });
+    if looking.is_err() {
+        return Vec::new();
+    }
     told.recv_timeout(PATIENCE).ok().and_then(Result::ok).unwrap_or_default()
 }
 

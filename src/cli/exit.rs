@@ -77,16 +77,32 @@ pub(super) struct Failure {
     pub message: Option<String>,
     /// What to type next: one of these lines.
     pub next: Vec<String>,
+    /// Why the standard output could not be written, if it is that.
+    unheard: Option<String>,
 }
+
+/// What could not be written to the standard output.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to the standard output: {0}")]
+pub(super) struct Unheard(pub io::Error);
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: Some(human::plain(&message.to_string())), next: Vec::new() }
+        Self { exit, message: Some(human::plain(&message.to_string())), next: Vec::new(), unheard: None }
     }
 
     /// A failure that was told already.
     pub(super) fn silent(exit: Exit) -> Self {
-        Self { exit, message: None, next: Vec::new() }
+        Self { exit, message: None, next: Vec::new(), unheard: None }
+    }
+
+    /// With what was done all the same, if only the result could not be written.
+    pub(super) fn after(mut self, done: impl Display) -> Self {
+        if let Some(why) = self.unheard.take() {
+            self.message =
+                Some(human::plain(&format!("{done}, but this could not be written to the standard output: {why}")));
+        }
+        self
     }
 
     /// With the line to type next.
@@ -177,6 +193,9 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::silent(Exit::Done);
         }
-        Self::new(Exit::of_system(&error), error)
+        match error.downcast::<Unheard>() {
+            Ok(unheard) => Self { unheard: Some(unheard.0.to_string()), ..Self::new(Exit::Other, unheard) },
+            Err(error) => Self::new(Exit::of_system(&error), error),
+        }
     }
 }

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Color, Command, Dlq, Worker};
+use args::{Cli, Color, Command, Config, Dlq, Worker};
 use commands::{
     ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
     show, status, wait, worker,
@@ -40,6 +40,7 @@ use crate::model::StateKind;
 
 /// Runs what the process's arguments ask for.
 pub fn run() -> ExitCode {
+    crate::worker::survive_file_limit();
     if let Some(exit) = complete::answer() {
         return exit.into();
     }
@@ -52,7 +53,11 @@ pub fn run() -> ExitCode {
     }
     .write_global();
     let db = cli.global.db.clone();
-    let exit = dispatch(cli).unwrap_or_else(|failure| tell(&failure.of_queue(db.as_deref())));
+    let changes = changes(&cli.command);
+    let exit = dispatch(cli).unwrap_or_else(|failure| {
+        let failure = if changes { failure.after("it is done") } else { failure };
+        tell(&failure.of_queue(db.as_deref()))
+    });
     exit.into()
 }
 
@@ -101,6 +106,27 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Restore(args) => backup::restore(&context, &args),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man(args) => man::man(args.folder.as_deref()),
+    }
+}
+
+/// Whether a command has done something by the time that it tells its results.
+fn changes(command: &Command) -> bool {
+    match command {
+        Command::Enqueue(_)
+        | Command::Worker(Deferred(Worker::Start(_) | Worker::Stop(_)))
+        | Command::Cancel(_)
+        | Command::Retry(_)
+        | Command::Remove(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Dlq(Deferred(Dlq::Retry(_)))
+        | Command::Config(Deferred(Config::Set(_) | Config::Unset(_)))
+        | Command::Compact(_)
+        | Command::Import(_)
+        | Command::Backup(_)
+        | Command::Restore(_) => true,
+        Command::Check(args) => args.repair,
+        _ => false,
     }
 }
 

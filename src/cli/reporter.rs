@@ -50,7 +50,7 @@ enum Piece {
 }
 
 impl Reporter {
-    pub(super) fn new(queue: &Queue, run: &RunInfo, quiet: bool) -> Self {
+    pub(super) fn new(queue: &Queue, run: &RunInfo, quiet: bool) -> io::Result<Self> {
         let (lines, received) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let printer = Printer {
@@ -60,8 +60,8 @@ impl Reporter {
             bar: bar(run, quiet),
             out: JobOutput::new(false),
         };
-        let printer = spawn_shielded(move || printer.run(&received));
-        Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet }
+        let printer = spawn_shielded(move || printer.run(&received))?;
+        Ok(Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet })
     }
 
     fn send(&self, messages: Vec<Message>) {

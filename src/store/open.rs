@@ -22,7 +22,7 @@ use redb::{
 };
 use rustix::fs::{Mode, OFlags};
 
-use super::pages::{Damage, For, Pages, damage_in};
+use super::pages::{Damage, For, Pages, damage_in, too_large};
 use super::replace::identity;
 use super::salvage::damaged_pages;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
@@ -450,7 +450,7 @@ pub(super) fn missing(folder: &Path, error: io::Error) -> StoreError {
 pub(super) fn access_error(error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(error),
-        _ => StoreError::Io(error),
+        _ => StoreError::Io(too_large(error)),
     }
 }
 

@@ -4,6 +4,9 @@
 //! Each piece is a transaction of its own, so that others get in between. The turnstile lets them: whoever waits for
 //! the file holds the turn, and the next piece comes after them.
 //!
+//! A bulk that fills the disk has to be taken away by transactions that need room themselves. So the maker's file has
+//! ballast, which whoever takes a bulk away gives back to the disk first, and then works in small pieces.
+//!
 //! Ids are gathered as far as there is room for, and named in pieces of their own, sorted (see the store's
 //! `bulk::names`): 300,000 random ones then cost a third of what they cost with their jobs, and others wait no longer
 //! than for ids in order.
@@ -98,18 +101,36 @@ struct Unnamed {
     pace: Pace,
 }
 
-impl<'q> BulkMaker<'q> {
-    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs;
-    /// `wanted` are the ids of all of them that look like numbers.
-    pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
+/// A bulk that was begun, and has no jobs yet. Dropped, it is left to others to be taken away.
+pub struct BegunBulk {
+    begun: store::BulkLanes,
+    maker: PoolFile,
+}
+
+impl BegunBulk {
+    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs.
+    pub fn begin(queue: &Queue, into: &BulkInto, jobs: u64) -> Result<Self, StoreError> {
         remove_dead_bulks(queue, &BTreeSet::new())?;
         let maker = PoolFile::create_maker(&queue.folder().join("run"))?;
-        let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)).map_err(unseen)?;
-        let pace = || Pace(PIECE_JOBS_FIRST);
-        let unnamed = Unnamed { names: Vec::new(), bytes: 0, pace: pace() };
-        Ok(Self { queue, begun, maker: Some(maker), wanted, pace: pace(), unnamed })
+        match queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)) {
+            Ok(begun) => Ok(Self { begun, maker }),
+            Err(error) => {
+                // What stays is swept away by others.
+                let _ = maker.remove();
+                Err(unseen(error))
+            }
+        }
     }
 
+    /// To be filled in the same queue; `wanted` are the ids of all of its jobs that look like numbers.
+    pub fn fill(self, queue: &Queue, wanted: Wanted) -> BulkMaker<'_> {
+        let pace = || Pace(PIECE_JOBS_FIRST);
+        let unnamed = Unnamed { names: Vec::new(), bytes: 0, pace: pace() };
+        BulkMaker { queue, begun: self.begun, maker: Some(self.maker), wanted, pace: pace(), unnamed }
+    }
+}
+
+impl BulkMaker<'_> {
     /// How many jobs the next piece should have.
     pub fn room(&self) -> usize {
         self.pace.0

@@ -19,9 +19,10 @@ use crate::worker::{self, Bell, News, Observer, output_path};
 const BATCH: usize = 1_000;
 
 pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Failure> {
-    let queue = context.open()?;
+    let mut queue = context.open()?;
     let mut bell = Bell::new(queue.folder())?;
-    let done = queue.write(|tx| tx.cancel(&args.ids)).map_err(|error| refused(error, "queuectl list"))?;
+    let done = context.first(&mut queue, |queue| queue.write(|tx| tx.cancel(&args.ids)));
+    let done = done.map_err(|error| refused(error, "queuectl list"))?;
     let mut out = stdout();
     for (id, cancelled) in done {
         if cancelled == Cancelled::Asked {
@@ -89,7 +90,7 @@ impl Observer for Quiet {
 }
 
 pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<Exit, Failure> {
-    let queue = context.open()?;
+    let mut queue = context.open()?;
     let mut lanes = BTreeSet::new();
     let mut out = stdout();
     if all_dead {
@@ -100,7 +101,8 @@ pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<
             writeln!(out, "✓ {} will run again", human::count(count, "job"))?;
         }
     } else {
-        let done = queue.write(|tx| tx.retry(ids)).map_err(|error| refused(error, "queuectl dlq list"))?;
+        let done = context.first(&mut queue, |queue| queue.write(|tx| tx.retry(ids)));
+        let done = done.map_err(|error| refused(error, "queuectl dlq list"))?;
         for (id, lane) in done {
             lanes.insert(lane);
             writeln!(out, "✓ Job {id} will run again")?;
@@ -113,8 +115,9 @@ pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<
 }
 
 pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Failure> {
-    let queue = context.open()?;
-    let removed = queue.write(|tx| tx.remove(&args.ids)).map_err(|error| match &error {
+    let mut queue = context.open()?;
+    let removed = context.first(&mut queue, |queue| queue.write(|tx| tx.remove(&args.ids)));
+    let removed = removed.map_err(|error| match &error {
         StoreError::Refused { id, .. } => {
             let next = format!("queuectl cancel {id}    then the same line again");
             refused(error, &next)

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::super::context::say;
+use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Base, Few, Format, InputError, Jobs, Source, Survey, Warning};
 use super::super::render::human;
@@ -11,7 +11,7 @@ use super::super::stop::Stop;
 use crate::model::{JobId, JobSpec};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, StoreError};
-use crate::worker::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
+use crate::worker::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
 
 /// An input that was looked at, and can be taken.
 pub(crate) struct Batch {
@@ -61,7 +61,8 @@ impl Batch {
     /// them appear. A signal before that ends the process, and nothing was enqueued.
     pub(crate) fn store<'q, T>(
         &mut self,
-        queue: &'q Queue,
+        context: &Context,
+        queue: &'q mut Queue,
         into: &BulkInto,
         base: &Base,
         each: &mut dyn FnMut(&[Enqueued]),
@@ -69,7 +70,9 @@ impl Batch {
     ) -> Result<Stored<T>, Failure> {
         let stop = Stop::listen();
         let wanted = std::mem::take(&mut self.survey.wanted);
-        let mut bulk = BulkMaker::begin(queue, into, self.survey.jobs, wanted).map_err(nothing_done)?;
+        let jobs = self.survey.jobs;
+        let begun = context.first(queue, |queue| BegunBulk::begin(queue, into, jobs)).map_err(nothing_done)?;
+        let mut bulk = begun.fill(queue, wanted);
         self.fill(base, &mut bulk, each)?;
         stop.hold_back();
         let published = publish(bulk).map_err(nothing_done)?;

@@ -40,9 +40,9 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
     // Checked before a queue is made for it.
     let mut settings = Settings::default();
     settings.set(key, &args.value).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let queue = context.open_or_create()?;
+    let mut queue = context.open_or_create()?;
     let scope = args.scope.queue.as_ref();
-    queue.write(|tx| tx.set(scope, key, &args.value))?;
+    context.first(&mut queue, |queue| queue.write(|tx| tx.set(scope, key, &args.value)))?;
     print(format_args!("✓ {} = {}{}", key.name(), settings.get(key), of(scope)))?;
     queue.leave();
     Ok(Exit::Done)
@@ -50,9 +50,9 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
 
 fn unset(context: &Context, args: &args::ConfigUnset) -> Result<Exit, Failure> {
     let key = key(&args.key)?;
-    let queue = context.open()?;
+    let mut queue = context.open()?;
     let scope = args.scope.queue.as_ref();
-    let was_set = queue.write(|tx| tx.unset(scope, key))?;
+    let was_set = context.first(&mut queue, |queue| queue.write(|tx| tx.unset(scope, key)))?;
     let (settings, common) = queue.read(|snapshot| Ok((snapshot.settings(scope)?, snapshot.settings_set(None)?)))?;
     let origin = if common.contains(&key) { "as all queues" } else { "default" };
     let (name, value) = (key.name(), settings.get(key));

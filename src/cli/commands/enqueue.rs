@@ -96,8 +96,8 @@ fn few(
     if specs.is_empty() {
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
-    let queue = context.open_or_create()?;
-    let enqueued = past_dead_bulks(&queue, || queue.enqueue(specs));
+    let mut queue = context.open_or_create()?;
+    let enqueued = context.first(&mut queue, |queue| past_dead_bulks(queue, || queue.enqueue(specs)));
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
     let mut shown = Shown::default();
     shown.add(args, &enqueued);
@@ -111,10 +111,10 @@ fn few(
 
 /// What does not: others get in between, and all of it appears at once.
 fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
-    let queue = context.open_or_create()?;
+    let mut queue = context.open_or_create()?;
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
     let mut shown = Shown::default();
-    batch.store(&queue, &into, base, &mut |enqueued| shown.add(args, enqueued), BulkMaker::publish)?;
+    batch.store(context, &mut queue, &into, base, &mut |enqueued| shown.add(args, enqueued), BulkMaker::publish)?;
     show(&queue, args, &base.local, &shown, true)?;
     queue.leave();
     Ok(Exit::Done)
@@ -174,6 +174,13 @@ fn start(local: &Local, shown: &Shown) -> String {
 }
 
 fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
+    write(queue, args, local, shown, is_batch).map_err(|failure| match shown.jobs {
+        1 => failure.after(format_args!("job {} is enqueued", shown.last)),
+        jobs => failure.after(format_args!("{} are enqueued", human::count(jobs, "job"))),
+    })
+}
+
+fn write(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
     let mut out = stdout();
     if args.json {
         show_json(queue, &shown.seqs, is_batch, &mut out)?;

@@ -7,23 +7,24 @@ use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use crate::model::{QueueName, SettingKey};
 use crate::queue::Queue;
-use crate::store::{QueueInfo, Snapshot};
+use crate::store::{QueueInfo, Snapshot, Tx};
 
 pub(crate) fn pause(context: &Context, names: &[QueueName]) -> Result<Exit, Failure> {
-    let queue = context.open()?;
-    queue.write(|tx| {
+    let mut queue = context.open()?;
+    let pause = |tx: &mut Tx<'_>| {
         if names.is_empty() {
             tx.unset_everywhere(SettingKey::Paused)?;
             tx.set(None, SettingKey::Paused, "true")?;
         }
         names.iter().try_for_each(|name| tx.set(Some(name), SettingKey::Paused, "true"))
-    })?;
+    };
+    context.first(&mut queue, |queue| queue.write(pause))?;
     tell(queue, names, "paused")
 }
 
 pub(crate) fn resume(context: &Context, names: &[QueueName]) -> Result<Exit, Failure> {
-    let queue = context.open()?;
-    queue.write(|tx| {
+    let mut queue = context.open()?;
+    let resume = |tx: &mut Tx<'_>| {
         if names.is_empty() {
             tx.unset_everywhere(SettingKey::Paused)?;
         }
@@ -37,7 +38,8 @@ pub(crate) fn resume(context: &Context, names: &[QueueName]) -> Result<Exit, Fai
             }
         }
         Ok(())
-    })?;
+    };
+    context.first(&mut queue, |queue| queue.write(resume))?;
     tell(queue, names, "resumed")
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,11 @@ use super::super::reporter::Reporter;
 use super::batch::{Batch, explain, wrong_input};
 use super::enqueue::all_tags;
 use super::status::shell_word;
+use super::worker::start_pool;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
-use crate::queue::Queue;
+use crate::queue::{Folder, Queue};
 use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
-use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_dead_bulks};
+use crate::worker::{self, PoolEnd, PoolOptions, past_dead_bulks};
 
 /// How many dead jobs the summary names.
 const DEAD_NAMED_MAX: usize = 10;
@@ -51,26 +53,36 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
         say(format_args!("{} has no commands: nothing to do", batch.name));
         return Ok(Exit::Done);
     }
-    let queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
+    let mut queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
     let clock = Arc::clone(queue.clock());
     let started = clock.elapsed();
-    let start = input.start(&queue, args)?;
+    let start = input.start(context, &mut queue, args)?;
     let lane = start.info().lane;
     if !args.quiet {
         tell_start(&queue, &start, &input.run)?;
     }
     drop(input);
-    let reporter = Arc::new(Reporter::new(&queue, start.info(), args.quiet));
+    let reporter =
+        Reporter::new(&queue, start.info(), args.quiet).map_err(|error| cut_short_by(&error, &start.info().line))?;
+    let reporter = Arc::new(reporter);
     let options = PoolOptions {
         workers: args.jobs.unwrap_or_else(cores),
         serves: Serves::Run(lane),
         until_empty: true,
         log: None,
     };
-    let looker = Queue::open_read_only(&crate::queue::Folder::make(queue.folder())?, Box::new(|| {}));
-    let end = Pool::start(queue, options, Arc::clone(&reporter) as Arc<dyn Observer>).and_then(Pool::run);
+    let folder = Folder::make(queue.folder())?;
+    let is_still_it = |queue: &Queue| {
+        let found = queue.read(|snapshot| snapshot.run(lane))?;
+        Ok(found.is_some_and(|run| (run.created, run.line) == (start.info().created, start.info().line.clone())))
+    };
+    let end = start_pool(context, queue, &options, &(Arc::clone(&reporter) as _), is_still_it).and_then(|pool| {
+        let looker = Queue::open_read_only(&folder, Box::new(|| {}));
+        let end = pool.run()?;
+        Ok((looker?, end))
+    });
     reporter.close();
-    let (queue, end) = (looker?, end?);
+    let (queue, end) = end?;
     let summary = Summary::read(&queue, &start, clock.elapsed().saturating_sub(started))?;
     let verdict = summary.tell(args, end);
     queue.leave();
@@ -79,7 +91,7 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
 
 impl Input {
     /// Continues the run, or begins it: in one transaction if its jobs are few, else in pieces.
-    fn start(&mut self, queue: &Queue, args: &args::Run) -> Result<RunStart, Failure> {
+    fn start(&mut self, context: &Context, queue: &mut Queue, args: &args::Run) -> Result<RunStart, Failure> {
         let (lines, specs) = match &mut self.jobs {
             Jobs::Command(spec) => (vec![1], vec![spec.clone()]),
             Jobs::Batch(batch) if batch.survey.few.is_some() => batch.all(&self.base)?,
@@ -89,13 +101,14 @@ impl Input {
                     return Ok(RunStart::Continued(cut_off));
                 }
                 if !takes_over(queue, batch, &self.run)? {
-                    return start_many(queue, batch, &self.run, &self.base, args.fresh);
+                    return start_many(context, queue, batch, &self.run, &self.base, args.fresh);
                 }
                 batch.all(&self.base)?
             }
         };
-        let start = || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh));
-        past_dead_bulks(queue, start).map_err(|error| explain(error, &specs, &lines))
+        let start =
+            |queue: &Queue| past_dead_bulks(queue, || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh)));
+        context.first(queue, start).map_err(|error| explain(error, &specs, &lines))
     }
 }
 
@@ -111,8 +124,15 @@ fn takes_over(queue: &Queue, batch: &Batch, run: &NewRun) -> Result<bool, StoreE
     Ok(batch.survey.has_ids && earlier()?.is_some())
 }
 
-fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh: bool) -> Result<RunStart, Failure> {
-    let start = batch.store(queue, &BulkInto::Run, base, &mut |_| {}, |bulk| bulk.publish_run(run, fresh))?;
+fn start_many(
+    context: &Context,
+    queue: &mut Queue,
+    batch: &mut Batch,
+    run: &NewRun,
+    base: &Base,
+    fresh: bool,
+) -> Result<RunStart, Failure> {
+    let start = batch.store(context, queue, &BulkInto::Run, base, &mut |_| {}, |bulk| bulk.publish_run(run, fresh))?;
     if start.was_asked_to_stop {
         return Err(cut_short(&run.line));
     }
@@ -122,6 +142,11 @@ fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh
 /// Stopped, and to be continued.
 fn cut_short(line: &str) -> Failure {
     Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again").next(line)
+}
+
+/// The run is stored, but nobody works on it.
+fn cut_short_by(error: &io::Error, line: &str) -> Failure {
+    Failure::new(Exit::Other, format!("{error}; to continue, type the same line again")).next(line)
 }
 
 fn cores() -> usize {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::args;
-use super::super::context::{Context, say, stdout};
+use super::super::context::{Context, REPLACED_MAX, say, stdout};
 use super::super::detach;
 use super::super::exit::{Exit, Failure};
 use super::super::journal::Journal;
@@ -14,8 +14,8 @@ use super::super::render::human;
 use super::wait::ring;
 use crate::model::PoolId;
 use crate::queue::{Folder, Queue};
-use crate::store::{Asked, PoolInfo, QueueInfo, Serves, Snapshot};
-use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
+use crate::store::{Asked, PoolInfo, QueueInfo, Serves, Snapshot, StoreError};
+use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolError, PoolOptions};
 
 /// How long `worker stop` waits for the process of a pool that has ended.
 const EXIT_PATIENCE: Duration = Duration::from_secs(1);
@@ -31,10 +31,10 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     let log = args.detached.then(|| detach::log_path(queue.folder()));
     let journal = Arc::new(match &log {
         Some(path) => Journal::to_file(path)?,
-        None => Journal::to_terminal(),
+        None => Journal::to_terminal()?,
     });
     let options = PoolOptions { workers: args.count, serves, until_empty: args.until_empty, log };
-    let pool = Pool::start(queue, options, Arc::clone(&journal) as Arc<dyn Observer>)?;
+    let pool = start_pool(context, queue, &options, &(Arc::clone(&journal) as _), |_| Ok(true))?;
     let workers = human::count(args.count as u64, "worker");
     if args.detached {
         detach::tell_ready(pool.id())?;
@@ -58,6 +58,27 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     journal.close();
     end?;
     Ok(if args.until_empty && journal.deaths() > 0 { Exit::JobsFailed } else { Exit::Done })
+}
+
+/// Starts a pool; with what took the queue's place if it was replaced since it was opened, and is still what the pool is
+/// for.
+pub(crate) fn start_pool(
+    context: &Context,
+    mut queue: Queue,
+    options: &PoolOptions,
+    observer: &Arc<dyn Observer>,
+    is_still_it: impl Fn(&Queue) -> Result<bool, StoreError>,
+) -> Result<Pool, PoolError> {
+    for _ in 0..REPLACED_MAX {
+        match Pool::start(queue, options.clone(), Arc::clone(observer)) {
+            Err(PoolError::Store(StoreError::Replaced)) => queue = context.open_anew()?,
+            started => return started,
+        }
+        if !is_still_it(&queue)? {
+            break;
+        }
+    }
+    Err(StoreError::Replaced.into())
 }
 
 /// How many jobs have not ended when a pool has nothing left to do.
