@@ -9,10 +9,14 @@ use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::columns::Column;
+use super::commands::signal;
 use super::complete;
 use super::deferred::Deferred;
+use super::filters::{ANY_FILTER, ANY_WHICH, Filters, Which};
 use crate::model::{
-    JobId, JobName, PRIORITY_RANGE, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX, parse_duration,
+    IfExists, JobId, JobKey, JobName, PRIORITY_RANGE, PoolId, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX,
+    parse_duration,
 };
 
 /// The commands by what they are for; clap has no groups of commands.
@@ -23,25 +27,29 @@ pub(super) const GROUPED_HELP: &str = "\
 
 Run a batch:
   run       Run commands in parallel and wait for them; type it again to continue
+  attach    Look on while a run in the background is worked on
 
 Queue jobs for later:
   enqueue   Add one job, or many at once
-  worker    Start, stop and list the pools that run enqueued jobs
+  worker    Start, stop, scale and list the pools that run enqueued jobs
 
 Look:
   status    Counts, pools, and what runs now
   list      Jobs, the newest first
   show      One job with all its attempts
-  logs      What a job wrote
+  logs      What jobs wrote
   wait      Wait until jobs have ended
 
 Act:
+  edit      Change a job that waits
   cancel    Cancel jobs; what runs is ended
+  signal    Send a signal to jobs that run
   retry     Give ended jobs a fresh set of attempts
   dlq       The dead letter queue: jobs that failed for good
-  pause     Let the jobs of queues wait
-  resume    Let them start again
+  pause     Let jobs, or the jobs of queues, wait
+  resume    Let them go on
   remove    Remove ended jobs, with what they wrote
+  clean     Remove jobs that ended long ago
 
 Keep:
   config    Read and change settings
@@ -100,24 +108,23 @@ pub(super) enum Color {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     Run(Deferred<Run>),
+    Attach(Deferred<Attach>),
     Enqueue(Deferred<Enqueue>),
     #[command(subcommand)]
     Worker(Deferred<Worker>),
-    /// Counts, pools, and what runs now
-    #[command(after_help = "\
-Examples:
-  queuectl status
-  queuectl status --json | jq .jobs")]
-    Status(Deferred<Json>),
+    Status(Deferred<Status>),
     List(Deferred<List>),
     Show(Deferred<Show>),
     Logs(Deferred<Logs>),
     Wait(Deferred<Wait>),
+    Edit(Deferred<Edit>),
     Cancel(Deferred<Cancel>),
+    Signal(Deferred<Signal>),
     Retry(Deferred<Retry>),
     #[command(subcommand)]
     Dlq(Deferred<Dlq>),
     Remove(Deferred<Remove>),
+    Clean(Deferred<Clean>),
     Pause(Deferred<Pause>),
     Resume(Deferred<Resume>),
     #[command(subcommand)]
@@ -211,6 +218,8 @@ Examples:
   queuectl run jobs.txt                   one shell command a line
   queuectl run -j 8 --max-retries 0 jobs.txt
   find . -name '*.wav' | sed 's/.*/flac \"&\"/' | queuectl run -
+  queuectl run --resume jobs.txt          only what did not complete before
+  queuectl run --detach jobs.txt && queuectl attach
   queuectl run -- make test               one command; exits with its code")]
 pub(super) struct Run {
     /// How many jobs run at a time [default: the number of cores]
@@ -234,6 +243,15 @@ pub(super) struct Run {
     /// Begin anew even if the same run was cut off
     #[arg(long)]
     pub fresh: bool,
+    /// Skip the lines that completed in an earlier run in this folder, whatever file they were in
+    #[arg(long, conflicts_with_all = ["fresh", "argv"])]
+    pub resume: bool,
+    /// Store the commands and let them run in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// This process is the background one, for the run of this number
+    #[arg(long, hide = true, value_name = "RUN", conflicts_with_all = ["file", "argv", "detach", "fresh", "resume"])]
+    pub detached: Option<u64>,
     /// Take each line as a shell command, whatever it looks like
     #[arg(long, conflicts_with = "jsonl")]
     pub lines: bool,
@@ -241,19 +259,83 @@ pub(super) struct Run {
     #[arg(long)]
     pub jsonl: bool,
     /// A file of commands, a line each; - for standard input
-    #[arg(value_name = "FILE", required_unless_present = "argv")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["argv", "detached"])]
     pub file: Option<PathBuf>,
     /// One command with its arguments, executed as given
     #[arg(last = true, value_name = "CMD", conflicts_with_all = ["file", "lines", "jsonl"])]
     pub argv: Vec<OsString>,
 }
 
+/// Look on while a run is worked on
+///
+/// Prints what its jobs write as they end, until the run has ended; then exits as `queuectl run` would: 0 if all jobs
+/// completed, 1 if one did not. Ctrl-C only leaves: the run goes on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl attach
+  queuectl attach 7 > frames")]
+pub(super) struct Attach {
+    /// The run's number, or last
+    #[arg(value_name = "RUN", default_value = "last", add = complete::run())]
+    pub run: RunName,
+    /// Print only what the jobs write, and what failed
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// A run as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunName {
+    /// The one that was typed last.
+    Last,
+    /// The one of this number.
+    Numbered(u64),
+}
+
+impl std::str::FromStr for RunName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "last" => Ok(Self::Last),
+            number => number.parse().map(Self::Numbered).map_err(|_| "it is the number of a run, or last"),
+        }
+    }
+}
+
+/// Counts, pools, and what runs now
+///
+/// With --run, one run: whether it is worked on, was cut off or has ended, and what its jobs have come to.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl status
+  queuectl status --watch
+  queuectl status --run last
+  queuectl status --json | jq .jobs")]
+pub(super) struct Status {
+    /// Only this run: its number, or last
+    #[arg(long, value_name = "RUN", conflicts_with = "watch", add = complete::run())]
+    pub run: Option<RunName>,
+    /// Show it anew whenever something has changed; Ctrl-C ends that
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Print JSON; with --watch a line each time
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Add one job, or many at once
 ///
 /// A job is given as JSON, as shell text with -c, or as a command after --; many are read from a file, one
 /// command or one JSON object a line, all or nothing. JSON fields: id, command or argv, max_retries,
-/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, name, tags. Flags are for what the
-/// JSON does not say; tags are added to its own.
+/// backoff_base, timeout, cwd, env, shell, queue, priority, delay or at, after, after_any, name, tags, key, if_exists.
+/// Flags are for what the JSON does not say; tags, and what is waited for, are added to its own.
+///
+/// No two jobs have the same key. With --if-exists skip, which is the default, a key that a job has already enqueues
+/// nothing, whatever became of that job; error refuses it; replace takes the key, and cancels the other job if it waits;
+/// retry gives the other one a fresh set of attempts if it is dead or cancelled.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["job", "shell_text", "file", "argv"])),
     after_help = "\
@@ -262,6 +344,8 @@ Examples:
   queuectl enqueue -c 'sleep 2 && echo done'
   queuectl enqueue --priority 10 --name backup --tag night=1 -- rsync -a photos/ backup/
   queuectl enqueue --at 22:00 --timeout 2h -c 'make all'
+  queuectl enqueue --after dump --after copy -c 'rm dump.sql'
+  queuectl enqueue --key photos-2026-12 -- rsync -a photos/ backup/
   queuectl enqueue --file jobs.jsonl
   seq 100 | sed 's/.*/echo &/' | queuectl enqueue -")]
 pub(super) struct Enqueue {
@@ -295,6 +379,12 @@ pub(super) struct Enqueue {
     /// Start at this time, such as 22:00 or '2026-12-01 22:00' here, or 2026-12-01T22:00:00Z
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
+    /// Start when this job has completed; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',', add = complete::job())]
+    pub after: Vec<JobId>,
+    /// Start when this job has ended, however it did; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',', add = complete::job())]
+    pub after_any: Vec<JobId>,
     /// Retries after the first attempt [default: the setting max-retries, 3]
     #[arg(long, value_name = "N", value_parser = retries)]
     pub max_retries: Option<u32>,
@@ -304,6 +394,12 @@ pub(super) struct Enqueue {
     /// The folder to run in [default: this one]
     #[arg(long, value_name = "FOLDER")]
     pub cwd: Option<PathBuf>,
+    /// Enqueue it once: while a job of this key is there, nothing more is enqueued under it
+    #[arg(long, value_name = "KEY", conflicts_with = "file")]
+    pub key: Option<JobKey>,
+    /// What to do if there is a job of its key: skip, error, replace or retry [default: skip]
+    #[arg(long, value_name = "RULE", value_parser = if_exists, add = complete::if_exists())]
+    pub if_exists: Option<IfExists>,
     /// Print only the ids
     #[arg(short, long, conflicts_with = "json")]
     pub quiet: bool,
@@ -315,7 +411,7 @@ pub(super) struct Enqueue {
     pub argv: Vec<OsString>,
 }
 
-/// Start, stop and list the pools that run enqueued jobs
+/// Start, stop, scale and list the pools that run enqueued jobs
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
 Examples:
@@ -331,7 +427,29 @@ Examples:
   queuectl worker list
   queuectl worker list --json | jq -r '.[].log'")]
     List(Json),
+    Scale(WorkerScale),
     InstallService(InstallService),
+}
+
+/// Change how many jobs a pool runs at a time
+///
+/// More start at once. With fewer, running jobs finish, and the workers with the highest numbers end. A pool keeps its size
+/// for as long as it lives. The pool may be left out if only one is running.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl worker scale 8
+  queuectl worker scale 2 n5q6")]
+pub(super) struct WorkerScale {
+    /// How many
+    #[arg(value_name = "N", value_parser = workers)]
+    pub count: usize,
+    /// Which pool
+    #[arg(value_name = "POOL", add = complete::pool())]
+    pub pool: Option<PoolId>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Have systemd run a pool whenever you are logged in
@@ -418,23 +536,83 @@ pub(super) struct Json {
 
 /// List jobs, the newest first
 ///
-/// With --state, jobs that have ended are ordered by when they did. JSON is complete unless --limit says otherwise.
+/// With --state, one state comes after the other, and jobs are ordered by when they came into it. JSON and tsv are
+/// complete unless --limit says otherwise. States, names and tags lead to their jobs by an index; for the rest each job is
+/// looked at, while others go on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl list
-  queuectl list --state failed --limit 10
+  queuectl list --state failed,dead --queue gpu --limit 10
+  queuectl list --run last --exit-code 137 --columns id,seconds,max_rss_bytes,command
+  queuectl list --state completed --since 2h --sort duration --limit 5
+  queuectl list --tag night=1 --count
+  queuectl list --format tsv > joblog
   queuectl list --json | jq -r '.[].id'")]
 pub(super) struct List {
-    /// Only jobs in this state
-    #[arg(long, value_name = "STATE", value_parser = state, add = complete::state())]
-    pub state: Option<StateKind>,
-    /// At most so many [default: 50, with --json all]
+    #[command(flatten)]
+    pub listing: Listing,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+// How jobs are listed. No documentation, which would be that of the commands.
+#[derive(Debug, Args)]
+pub(super) struct Listing {
+    /// In which order. The newest are there at once; for the other orders every job is read
+    #[arg(long, value_name = "ORDER", default_value = "newest")]
+    pub sort: Sort,
+    /// What to show of each: id,state,…
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub columns: Vec<Column>,
+    /// Print only how many there are
+    #[arg(long, conflicts_with_all = ["sort", "columns", "limit", "format"])]
+    pub count: bool,
+    /// At most so many [default: 50 in a table, else all]
     #[arg(long, value_name = "N", value_parser = limit)]
     pub limit: Option<usize>,
-    /// Print JSON
+    /// A table for people, JSON, or lines of fields with tabs between them
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    pub format: Option<Format>,
+    /// The same as --format json
     #[arg(long)]
     pub json: bool,
+}
+
+impl Listing {
+    pub(super) fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format.unwrap_or(Format::Table) }
+    }
+
+    /// The columns that are asked for, or else these.
+    pub(super) fn columns_or(&self, default: &[Column]) -> Vec<Column> {
+        if self.columns.is_empty() { default.to_vec() } else { self.columns.clone() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+    Tsv,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// The last enqueued first
+    Newest,
+    /// The first enqueued first
+    Oldest,
+    /// What moved last first
+    Updated,
+    /// The longest last attempt first
+    Duration,
+    /// The most processor time first
+    Cpu,
+    /// The most memory first
+    Memory,
+    /// The highest exit code first
+    ExitCode,
 }
 
 /// Show one job with all its attempts
@@ -457,20 +635,22 @@ pub(super) struct Show {
     pub json: bool,
 }
 
-/// Print what a job wrote
+/// Print what jobs wrote
 ///
-/// Without --stdout or --stderr both are printed, each to its own stream. On a terminal only colours and the like
-/// take effect: whatever else would act there is made visible, unless --raw.
+/// Without --stdout or --stderr both are printed, each to its own stream. Of several jobs, each line begins with the id
+/// of its job. On a terminal only colours and the like take effect: whatever else would act there is made visible,
+/// unless --raw.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl logs job1
   queuectl logs job1 --stderr --attempt 1
-  queuectl logs -f job1")]
+  queuectl logs -f job1 job2
+  queuectl logs --run last --state dead --tail 5")]
 pub(super) struct Logs {
-    /// The job
-    #[arg(add = complete::job())]
-    pub id: JobId,
+    /// The jobs
+    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::job())]
+    pub ids: Vec<JobId>,
     /// Only standard output
     #[arg(long, conflicts_with = "stderr")]
     pub stdout: bool,
@@ -480,56 +660,168 @@ pub(super) struct Logs {
     /// Which attempt [default: the last]
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
-    /// Go on until the job has ended
+    /// Only the last lines of each stream
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<usize>,
+    /// Go on until the jobs have ended
     #[arg(short, long, conflicts_with = "attempt")]
     pub follow: bool,
     /// Pass every byte on, even to a terminal
     #[arg(long)]
     pub raw: bool,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
 /// Wait until jobs have ended
 ///
-/// Exit 0 if all of them completed, 1 if one did not, 6 if the time is over first.
+/// Those that a filter lets through are all that there are when it begins, and that have ended before that count, too.
+/// Exit 0 if all of them completed, 1 if one did not, 6 if the time is over first. On a terminal a bar tells how far it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl wait job1 job2
+  queuectl wait --tag night=1 --fail-fast
   queuectl wait --all --timeout 1h")]
 pub(super) struct Wait {
     /// The jobs
-    #[arg(required_unless_present = "all", conflicts_with = "all", add = complete::unended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ["all", "states", "Which"],
+        conflicts_with_all = ["all", "states", "Which"], add = complete::unended_job())]
     pub ids: Vec<JobId>,
     /// All jobs that have not ended
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ANY_FILTER)]
     pub all: bool,
+    /// End as soon as one of them has failed for good or was cancelled
+    #[arg(long)]
+    pub fail_fast: bool,
     /// How long to wait, such as 30s or 5m
     #[arg(long, value_name = "D", value_parser = duration)]
     pub timeout: Option<std::time::Duration>,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
-/// Cancel jobs; the processes of one that runs are ended
+/// Change a job that waits: what it runs, where, when, and how
+///
+/// Without flags the job is shown as JSON in $VISUAL, else $EDITOR, else vi; what is left out there stays, null unsets. The
+/// job keeps its number, its id and its history. What runs or has ended is refused, and so is another queue for a job of
+/// a run.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl cancel job1 job2")]
+#[command(after_help = "\
+Examples:
+  queuectl edit job1 --priority 10 --timeout 2h
+  queuectl edit job1 -c 'make -j2 all' --at 22:00
+  EDITOR=nano queuectl edit job1")]
+pub(super) struct Edit {
+    /// The job
+    #[arg(add = complete::waiting_job())]
+    pub id: JobId,
+    /// A text for the shell
+    #[arg(short = 'c', long = "command", value_name = "SHELL TEXT", allow_hyphen_values = true)]
+    pub shell_text: Option<OsString>,
+    /// The queue to wait in
+    #[arg(long, value_name = "QUEUE", add = complete::queue())]
+    pub queue: Option<QueueName>,
+    /// From -100 to 100, higher first
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
+    pub priority: Option<i8>,
+    /// Start, or try again, after so long, such as 90s, 10m or 2h; 0s for now
+    #[arg(long, value_name = "D", value_parser = duration, conflicts_with = "at")]
+    pub delay: Option<std::time::Duration>,
+    /// Start, or try again, at this time, such as 22:00 or '2026-12-01 22:00' here, or 2026-12-01T22:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Retries after the first attempt
+    #[arg(long, value_name = "N", value_parser = retries)]
+    pub max_retries: Option<u32>,
+    /// How long it may run, such as 90s, 5m or none
+    #[arg(long, value_name = "D", value_parser = time_limit)]
+    pub timeout: Option<TimeLimit>,
+    /// A name, which other jobs may have too
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<JobName>,
+    /// Print the job as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Cancel jobs; the processes of those that run are ended
+///
+/// A filter takes those that have not ended.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl cancel job1 job2
+  queuectl cancel --queue gpu --state pending
+  queuectl cancel --run last --yes")]
 pub(super) struct Cancel {
     /// The jobs; all are cancelled or none
-    #[arg(required = true, add = complete::unended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::unended_job())]
     pub ids: Vec<JobId>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+/// Send a signal to jobs that run
+///
+/// Each process of the job's group gets it. What a job that dies of it comes to is its outcome as always: it is retried.
+/// Time in which a job is stopped does not count towards its timeout.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl signal USR1 job1
+  queuectl signal STOP job1 job2 && queuectl signal CONT job1 job2")]
+pub(super) struct Signal {
+    /// Which: a name, with or without SIG, or a number
+    #[arg(value_name = "SIGNAL", value_parser = signal::parse, add = complete::signal())]
+    pub which: nix::sys::signal::Signal,
+    /// The jobs; all get it or none
+    #[arg(required = true, add = complete::running_job())]
+    pub ids: Vec<JobId>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Give ended jobs a fresh set of attempts; their history is kept
+///
+/// A filter takes the dead and the cancelled; with --state completed those, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl retry job1
+  queuectl retry job1 --timeout 2h --max-retries 0
+  queuectl retry --state dead --exit-code 137
   queuectl retry --all-dead")]
 pub(super) struct Retry {
     /// The jobs; all are retried or none
-    #[arg(required_unless_present = "all_dead", conflicts_with = "all_dead", add = complete::ended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ["all_dead", "states", "Which"],
+        conflicts_with_all = ["all_dead", "states", "Which"], add = complete::ended_job())]
     pub ids: Vec<JobId>,
     /// Every job in the dead letter queue
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ANY_FILTER)]
     pub all_dead: bool,
+    #[command(flatten)]
+    pub terms: Terms,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+// What a retry changes. No documentation, which would be that of the commands.
+#[derive(Debug, Args)]
+pub(super) struct Terms {
+    /// Retries after the first attempt, from now on
+    #[arg(long, value_name = "N", value_parser = retries)]
+    pub max_retries: Option<u32>,
+    /// How long it may run from now on, such as 90s, 5m or none
+    #[arg(long, value_name = "D", value_parser = time_limit)]
+    pub timeout: Option<TimeLimit>,
 }
 
 /// The dead letter queue: jobs that failed for good
@@ -546,14 +838,15 @@ pub(super) enum Dlq {
 
 /// List dead jobs, the last to die first
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl dlq list --limit 10")]
+#[command(after_help = "\
+Examples:
+  queuectl dlq list --limit 10
+  queuectl dlq list --queue gpu --since 1d --json")]
 pub(super) struct DlqList {
-    /// At most so many [default: 50, with --json all]
-    #[arg(long, value_name = "N", value_parser = limit)]
-    pub limit: Option<usize>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub listing: Listing,
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Give dead jobs a fresh set of attempts; their history is kept
@@ -561,48 +854,101 @@ pub(super) struct DlqList {
 #[command(after_help = "\
 Examples:
   queuectl dlq retry job1
+  queuectl dlq retry --queue gpu --timeout 2h
   queuectl dlq retry --all")]
 pub(super) struct DlqRetry {
     /// The jobs; all are retried or none
-    #[arg(required_unless_present = "all", conflicts_with = "all", add = complete::dead_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ["all", "Which"], conflicts_with_all = ["all", "Which"],
+        add = complete::dead_job())]
     pub ids: Vec<JobId>,
     /// Every dead job
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ANY_WHICH)]
     pub all: bool,
+    #[command(flatten)]
+    pub terms: Terms,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Remove ended jobs, with their history and what they wrote
 ///
-/// What has not ended is refused: cancel it first.
+/// Of jobs named by their ids all have to have ended: cancel what has not. A filter takes those that have.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  queuectl remove job1 job2")]
+#[command(after_help = "\
+Examples:
+  queuectl remove job1 job2
+  queuectl remove --state completed --tag night=1
+  queuectl remove --run 3 --yes")]
 pub(super) struct Remove {
     /// The jobs; all are removed or none
-    #[arg(required = true, add = complete::ended_job())]
+    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::ended_job())]
     pub ids: Vec<JobId>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
 }
 
-/// Let the jobs of queues wait: what runs goes on, nothing else starts
+/// Remove jobs that ended long ago, with their history and what they wrote
 ///
-/// A queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on.
+/// Completed and cancelled jobs go, dead ones only if --state says so. What a blocked job waits for stays, and all of a run
+/// that has not ended. On a terminal it asks first. The settings retain-completed, retain-dead and retain-cancelled let
+/// pools do the same by themselves.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  queuectl clean --older-than 7d
+  queuectl clean --older-than 30d --state completed,dead,cancelled --yes")]
+pub(super) struct Clean {
+    /// How long ago they ended, such as 90s, 12h or 7d
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub older_than: std::time::Duration,
+    /// In which states, separated by commas
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', default_value = "completed,cancelled",
+        value_parser = ended_state, add = complete::ended_state())]
+    pub states: Vec<StateKind>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Let jobs, or the jobs of queues, wait: what runs goes on, nothing else starts
+///
+/// A job or a queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on when queues
+/// are paused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl pause                all queues
-  queuectl pause --queue gpu")]
+  queuectl pause --queue gpu
+  queuectl pause job1 job2      these jobs")]
 pub(super) struct Pause {
+    /// Only these jobs; all are paused or none
+    #[arg(value_name = "ID", conflicts_with = "queues", add = complete::waiting_job())]
+    pub ids: Vec<JobId>,
     /// Only this queue; may be given several times
     #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
 }
 
-/// Let the jobs of paused queues start again
+/// Let paused jobs, or the jobs of paused queues, go on
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl resume               all queues
-  queuectl resume --queue gpu   this one, even if all were paused")]
+  queuectl resume --queue gpu   this one, even if all were paused
+  queuectl resume job1 job2     these jobs")]
 pub(super) struct Resume {
+    /// Only these jobs; all are resumed or none
+    #[arg(value_name = "ID", conflicts_with = "queues", add = complete::waiting_job())]
+    pub ids: Vec<JobId>,
     /// Only this queue; may be given several times
     #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
@@ -638,10 +984,12 @@ Examples:
 Examples:
   queuectl config set backoff-base 2.5
   queuectl config set --queue gpu parallel 1     one job of this queue at a time, whatever pools there are
-  queuectl config set shell '/bin/bash -c'")]
+  queuectl config set shell '/bin/bash -c'
+  queuectl config set retain-completed 7d        pools remove what completed longer ago
+  queuectl config set retain-dead 1000jobs       and of the dead all but the last 1000")]
 pub(super) struct ConfigSet {
     /// Which: max-retries, backoff-base, max-backoff, timeout, kill-grace, max-losses, output-limit, shell, parallel,
-    /// paused
+    /// paused, retain-completed, retain-dead, retain-cancelled, retain-output
     #[arg(add = complete::setting())]
     pub key: String,
     /// What to
@@ -788,7 +1136,7 @@ fn priority(text: &str) -> Result<i8, String> {
 }
 
 /// One tag.
-fn tag(text: &str) -> Result<Tags, String> {
+pub(super) fn tag(text: &str) -> Result<Tags, String> {
     let mut tags = Tags::default();
     tags.set_typed(text).map_err(|error| error.to_string())?;
     Ok(tags)
@@ -798,15 +1146,24 @@ fn time_limit(text: &str) -> Result<TimeLimit, String> {
     text.parse().map_err(|()| "it is a duration from 1ms to 365d, such as 90s, 5m or 1h30m, or `none`".to_owned())
 }
 
-fn duration(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| "it is a duration up to 365d, such as 90s, 5m or 1h30m".to_owned())
 }
 
-fn state(text: &str) -> Result<StateKind, String> {
+fn if_exists(text: &str) -> Result<IfExists, String> {
+    IfExists::from_name(text).ok_or_else(|| format!("it is one of {}", IfExists::ALL.map(IfExists::name).join(", ")))
+}
+
+pub(super) fn state(text: &str) -> Result<StateKind, String> {
     StateKind::from_name(text).ok_or_else(|| {
         let names: Vec<&str> = StateKind::ALL.iter().map(|kind| kind.name()).collect();
         format!("there is no such state; there are {}", names.join(", "))
     })
+}
+
+fn ended_state(text: &str) -> Result<StateKind, String> {
+    let state = StateKind::from_name(text).filter(|kind| kind.has_ended());
+    state.ok_or_else(|| "it is completed, dead or cancelled".to_owned())
 }
 
 #[cfg(test)]

@@ -17,13 +17,16 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{Bash, EnvCompleter, Fish, Shells, Zsh};
 
+use nix::sys::signal::Signal;
+
 use super::args::{Cli, Shell};
 use super::context::place;
 use super::exit::Exit;
 use super::render::human;
-use crate::model::{Job, JobId, SettingKey, StateKind};
+use crate::model::{IfExists, Job, JobId, SettingKey, StateKind};
 use crate::queue::{Folder, Queue};
-use crate::store::{Cursor, Snapshot, StoreError};
+use crate::store::{Cursor, RunInfo, Snapshot, StoreError};
+use crate::worker::is_alive;
 
 /// Set by the shells, to their names.
 const VARIABLE: &str = "QUEUECTL_COMPLETE";
@@ -79,6 +82,23 @@ pub(super) fn unended_job() -> ArgValueCompleter {
     jobs(&[Some(Processing), Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked)])
 }
 
+/// Jobs that run.
+pub(super) fn running_job() -> ArgValueCompleter {
+    jobs(&[Some(StateKind::Processing)])
+}
+
+/// Signals.
+pub(super) fn signal() -> ArgValueCandidates {
+    let offer = |signal: Signal| CompletionCandidate::new(signal.as_str().trim_start_matches("SIG"));
+    ArgValueCandidates::new(move || Signal::iterator().map(offer).collect())
+}
+
+/// Jobs that wait.
+pub(super) fn waiting_job() -> ArgValueCompleter {
+    use StateKind::{Blocked, Failed, Pending, Scheduled};
+    jobs(&[Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked)])
+}
+
 /// Jobs that have ended; what died first.
 pub(super) fn ended_job() -> ArgValueCompleter {
     jobs(&[Some(StateKind::Dead), Some(StateKind::Cancelled), Some(StateKind::Completed)])
@@ -94,9 +114,36 @@ pub(super) fn queue() -> ArgValueCandidates {
     ArgValueCandidates::new(|| look(queues).into_iter().map(CompletionCandidate::new).collect())
 }
 
+/// Pools that live.
+pub(super) fn pool() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| look(pools).into_iter().map(CompletionCandidate::new).collect())
+}
+
 /// States.
 pub(super) fn state() -> ArgValueCandidates {
     ArgValueCandidates::new(|| StateKind::ALL.map(|kind| CompletionCandidate::new(kind.name())).into())
+}
+
+/// What becomes of a job whose key another has.
+pub(super) fn if_exists() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| IfExists::ALL.map(|rule| CompletionCandidate::new(rule.name())).into())
+}
+
+/// The newest runs.
+pub(super) fn run() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let found = look(|queue| queue.read(|snapshot| snapshot.newest_runs(OFFERED_MAX)));
+        let offer =
+            |run: RunInfo| CompletionCandidate::new(run.number.to_string()).help(Some(human::plain(&run.line).into()));
+        let last = CompletionCandidate::new("last").help(Some("the newest".into()));
+        [last].into_iter().chain(found.into_iter().map(offer)).collect()
+    })
+}
+
+/// States of jobs that have ended.
+pub(super) fn ended_state() -> ArgValueCandidates {
+    let ended = || StateKind::ALL.into_iter().filter(|kind| kind.has_ended());
+    ArgValueCandidates::new(move || ended().map(|kind| CompletionCandidate::new(kind.name())).collect())
 }
 
 /// Settings.
@@ -158,15 +205,24 @@ fn queues(queue: &Queue) -> Result<Vec<String>, StoreError> {
     Ok(names)
 }
 
+fn pools(queue: &Queue) -> Result<Vec<String>, StoreError> {
+    let pools = queue.read(Snapshot::pools)?.into_iter();
+    let living = pools.filter(|pool| pool.ended.is_none() && is_alive(queue, &pool.id));
+    Ok(living.map(|pool| pool.id.to_string()).collect())
+}
+
 /// What is found in the queue that the typed line would use; nothing if that takes too long or fails in any way.
 fn look<T: Send + 'static>(find: impl FnOnce(&Queue) -> Result<Vec<T>, StoreError> + Send + 'static) -> Vec<T> {
     let (found, told) = mpsc::channel();
-    thread::spawn(move || {
+    let looking = thread::Builder::new().spawn(move || {
         if let Some(queue) = open() {
             let _ = found.send(find(&queue));
             queue.leave();
         }
     });
+    if looking.is_err() {
+        return Vec::new();
+    }
     told.recv_timeout(PATIENCE).ok().and_then(Result::ok).unwrap_or_default()
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::args::Global;
 use super::commands::status::shell_word;
 use super::discover::{Found, Place, discover};
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, Unheard};
 use super::holder;
 use super::input::{Asked, Base};
 use super::local::Local;
@@ -70,7 +70,31 @@ impl Context {
     /// The queue, which has to exist.
     pub(super) fn open(&self) -> Result<Queue, Failure> {
         let folder = self.existing()?;
-        Queue::open(&folder, self.on_wait()).map_err(|error| self.explain(error))
+        once_more(|| Queue::open(&folder, self.on_wait())).map_err(|error| self.explain(error))
+    }
+
+    /// Makes the first change of a command. If the queue file was replaced since it was opened, that is done with the
+    /// one that took its place: nobody was told anything yet.
+    pub(super) fn first<T>(
+        &self,
+        queue: &mut Queue,
+        mut change: impl FnMut(&Queue) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut is_replaced = false;
+        once_more(|| {
+            if is_replaced {
+                std::mem::replace(queue, self.open_anew()?).leave();
+            }
+            is_replaced = true;
+            change(queue)
+        })
+    }
+
+    /// Opens what took the place of a queue that was open.
+    pub(super) fn open_anew(&self) -> Result<Queue, StoreError> {
+        let folder = Folder::existing(&self.place.folder).map_err(io::Error::other)?;
+        let folder = folder.ok_or_else(|| StoreError::NoQueue(self.place.folder.clone()))?;
+        Queue::open(&folder, self.on_wait())
     }
 
     /// The queue, made if there is none.
@@ -91,7 +115,7 @@ impl Context {
 
     fn open_or_make(&self) -> Result<(Queue, bool), Failure> {
         let folder = Folder::make(&self.place.folder)?;
-        Queue::open_or_create(&folder, self.on_wait()).map_err(|error| self.explain(error))
+        once_more(|| Queue::open_or_create(&folder, self.on_wait())).map_err(|error| self.explain(error))
     }
 
     /// The queue's folder, which has to exist.
@@ -153,6 +177,20 @@ impl Context {
     }
 }
 
+/// How often a queue may be replaced under the hands of a command that has not begun.
+pub(super) const REPLACED_MAX: usize = 3;
+
+/// Does again what a compaction, a repair or a restore came in between.
+fn once_more<T>(mut act: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for _ in 0..REPLACED_MAX {
+        match act() {
+            Err(StoreError::Replaced) => {}
+            done => return done,
+        }
+    }
+    act()
+}
+
 /// Where the queue of a process in `cwd` is, `db` being what `--db` says.
 pub(super) fn place(db: Option<&OsStr>, cwd: &Path) -> io::Result<Place> {
     let env_db = env::var_os("QUEUECTL_DB");
@@ -179,5 +217,54 @@ pub(super) fn say(what: std::fmt::Arguments<'_>) {
 /// Standard output for results, with colour if that is wanted.
 pub(super) fn stdout() -> impl Write {
     let is_terminal = io::stdout().is_terminal();
-    io::BufWriter::new(Screen::new(anstream::stdout(), is_terminal))
+    Results(io::BufWriter::new(Screen::new(anstream::stdout(), is_terminal)))
+}
+
+/// A writer whose errors tell that they are of the standard output.
+struct Results<W>(W);
+
+impl<W: Write> Write for Results<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(unheard)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(unheard)
+    }
+}
+
+fn unheard(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), Unheard(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Command, JobSpec};
+    use crate::store::{BulkInto, Seized, Snapshot, Wanted, compact};
+    use crate::worker::BegunBulk;
+
+    #[test]
+    fn what_has_not_begun_goes_on_in_the_file_that_took_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place { folder: dir.path().join("queue"), found: Found::Given, passed_over: Vec::new() };
+        let context = Context { cwd: dir.path().to_owned(), place };
+        let open_and_replace = || {
+            let queue = context.open_or_create_quietly().unwrap();
+            compact(Seized::new(queue.folder(), &context.on_wait()).unwrap()).unwrap();
+            queue
+        };
+        let job = || JobSpec::new(Command::Shell(b"true".to_vec()), "/");
+        let mut queue = open_and_replace();
+        assert!(matches!(queue.enqueue(&[job()]), Err(StoreError::Replaced)));
+        context.first(&mut queue, |queue| queue.enqueue(&[job()])).unwrap();
+        queue.leave();
+        let mut queue = open_and_replace();
+        let into = BulkInto::Queues([job().queue].into());
+        let begun = context.first(&mut queue, |queue| BegunBulk::begin(queue, &into, 1)).unwrap();
+        let mut bulk = begun.fill(&queue, Wanted::default());
+        bulk.add(&[job()]).unwrap();
+        bulk.publish().unwrap();
+        assert_eq!(queue.read(Snapshot::check).unwrap().jobs, 2);
+    }
 }

@@ -36,6 +36,16 @@ pub(super) enum Exit {
     Of(u8),
 }
 
+impl Exit {
+    /// What an error of the system comes to. A full disk is one thing, wherever it is met.
+    pub(super) fn of_system(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::QueueUnusable,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl From<Exit> for u8 {
     fn from(exit: Exit) -> Self {
         match exit {
@@ -67,16 +77,32 @@ pub(super) struct Failure {
     pub message: Option<String>,
     /// What to type next: one of these lines.
     pub next: Vec<String>,
+    /// Why the standard output could not be written, if it is that.
+    unheard: Option<String>,
 }
+
+/// What could not be written to the standard output.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to the standard output: {0}")]
+pub(super) struct Unheard(pub io::Error);
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Display) -> Self {
-        Self { exit, message: Some(human::plain(&message.to_string())), next: Vec::new() }
+        Self { exit, message: Some(human::plain(&message.to_string())), next: Vec::new(), unheard: None }
     }
 
     /// A failure that was told already.
     pub(super) fn silent(exit: Exit) -> Self {
-        Self { exit, message: None, next: Vec::new() }
+        Self { exit, message: None, next: Vec::new(), unheard: None }
+    }
+
+    /// With what was done all the same, if only the result could not be written.
+    pub(super) fn after(mut self, done: impl Display) -> Self {
+        if let Some(why) = self.unheard.take() {
+            self.message =
+                Some(human::plain(&format!("{done}, but this could not be written to the standard output: {why}")));
+        }
+        self
     }
 
     /// With the line to type next.
@@ -118,14 +144,25 @@ impl From<StoreError> for Failure {
             StoreError::NoQueue(_) | StoreError::NoSuchJob(_) => Exit::NotFound,
             StoreError::Duplicate(_)
             | StoreError::Reserved(_)
+            | StoreError::KeyTaken { .. }
+            | StoreError::KeyTwice(_)
+            | StoreError::KeyReserved(_)
             | StoreError::Contradiction(_)
+            | StoreError::NeedEnded { .. }
+            | StoreError::NeededUnseen(_)
+            | StoreError::Changed(_)
+            | StoreError::OfRun(_)
             | StoreError::Refused { .. } => Exit::Refused,
-            StoreError::BadValue(_) | StoreError::TooLarge(_) => Exit::Usage,
+            StoreError::BadValue(_)
+            | StoreError::OfAllQueues(_)
+            | StoreError::TooLarge(_)
+            | StoreError::NeedsLater(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)
             | StoreError::Schema { .. }
             | StoreError::ReadOnly(_)
             | StoreError::Replaced
+            | StoreError::Gone
             | StoreError::NotRewritten(_)
             | StoreError::Io(_)
             | StoreError::CommitFailed(_) => Exit::QueueUnusable,
@@ -136,6 +173,9 @@ impl From<StoreError> for Failure {
         }
         if matches!(error, StoreError::NotAQueue(_)) {
             return failure.next("queuectl restore BACKUP    if you have a backup");
+        }
+        if let StoreError::NeedEnded { id, .. } = &error {
+            return failure.next(format_args!("queuectl retry {id}    then the same line again"));
         }
         if error.outcome_is_unknown() {
             return failure.next("queuectl status    tells whether it happened all the same");
@@ -155,7 +195,7 @@ impl From<PoolError> for Failure {
         match error {
             PoolError::Store(error) => error.into(),
             PoolError::QueueMoved(_) | PoolError::Unwritten => Self::new(Exit::QueueUnusable, error),
-            PoolError::System { .. } => Self::new(Exit::Other, error),
+            PoolError::System { error: ref why, .. } => Self::new(Exit::of_system(why), error),
         }
     }
 }
@@ -166,6 +206,9 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::silent(Exit::Done);
         }
-        Self::new(Exit::Other, error)
+        match error.downcast::<Unheard>() {
+            Ok(unheard) => Self { unheard: Some(unheard.0.to_string()), ..Self::new(Exit::Other, unheard) },
+            Err(error) => Self::new(Exit::of_system(&error), error),
+        }
     }
 }

@@ -15,11 +15,13 @@ use std::sync::Arc;
 pub(crate) use error::{InputError, Problem};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use lines::lines;
-pub(crate) use lines::{Few, Format, Jobs, Survey, Warning, survey};
+pub(crate) use lines::{Few, Format, Jobs, Repeat, Survey, Warning, key_hash, survey};
 pub(crate) use source::Source;
 
 use super::local::Local;
-use crate::model::{Command, Environment, JobId, JobName, JobSpec, QueueName, Start, Tags, TimeLimit};
+use crate::model::{
+    Command, Environment, IfExists, JobId, JobKey, JobName, JobSpec, Need, QueueName, Start, Tags, TimeLimit,
+};
 
 /// What a job takes over from the process that enqueues it, unless its text says otherwise.
 #[derive(Debug, Clone)]
@@ -53,10 +55,16 @@ pub(crate) struct Asked {
     pub priority: i8,
     /// When to start.
     pub start: Start,
+    /// What to wait for, to which a job adds its own.
+    pub needs: Vec<Need>,
     /// A name for people.
     pub name: Option<JobName>,
     /// Tags, to which a job adds its own.
     pub tags: Tags,
+    /// What the one job that there is is enqueued under.
+    pub key: Option<JobKey>,
+    /// What becomes of a job whose key another has.
+    pub if_exists: IfExists,
 }
 
 /// The job of one JSON object.
@@ -98,8 +106,11 @@ impl<'a> Maker<'a> {
             timeout: asked.timeout,
             priority: asked.priority,
             start: asked.start,
+            needs: asked.needs.clone(),
             name: asked.name.clone(),
             tags: asked.tags.clone(),
+            key: asked.key.clone(),
+            if_exists: asked.if_exists,
             ..JobSpec::new(Command::Shell(Vec::new()), asked.folder.as_ref().unwrap_or(&base.cwd).clone())
         };
         let sample = JobSpec { env: Arc::clone(&base.env), ..JobSpec::new(Command::Shell(b":".to_vec()), "/") };

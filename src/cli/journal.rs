@@ -33,7 +33,7 @@ enum Line {
 
 impl Journal {
     /// Job lines to standard output, notes to standard error.
-    pub(super) fn to_terminal() -> Self {
+    pub(super) fn to_terminal() -> io::Result<Self> {
         Self::with(|line| {
             match line {
                 // Nobody may be listening any more: that is no reason to stop working.
@@ -46,7 +46,7 @@ impl Journal {
     /// Everything to a file.
     pub(super) fn to_file(path: &Path) -> io::Result<Self> {
         let mut log = Log::open(path)?;
-        Ok(Self::with(move |line| {
+        Self::with(move |line| {
             let lines = match line {
                 Line::Jobs(lines) => lines,
                 Line::Note(text) => vec![text],
@@ -55,13 +55,13 @@ impl Journal {
                 // A full disk costs log lines, not jobs.
                 let _ = log.write(&line);
             }
-        }))
+        })
     }
 
-    fn with(mut write: impl FnMut(Line) + Send + 'static) -> Self {
+    fn with(mut write: impl FnMut(Line) + Send + 'static) -> io::Result<Self> {
         let (lines, received) = mpsc::channel();
-        let writer = spawn_shielded(move || received.into_iter().for_each(&mut write));
-        Self { lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)), deaths: AtomicU64::new(0) }
+        let writer = spawn_shielded(move || received.into_iter().for_each(&mut write))?;
+        Ok(Self { lines: Mutex::new(Some(lines)), writer: Mutex::new(Some(writer)), deaths: AtomicU64::new(0) })
     }
 
     fn send(&self, line: Line) {

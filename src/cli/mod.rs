@@ -2,7 +2,9 @@
 //! is shown. The only place that prints.
 
 mod args;
+mod bar;
 mod bytes;
+mod columns;
 mod commands;
 mod complete;
 mod context;
@@ -10,6 +12,7 @@ mod deferred;
 mod detach;
 mod discover;
 mod exit;
+mod filters;
 mod holder;
 pub(crate) mod input;
 mod interchange;
@@ -18,8 +21,11 @@ mod local;
 mod manual;
 mod render;
 mod reporter;
+mod selected;
 mod stop;
+mod tail;
 mod terminal;
+mod why;
 
 use std::io::Write;
 use std::panic;
@@ -27,19 +33,18 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Color, Command, Dlq, Worker};
+use args::{Cli, Color, Command, Config, Dlq, Worker};
 use commands::{
-    ask, backup, check, compact, completions, config, enqueue, export, import, list, logs, man, pause, run, service,
-    show, status, wait, worker,
+    ask, attach, backup, check, clean, compact, completions, config, edit, enqueue, export, import, list, logs, man,
+    pause, run, service, show, signal, status, wait, worker,
 };
 use context::Context;
 use deferred::Deferred;
 use exit::{Exit, Failure};
 
-use crate::model::StateKind;
-
 /// Runs what the process's arguments ask for.
 pub fn run() -> ExitCode {
+    crate::worker::survive_file_limit();
     if let Some(exit) = complete::answer() {
         return exit.into();
     }
@@ -52,7 +57,11 @@ pub fn run() -> ExitCode {
     }
     .write_global();
     let db = cli.global.db.clone();
-    let exit = dispatch(cli).unwrap_or_else(|failure| tell(&failure.of_queue(db.as_deref())));
+    let changes = changes(&cli.command);
+    let exit = dispatch(cli).unwrap_or_else(|failure| {
+        let failure = if changes { failure.after("it is done") } else { failure };
+        tell(&failure.of_queue(db.as_deref()))
+    });
     exit.into()
 }
 
@@ -75,23 +84,28 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     let context = Context::new(&cli.global)?;
     match cli.command {
         Command::Run(args) => run::run(&context, &args),
+        Command::Attach(args) => attach::attach(&context, &args),
         Command::Enqueue(args) => enqueue::enqueue(&context, &args),
         Command::Worker(Deferred(Worker::Start(args))) => worker::start(&context, &args),
         Command::Worker(Deferred(Worker::Stop(args))) => worker::stop(&context, &args),
+        Command::Worker(Deferred(Worker::Scale(args))) => worker::scale(&context, &args),
         Command::Worker(Deferred(Worker::InstallService(args))) => service::install(&context, &args),
         Command::Worker(Deferred(Worker::List(args))) => status::worker_list(&context, &args),
         Command::Status(args) => status::status(&context, &args),
-        Command::List(args) => list::list(&context, args.state, args.limit, args.json),
+        Command::List(args) => list::list(&context, &args),
         Command::Show(args) => show::show(&context, &args),
         Command::Logs(args) => logs::logs(&context, &args),
         Command::Wait(args) => wait::wait(&context, &args),
         Command::Cancel(args) => ask::cancel(&context, &args),
-        Command::Retry(args) => ask::retry(&context, &args.ids, args.all_dead),
+        Command::Signal(args) => signal::signal(&context, &args),
+        Command::Retry(args) => ask::retry(&context, &args),
+        Command::Edit(args) => edit::edit(&context, &args),
         Command::Remove(args) => ask::remove(&context, &args),
-        Command::Pause(args) => pause::pause(&context, &args.queues),
-        Command::Resume(args) => pause::resume(&context, &args.queues),
-        Command::Dlq(Deferred(Dlq::List(args))) => list::list(&context, Some(StateKind::Dead), args.limit, args.json),
-        Command::Dlq(Deferred(Dlq::Retry(args))) => ask::retry(&context, &args.ids, args.all),
+        Command::Clean(args) => clean::clean(&context, &args),
+        Command::Pause(args) => pause::pause(&context, &args.ids, &args.queues),
+        Command::Resume(args) => pause::resume(&context, &args.ids, &args.queues),
+        Command::Dlq(Deferred(Dlq::List(args))) => list::dlq_list(&context, &args),
+        Command::Dlq(Deferred(Dlq::Retry(args))) => ask::dlq_retry(&context, &args),
         Command::Config(args) => config::config(&context, args.0),
         Command::Check(args) => check::check(&context, &args),
         Command::Compact(args) => compact::compact(&context, &args),
@@ -101,6 +115,27 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Restore(args) => backup::restore(&context, &args),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man(args) => man::man(args.folder.as_deref()),
+    }
+}
+
+/// Whether a command has done something by the time that it tells its results.
+fn changes(command: &Command) -> bool {
+    match command {
+        Command::Enqueue(_)
+        | Command::Worker(Deferred(Worker::Start(_) | Worker::Stop(_)))
+        | Command::Cancel(_)
+        | Command::Retry(_)
+        | Command::Remove(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Dlq(Deferred(Dlq::Retry(_)))
+        | Command::Config(Deferred(Config::Set(_) | Config::Unset(_)))
+        | Command::Compact(_)
+        | Command::Import(_)
+        | Command::Backup(_)
+        | Command::Restore(_) => true,
+        Command::Check(args) => args.repair,
+        _ => false,
     }
 }
 

@@ -3,18 +3,15 @@
 //! A thread of its own prints, so that a terminal or pipe that stands still never holds the pool up. Outputs that
 //! wait for it are let go beyond a limit and read from the queue when their turn comes.
 
-use std::fmt;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-
-use super::commands::logs;
+use super::bar::Bar;
+use super::commands::logs::{self, Start};
 use super::journal::words;
 use super::render::human;
 use super::terminal::JobOutput;
@@ -50,18 +47,19 @@ enum Piece {
 }
 
 impl Reporter {
-    pub(super) fn new(queue: &Queue, run: &RunInfo, quiet: bool) -> Self {
+    pub(super) fn new(queue: &Queue, run: &RunInfo, quiet: bool) -> io::Result<Self> {
         let (lines, received) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let printer = Printer {
             folder: queue.folder().to_owned(),
             queue: None,
             waiting: Arc::clone(&waiting),
-            bar: bar(run, quiet),
             out: JobOutput::new(false),
         };
-        let printer = spawn_shielded(move || printer.run(&received));
-        Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet }
+        let (total, left) = (run.total(), run.unfinished());
+        let bar = Bar::new(total, total - left, !quiet, queue.clock());
+        let printer = spawn_shielded(move || printer.run(&received, bar, total - left))?;
+        Ok(Self { lines: Mutex::new(Some(lines)), printer: Mutex::new(Some(printer)), waiting, quiet })
     }
 
     fn send(&self, messages: Vec<Message>) {
@@ -80,7 +78,7 @@ impl Reporter {
 
     fn piece(&self, kept: Kept) -> Piece {
         match kept {
-            Kept::Empty => Piece::Nothing,
+            Kept::Empty | Kept::LetGo { .. } => Piece::Nothing,
             Kept::File { .. } => Piece::File,
             Kept::Inline(bytes) => {
                 if self.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() > WAITING_BYTES_MAX {
@@ -90,6 +88,17 @@ impl Reporter {
                 Piece::Bytes(bytes)
             }
         }
+    }
+
+    /// Says something, beside the bar.
+    pub(super) fn note(&self, text: String) {
+        self.send(vec![Message::Note(text)]);
+    }
+
+    /// A job has ended, by whichever pool: what its last attempt wrote is read from the queue.
+    pub(super) fn has_ended(&self, seq: Seq, attempt: u32, failed: bool) {
+        let outputs = [(Stream::Stdout, Piece::InQueue), (Stream::Stderr, Piece::InQueue)];
+        self.send(vec![Message::Ended { seq, attempt, outputs, failed }]);
     }
 
     /// What is to be printed of a run that ended.
@@ -122,75 +131,43 @@ impl Observer for Reporter {
     }
 }
 
-/// A bar on standard error, if that is a terminal.
-fn bar(run: &RunInfo, quiet: bool) -> ProgressBar {
-    let total = run.total();
-    if quiet || !io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-    }
-    let bar = ProgressBar::new(total).with_position(total - run.unfinished());
-    set_template(&bar, "{bar:30} {pos}/{len} jobs", 0);
-    bar.tick();
-    bar
-}
-
-/// Rate and time left count from `from`: what was done before this process began says nothing of its speed.
-fn set_template(bar: &ProgressBar, template: &str, from: u64) {
-    let Ok(style) = ProgressStyle::with_template(template) else { return };
-    let per_second = move |state: &ProgressState| {
-        to_f64(state.pos().saturating_sub(from)) / state.elapsed().as_secs_f64().max(0.001)
-    };
-    let rate = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-        let _ = write!(out, "{:.1}/s", per_second(state));
-    };
-    let left = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-        let jobs = to_f64(state.len().unwrap_or_default().saturating_sub(state.pos()));
-        let seconds = Duration::try_from_secs_f64(jobs / per_second(state)).unwrap_or_default();
-        let _ = write!(out, "{}", human::about(seconds));
-    };
-    bar.set_style(style.with_key("rate", rate).with_key("left", left));
-}
-
-/// A count of jobs, for a quotient: exact up to four thousand million.
-fn to_f64(count: u64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
 struct Printer {
     folder: PathBuf,
     queue: Option<Queue>,
     waiting: Arc<AtomicUsize>,
-    bar: ProgressBar,
     out: JobOutput,
 }
 
 impl Printer {
-    fn run(mut self, messages: &Receiver<Vec<Message>>) {
-        // Rate and time left mean something from the first end on.
-        let mut template = Some("{bar:30} {pos}/{len} jobs  {rate:.dim}  {left} left{msg}");
-        let (mut failures, from) = (0, self.bar.position());
-        for message in messages.iter().flatten() {
-            match message {
-                Message::Note(text) => self.bar.suspend(|| super::context::say(format_args!("{text}"))),
-                Message::Ended { seq, attempt, outputs, failed } => {
-                    let bar = self.bar.clone();
-                    for (stream, piece) in outputs {
-                        // Nobody may be listening any more: the jobs run all the same.
-                        bar.suspend(|| drop(self.print(seq, attempt, stream, piece)));
-                    }
-                    bar.suspend(|| drop(self.out.end()));
-                    if failed {
-                        failures += 1;
-                        bar.set_message(format!("  {failures} failed"));
-                    }
-                    if let Some(template) = template.take() {
-                        set_template(&bar, template, from);
-                    }
-                    bar.inc(1);
+    fn run(mut self, messages: &Receiver<Vec<Message>>, mut bar: Bar, mut done: u64) {
+        let mut failures = 0;
+        while let Ok(mut batch) = messages.recv() {
+            while let Some(more) = Some(bar.rest()).filter(|rest| !rest.is_zero()) {
+                let Ok(more) = messages.recv_timeout(more) else { break };
+                batch.extend(more);
+            }
+            for message in &batch {
+                if let Message::Ended { failed, .. } = message {
+                    done += 1;
+                    failures += u64::from(*failed);
                 }
             }
+            bar.show(done, failures, || batch.into_iter().for_each(|message| self.tell(message)));
         }
-        self.bar.finish_and_clear();
+        bar.clear();
+    }
+
+    fn tell(&mut self, message: Message) {
+        match message {
+            Message::Note(text) => super::context::say(format_args!("{text}")),
+            Message::Ended { seq, attempt, outputs, .. } => {
+                for (stream, piece) in outputs {
+                    // Nobody may be listening any more: the jobs run all the same.
+                    let _ = self.print(seq, attempt, stream, piece);
+                }
+                let _ = self.out.end();
+            }
+        }
     }
 
     fn print(&mut self, seq: Seq, attempt: u32, stream: Stream, piece: Piece) -> io::Result<()> {
@@ -211,7 +188,7 @@ impl Printer {
                     self.queue = folder.and_then(|folder| Queue::open_read_only(&folder, Box::new(|| {})).ok());
                 }
                 if let Some(queue) = &self.queue {
-                    let _ = logs::print(queue, seq, attempt, stream, 0, &mut self.out);
+                    let _ = logs::print(queue, seq, attempt, stream, Start::Byte(0), &mut self.out);
                 }
             }
         }

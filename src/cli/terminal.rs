@@ -178,17 +178,65 @@ impl<W: Write> Write for Screen<W> {
 /// byte.
 pub(super) struct JobOutput {
     tame: [Option<Tame>; 2],
+    /// Only if several jobs write by turns.
+    lines: Option<Lines>,
+}
+
+/// What keeps the lines of several jobs apart: each is whole, and begins with what tells whose it is.
+struct Lines {
+    prefix: Vec<u8>,
+    /// The start of a line whose end has not come yet.
+    held: [Vec<u8>; 2],
+}
+
+impl Lines {
+    /// Every whole line of what was held and `bytes`; what is too long to be held is one, too.
+    fn feed(&mut self, stream: Stream, bytes: &[u8]) -> Vec<u8> {
+        let held = &mut self.held[stream as usize];
+        let mut whole = Vec::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            held.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || held.len() > CHUNK_BYTES {
+                self.prefix.iter().chain(&*held).for_each(|byte| whole.push(*byte));
+                if !held.ends_with(b"\n") {
+                    whole.push(b'\n');
+                }
+                held.clear();
+            }
+        }
+        whole
+    }
+
+    /// What is held, as a line.
+    fn end(&mut self, stream: Stream) -> Vec<u8> {
+        if self.held[stream as usize].is_empty() { Vec::new() } else { self.feed(stream, b"\n") }
+    }
 }
 
 impl JobOutput {
     /// `raw` passes everything on to terminals, too.
     pub(super) fn new(raw: bool) -> Self {
         let tame = |is_terminal: bool| (is_terminal && !raw).then(Tame::default);
-        Self { tame: [tame(io::stdout().is_terminal()), tame(io::stderr().is_terminal())] }
+        Self { tame: [tame(io::stdout().is_terminal()), tame(io::stderr().is_terminal())], lines: None }
+    }
+
+    /// The same with `prefix` before each line.
+    pub(super) fn with_prefix(self, prefix: &str) -> Self {
+        Self { lines: Some(Lines { prefix: prefix.as_bytes().to_vec(), held: [Vec::new(), Vec::new()] }), ..self }
     }
 
     /// Copies bytes to the stream that they were written to. Answers how many.
     pub(super) fn copy(&mut self, stream: Stream, from: &mut impl Read) -> io::Result<u64> {
+        if self.lines.is_none() {
+            return self.pass(stream, from);
+        }
+        chunks(from, |chunk| {
+            let whole = self.lines.as_mut().map(|lines| lines.feed(stream, chunk)).unwrap_or_default();
+            self.pass(stream, &mut whole.as_slice()).map(drop)
+        })
+    }
+
+    fn pass(&mut self, stream: Stream, from: &mut impl Read) -> io::Result<u64> {
         let tame = &mut self.tame[stream as usize];
         match stream {
             Stream::Stdout => {
@@ -203,6 +251,10 @@ impl JobOutput {
 
     /// An attempt has ended: what comes next is none of its.
     pub(super) fn end(&mut self) -> io::Result<()> {
+        for stream in Stream::ALL {
+            let last = self.lines.as_mut().map(|lines| lines.end(stream)).unwrap_or_default();
+            self.pass(stream, &mut last.as_slice())?;
+        }
         for (stream, tame) in Stream::ALL.into_iter().zip(&mut self.tame) {
             let mut out = Vec::new();
             if let Some(tame) = tame {
@@ -219,18 +271,27 @@ impl JobOutput {
 
 fn copy(tame: &mut Option<Tame>, from: &mut impl Read, out: &mut impl Write) -> io::Result<u64> {
     let Some(tame) = tame else { return io::copy(from, out) };
-    let (mut chunk, mut copied, mut shown) = (vec![0; CHUNK_BYTES], 0, Vec::new());
+    let mut shown = Vec::new();
+    chunks(from, |chunk| {
+        tame.feed(chunk, &mut shown);
+        out.write_all(&shown)?;
+        shown.clear();
+        Ok(())
+    })
+}
+
+/// Takes everything piece by piece. Answers how many bytes.
+fn chunks(from: &mut impl Read, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
+    let (mut chunk, mut taken) = (vec![0; CHUNK_BYTES], 0);
     loop {
         let count = match from.read(&mut chunk) {
-            Ok(0) => return Ok(copied),
+            Ok(0) => return Ok(taken),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        tame.feed(&chunk[..count], &mut shown);
-        out.write_all(&shown)?;
-        shown.clear();
-        copied += count as u64;
+        take(&chunk[..count])?;
+        taken += count as u64;
     }
 }
 
@@ -297,6 +358,18 @@ mod tests {
             assert!(shown.chars().all(|c| c == '\x1b' || !acts(c)), "{shown:?}");
             assert!(shown.contains('y'), "{shown:?} hides what follows");
         }
+    }
+
+    #[test]
+    fn lines_of_several_jobs_stay_whole() {
+        let mut lines = Lines { prefix: b"7 | ".to_vec(), held: [Vec::new(), Vec::new()] };
+        let mut feed = |stream, text: &str| String::from_utf8(lines.feed(stream, text.as_bytes())).unwrap();
+        assert_eq!(feed(Stream::Stdout, "a\nb"), "7 | a\n");
+        assert_eq!(feed(Stream::Stderr, "x\n\n"), "7 | x\n7 | \n");
+        assert_eq!(feed(Stream::Stdout, "c\nd"), "7 | bc\n");
+        let long = "y".repeat(CHUNK_BYTES + 1);
+        assert_eq!(feed(Stream::Stderr, &long), format!("7 | {long}\n"));
+        assert_eq!((lines.end(Stream::Stdout), lines.end(Stream::Stderr)), (b"7 | d\n".to_vec(), Vec::new()));
     }
 
     #[test]

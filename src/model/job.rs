@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{
-    ARGUMENT_BYTES_MAX, DURATION_MAX, JobId, JobName, Millis, Outcome, PATH_BYTES_MAX, QueueName, Tags, WorkerId,
-    parse_duration, show_duration,
+    ARGUMENT_BYTES_MAX, DURATION_MAX, IfExists, JobId, JobKey, JobName, Millis, NEEDS_MAX, Need, Outcome,
+    PATH_BYTES_MAX, QueueName, Tags, WorkerId, parse_duration, show_duration,
 };
 
 /// What a job executes. Bytes, since neither has to be UTF-8.
@@ -121,10 +121,16 @@ pub struct JobSpec {
     pub priority: i8,
     /// Not before this.
     pub start: Start,
+    /// What it waits for.
+    pub needs: Vec<Need>,
     /// What people call it: others may have the same name.
     pub name: Option<JobName>,
     /// What it is found by.
     pub tags: Tags,
+    /// What it is enqueued under, so that it is enqueued once.
+    pub key: Option<JobKey>,
+    /// What becomes of it if another job has that key.
+    pub if_exists: IfExists,
 }
 
 /// When a job may start.
@@ -168,8 +174,11 @@ impl JobSpec {
             queue: QueueName::default_queue(),
             priority: 0,
             start: Start::Now,
+            needs: Vec::new(),
             name: None,
             tags: Tags::default(),
+            key: None,
+            if_exists: IfExists::default(),
         }
     }
 
@@ -207,6 +216,12 @@ impl JobSpec {
         }
         if !self.cwd.is_absolute() {
             return Err(BadSpec::RelativeFolder(self.cwd.clone()));
+        }
+        if self.needs.len() > NEEDS_MAX {
+            return Err(BadSpec::TooManyNeeds(self.needs.len()));
+        }
+        if self.needs.iter().any(|need| Some(&need.id) == self.id.as_ref()) {
+            return Err(BadSpec::NeedsItself);
         }
         Ok(())
     }
@@ -273,6 +288,12 @@ pub enum BadSpec {
     /// `PATH_MAX`.
     #[error("a folder of {0} bytes is too long: the kernel takes at most {max} bytes", max = PATH_BYTES_MAX - 1)]
     FolderTooLong(usize),
+    /// All of them are looked at at once.
+    #[error("a job waits for at most {NEEDS_MAX} others, not {0}; let it wait for one that waits for some of them")]
+    TooManyNeeds(usize),
+    /// Then it would never run.
+    #[error("the job waits for itself: it would never run")]
+    NeedsItself,
     /// A job's folder has to mean the same to every pool.
     #[error("the folder `{}` is not absolute", .0.display())]
     RelativeFolder(PathBuf),

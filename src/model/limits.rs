@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest job id, queue name and name for people, in bytes: fits a table column and a file name.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// Longest key that a job is enqueued under, in bytes: a URL or a path fits mostly, and many rows of KEYS fit a page.
+pub const KEY_BYTES_MAX: usize = 256;
+
 /// Most tags of one job: each is a row of an index, written with the job.
 pub const TAGS_MAX: usize = 16;
 
@@ -13,6 +16,9 @@ pub const TAG_KEY_BYTES_MAX: usize = 64;
 
 /// Longest value of a tag, in bytes, as long as a name: many rows of its index fit a page.
 pub const TAG_VALUE_BYTES_MAX: usize = 128;
+
+/// Most jobs that one job waits for: all of them are looked at in one transaction when it is retried.
+pub const NEEDS_MAX: usize = 10_000;
 
 /// The lowest and the highest priority.
 pub const PRIORITY_RANGE: std::ops::RangeInclusive<i8> = -100..=100;
@@ -46,6 +52,13 @@ pub const DURATION_TEXT_BYTES_MAX: usize = 32;
 
 /// Most retries that can be asked for.
 pub const RETRIES_MAX: u32 = 1_000_000;
+
+/// Most jobs that a setting of retention counts.
+pub const RETAINED_JOBS_MAX: u64 = 1_000_000_000;
+
+/// A step of the queue's time that is longer than this may be a clock that was set wrong: nothing goes by its age until
+/// as much time has passed since.
+pub const LEAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Largest backoff base.
 pub const BACKOFF_BASE_MAX: f64 = 1_000.0;

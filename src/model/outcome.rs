@@ -102,4 +102,20 @@ pub enum Kept {
         /// Bytes left out.
         left_out: u64,
     },
+    /// Nothing any more: so many bytes were let go, since they were older than the settings keep them.
+    LetGo {
+        /// How many they were.
+        bytes: u64,
+    },
+}
+
+impl Kept {
+    /// How many bytes are kept.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Empty | Self::LetGo { .. } => 0,
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::File { bytes, .. } => *bytes,
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{
-    BACKOFF_BASE_MAX, DURATION_MAX, DURATION_TEXT_BYTES_MAX, KILL_GRACE_MAX, OUTPUT_LIMIT_RANGE, RETRIES_MAX, TimeLimit,
+    BACKOFF_BASE_MAX, DURATION_MAX, DURATION_TEXT_BYTES_MAX, KILL_GRACE_MAX, OUTPUT_LIMIT_RANGE, RETRIES_MAX,
+    Retention, TimeLimit,
 };
 
 /// A setting.
@@ -31,11 +32,19 @@ pub enum SettingKey {
     Parallel,
     /// `paused`
     Paused,
+    /// `retain-completed`
+    RetainCompleted,
+    /// `retain-dead`
+    RetainDead,
+    /// `retain-cancelled`
+    RetainCancelled,
+    /// `retain-output`
+    RetainOutput,
 }
 
 impl SettingKey {
     /// All settings, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::MaxRetries,
         Self::BackoffBase,
         Self::MaxBackoff,
@@ -46,6 +55,10 @@ impl SettingKey {
         Self::Shell,
         Self::Parallel,
         Self::Paused,
+        Self::RetainCompleted,
+        Self::RetainDead,
+        Self::RetainCancelled,
+        Self::RetainOutput,
     ];
 
     /// The name used on the command line and in JSON.
@@ -61,6 +74,10 @@ impl SettingKey {
             Self::Shell => "shell",
             Self::Parallel => "parallel",
             Self::Paused => "paused",
+            Self::RetainCompleted => "retain-completed",
+            Self::RetainDead => "retain-dead",
+            Self::RetainCancelled => "retain-cancelled",
+            Self::RetainOutput => "retain-output",
         }
     }
 
@@ -83,7 +100,16 @@ impl SettingKey {
             Self::Shell => "what runs a shell command; the command is added as the last word",
             Self::Parallel => "how many jobs of a queue are processed at once, by all pools together",
             Self::Paused => "whether the jobs of a queue wait until `queuectl resume`",
+            Self::RetainCompleted => "how long completed jobs are kept, or how many",
+            Self::RetainDead => "how long dead jobs are kept, or how many",
+            Self::RetainCancelled => "how long cancelled jobs are kept, or how many",
+            Self::RetainOutput => "how long what ended jobs wrote is kept",
         }
+    }
+
+    /// Whether it has one value for the whole queue file, not one for each queue.
+    pub fn is_of_all_queues(self) -> bool {
+        matches!(self, Self::RetainCompleted | Self::RetainDead | Self::RetainCancelled | Self::RetainOutput)
     }
 
     /// The values that it takes.
@@ -98,6 +124,10 @@ impl SettingKey {
             Self::Shell => "one or more words, such as `/bin/bash -c`",
             Self::Parallel => "a whole number from 1 to 1000000, or `none`",
             Self::Paused => "`true` or `false`",
+            Self::RetainCompleted | Self::RetainDead | Self::RetainCancelled => {
+                "`forever`, a duration from 0s to 365d, such as 12h or 7d, or a number of jobs such as 10000jobs"
+            }
+            Self::RetainOutput => "`forever`, or a duration from 0s to 365d, such as 12h or 7d",
         }
     }
 }
@@ -135,6 +165,14 @@ pub struct Settings {
     pub parallel: Option<u32>,
     /// Whether the jobs of a queue wait. Runs do not.
     pub paused: bool,
+    /// How long completed jobs are kept.
+    pub retain_completed: Retention,
+    /// How long dead jobs are kept.
+    pub retain_dead: Retention,
+    /// How long cancelled jobs are kept.
+    pub retain_cancelled: Retention,
+    /// How long what ended jobs wrote is kept; not by number.
+    pub retain_output: Retention,
 }
 
 impl Default for Settings {
@@ -151,6 +189,10 @@ impl Default for Settings {
             shell: vec!["/bin/sh".to_owned(), "-c".to_owned()],
             parallel: None,
             paused: false,
+            retain_completed: Retention::Forever,
+            retain_dead: Retention::Forever,
+            retain_cancelled: Retention::Forever,
+            retain_output: Retention::Forever,
         }
     }
 }
@@ -181,6 +223,13 @@ impl Settings {
             }
             .map(|limit| self.parallel = limit),
             SettingKey::Paused => text.parse().ok().map(|paused| self.paused = paused),
+            SettingKey::RetainCompleted => text.parse().ok().map(|kept| self.retain_completed = kept),
+            SettingKey::RetainDead => text.parse().ok().map(|kept| self.retain_dead = kept),
+            SettingKey::RetainCancelled => text.parse().ok().map(|kept| self.retain_cancelled = kept),
+            SettingKey::RetainOutput => {
+                let kept: Option<Retention> = text.parse().ok();
+                kept.filter(|kept| !matches!(kept, Retention::Newest(_))).map(|kept| self.retain_output = kept)
+            }
         };
         parsed.ok_or_else(|| BadValue { key, text: text.to_owned() })
     }
@@ -198,6 +247,10 @@ impl Settings {
             SettingKey::Shell => show_words(&self.shell),
             SettingKey::Parallel => self.parallel.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
             SettingKey::Paused => self.paused.to_string(),
+            SettingKey::RetainCompleted => self.retain_completed.to_string(),
+            SettingKey::RetainDead => self.retain_dead.to_string(),
+            SettingKey::RetainCancelled => self.retain_cancelled.to_string(),
+            SettingKey::RetainOutput => self.retain_output.to_string(),
         }
     }
 }
@@ -298,6 +351,9 @@ mod tests {
             (SettingKey::OutputLimit, "10M", "10000000"),
             (SettingKey::Shell, "/bin/bash -eu  -c", "/bin/bash -eu -c"),
             (SettingKey::Shell, r#"["/my shell","-c"]"#, r#"["/my shell","-c"]"#),
+            (SettingKey::RetainCompleted, "10000jobs", "10000 jobs"),
+            (SettingKey::RetainDead, "1h30m", "1h 30m"),
+            (SettingKey::RetainOutput, "7d", "7d"),
         ] {
             assert_eq!(taken(key, text).as_deref(), Ok(shown), "{}", key.name());
         }
@@ -318,6 +374,8 @@ mod tests {
             (SettingKey::OutputLimit, "2TiB"),
             (SettingKey::Shell, ""),
             (SettingKey::Shell, "[]"),
+            (SettingKey::RetainCancelled, "none"),
+            (SettingKey::RetainOutput, "10 jobs"),
         ] {
             let refused = taken(key, text).unwrap_err().to_string();
             assert!(refused.contains(key.range()), "{refused}");

@@ -6,9 +6,14 @@
 //!  enqueue ─► pending               │◄──give back, ─────┘  │  └──► dead ──retry──► pending
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
+//!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
+//!  blocked ──need failed──► cancelled ──that one is retried──► blocked
+//!  pending, scheduled, failed ──hold──► scheduled, held ──release──► pending, scheduled
 //!  what has ended ──remove──► gone
 //! ```
+//!
+//! What is blocked may be held, too; then it stays so when it is unblocked.
 //!
 //! A state carries its data, and every move is one function of [`Progress`]. A move that is not legal is a
 //! [`Refusal`] and changes nothing.
@@ -81,9 +86,16 @@ pub enum State {
     Scheduled {
         /// When it becomes ready.
         due: Millis,
+        /// Whether it is held, so that it does not become ready even then.
+        held: bool,
     },
     /// Waits for other jobs.
-    Blocked,
+    Blocked {
+        /// When it may start, if it has to wait for that, too.
+        due: Option<Millis>,
+        /// Whether it is held.
+        held: bool,
+    },
     /// Ready to run.
     Pending,
     /// Claimed by a pool.
@@ -177,7 +189,7 @@ impl State {
     pub fn kind(&self) -> StateKind {
         match self {
             Self::Scheduled { .. } => StateKind::Scheduled,
-            Self::Blocked => StateKind::Blocked,
+            Self::Blocked { .. } => StateKind::Blocked,
             Self::Pending => StateKind::Pending,
             Self::Processing(_) => StateKind::Processing,
             Self::Failed { .. } => StateKind::Failed,
@@ -190,8 +202,9 @@ impl State {
     /// When it becomes ready by itself, if it does.
     pub fn due(&self) -> Option<Millis> {
         match *self {
-            Self::Scheduled { due } | Self::Failed { due, .. } => Some(due),
-            Self::Blocked
+            Self::Scheduled { due, held: false } | Self::Failed { due, .. } => Some(due),
+            Self::Scheduled { held: true, .. }
+            | Self::Blocked { .. }
             | Self::Pending
             | Self::Processing(_)
             | Self::Completed { .. }
@@ -200,11 +213,33 @@ impl State {
         }
     }
 
+    /// When it is to start, or to be tried again, whatever else it waits for.
+    pub fn planned(&self) -> Option<Millis> {
+        match *self {
+            Self::Scheduled { due, .. } | Self::Failed { due, .. } => Some(due),
+            Self::Blocked { due, .. } => due,
+            Self::Pending
+            | Self::Processing(_)
+            | Self::Completed { .. }
+            | Self::Dead { .. }
+            | Self::Cancelled { .. } => None,
+        }
+    }
+
+    /// Whether a person holds it back.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Scheduled { held: true, .. } | Self::Blocked { held: true, .. })
+    }
+
     /// When it ended, if it did.
     pub fn ended_at(&self) -> Option<Millis> {
         match *self {
             Self::Completed { at } | Self::Dead { at, .. } | Self::Cancelled { at, .. } => Some(at),
-            Self::Scheduled { .. } | Self::Blocked | Self::Pending | Self::Processing(_) | Self::Failed { .. } => None,
+            Self::Scheduled { .. }
+            | Self::Blocked { .. }
+            | Self::Pending
+            | Self::Processing(_)
+            | Self::Failed { .. } => None,
         }
     }
 
@@ -214,7 +249,7 @@ impl State {
             Self::Dead { reason, .. } => Some(reason.name()),
             Self::Cancelled { reason, .. } => Some(reason.name()),
             Self::Scheduled { .. }
-            | Self::Blocked
+            | Self::Blocked { .. }
             | Self::Pending
             | Self::Processing(_)
             | Self::Failed { .. }
@@ -268,9 +303,41 @@ impl Progress {
         }
     }
 
-    /// The last job that it waited for has ended well.
-    pub fn unblock(&self) -> Result<Self, Refusal> {
-        if self.state == State::Blocked { Ok(self.moved(State::Pending)) } else { self.refuse("unblocked") }
+    /// The last job that it waited for has ended as was wanted.
+    pub fn unblock(&self, now: Millis) -> Result<Self, Refusal> {
+        match self.state {
+            State::Blocked { due, held: true } => {
+                Ok(self.moved(State::Scheduled { due: due.unwrap_or(now), held: true }))
+            }
+            State::Blocked { due: Some(due), held: false } if due > now => {
+                Ok(self.moved(State::Scheduled { due, held: false }))
+            }
+            State::Blocked { .. } => Ok(self.moved(State::Pending)),
+            _ => self.refuse("unblocked"),
+        }
+    }
+
+    /// A person holds it back.
+    pub fn hold(&self, now: Millis) -> Result<Self, Refusal> {
+        match self.state {
+            State::Pending => Ok(self.moved(State::Scheduled { due: now, held: true })),
+            State::Scheduled { due, .. } | State::Failed { due, .. } => {
+                Ok(self.moved(State::Scheduled { due, held: true }))
+            }
+            State::Blocked { due, .. } => Ok(self.moved(State::Blocked { due, held: true })),
+            _ => self.refuse("paused"),
+        }
+    }
+
+    /// A person lets it go on. What is not held waits as it did.
+    pub fn release(&self, now: Millis) -> Result<Self, Refusal> {
+        match self.state {
+            State::Scheduled { due, held: true } if due <= now => Ok(self.moved(State::Pending)),
+            State::Scheduled { due, .. } => Ok(self.moved(State::Scheduled { due, held: false })),
+            State::Blocked { due, .. } => Ok(self.moved(State::Blocked { due, held: false })),
+            State::Pending | State::Failed { .. } => Ok(self.clone()),
+            _ => self.refuse("resumed"),
+        }
     }
 
     /// A pool takes it.
@@ -336,7 +403,7 @@ impl Progress {
     /// A person cancels it. What runs is marked; its pool ends it and reports.
     pub fn cancel(&self, now: Millis) -> Result<Self, Refusal> {
         match &self.state {
-            State::Scheduled { .. } | State::Blocked | State::Pending | State::Failed { .. } => {
+            State::Scheduled { .. } | State::Blocked { .. } | State::Pending | State::Failed { .. } => {
                 Ok(self.moved(cancelled(now)))
             }
             State::Processing(claimed) => {
@@ -348,7 +415,7 @@ impl Progress {
 
     /// A job that it needed died or was cancelled.
     pub fn need_failed(&self, now: Millis) -> Result<Self, Refusal> {
-        if self.state != State::Blocked {
+        if self.state.kind() != StateKind::Blocked {
             return self.refuse("cancelled");
         }
         Ok(self.moved(State::Cancelled { at: now, reason: CancelReason::NeedFailed }))
@@ -356,14 +423,37 @@ impl Progress {
 
     /// A person wants it to run again: a fresh set of attempts, its history kept.
     pub fn retry(&self) -> Result<Self, Refusal> {
-        match self.state {
-            State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. } => {
-                Ok(Self { state: State::Pending, failures: 0, losses: 0, attempts: self.attempts })
-            }
-            State::Scheduled { .. } | State::Blocked | State::Pending | State::Processing(_) | State::Failed { .. } => {
-                self.refuse("retried")
-            }
+        if !self.state.kind().has_ended() {
+            return self.refuse("retried");
         }
+        Ok(Self { state: State::Pending, failures: 0, losses: 0, attempts: self.attempts })
+    }
+
+    /// The same where it still waits for other jobs.
+    pub fn retry_blocked(&self) -> Result<Self, Refusal> {
+        let again = self.retry()?;
+        Ok(again.moved(State::Blocked { due: None, held: false }))
+    }
+
+    /// A person changes what it is.
+    pub fn edit(&self) -> Result<(), Refusal> {
+        let waits = !self.state.kind().has_ended() && self.state.kind() != StateKind::Processing;
+        if waits { Ok(()) } else { self.refuse("edited") }
+    }
+
+    /// A person changes when it starts, or is tried again; without a time, as soon as nothing else keeps it.
+    pub fn reschedule(&self, due: Option<Millis>, now: Millis) -> Result<Self, Refusal> {
+        let state = match (&self.state, due) {
+            (State::Blocked { held, .. }, due) => State::Blocked { due, held: *held },
+            (State::Scheduled { held: true, .. }, due) => State::Scheduled { due: due.unwrap_or(now), held: true },
+            (State::Scheduled { .. } | State::Pending, Some(due)) => State::Scheduled { due, held: false },
+            (State::Failed { allowed, .. }, Some(due)) => State::Failed { due, allowed: *allowed },
+            (State::Scheduled { .. } | State::Pending | State::Failed { .. }, None) => State::Pending,
+            (State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. }, _) => {
+                return self.refuse("given another time");
+            }
+        };
+        Ok(self.moved(state))
     }
 
     /// A person wants it gone, with its history.

@@ -15,6 +15,12 @@ impl Millis {
         Self(self.0.saturating_add(u64::try_from(ms).unwrap_or(u64::MAX)))
     }
 
+    /// This time less `ago`, cut to a millisecond; 1970 at the earliest.
+    #[must_use]
+    pub fn before(self, ago: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// How long from `earlier` until this time; zero if it is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Attempt, Command, JobId, JobName, Millis, Progress, QueueName, Seq, Tags};
+use super::{Attempt, Command, JobId, JobKey, JobName, Millis, Progress, QueueName, Seq, Tags};
 
 /// A job with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Job {
     pub name: Option<JobName>,
     /// Its tags.
     pub tags: Tags,
+    /// What it was enqueued under, if nothing else is by now.
+    pub key: Option<JobKey>,
     /// What it executes.
     pub command: Command,
     /// Where.
@@ -27,6 +29,8 @@ pub struct Job {
     pub run: Option<u64>,
     /// How far it has come.
     pub progress: Progress,
+    /// How many jobs it still waits for.
+    pub waits_for: u32,
     /// Retries after the first attempt, as they are now.
     pub max_retries: u32,
     /// When it was enqueued.
@@ -64,5 +68,10 @@ pub enum Output {
         bytes: u64,
         /// Bytes left out of its middle.
         left_out: u64,
+    },
+    /// Nowhere any more: it was let go, since it was older than the settings keep it.
+    LetGo {
+        /// How many bytes there were.
+        bytes: u64,
     },
 }

@@ -29,6 +29,11 @@ impl Clock {
         self.floor().max(Millis::from(SystemTime::now()))
     }
 
+    /// The time now by the wall clock if that is behind the file: what is old by both is old.
+    pub fn earliest(&self) -> Millis {
+        self.now().min(Millis::from(SystemTime::now()))
+    }
+
     fn floor(&self) -> Millis {
         let (floor, read) = *self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         Millis(floor.0.saturating_add(u64::try_from(read.elapsed().as_millis()).unwrap_or(u64::MAX)))

@@ -10,7 +10,7 @@ pub use clock::Clock;
 pub use folder::{BadFolder, Folder};
 
 use crate::model::JobSpec;
-use crate::store::{Enqueued, OnWait, Report, Snapshot, Store, StoreError, Tx};
+use crate::store::{Enqueued, OnWait, Report, SETTLED_AT_ONCE, Snapshot, Store, StoreError, Tx};
 
 /// A queue, open: a store with a clock.
 ///
@@ -86,7 +86,30 @@ impl Queue {
 
     /// Enqueues all of `specs`, or none.
     pub fn enqueue(&self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        if specs.iter().any(|spec| spec.key.is_some()) {
+            // It may have another job replaced or retried.
+            return self.write_and_settle(|tx| tx.enqueue(specs));
+        }
         self.write(|tx| tx.enqueue(specs))
+    }
+
+    /// A change that may end jobs, or make them run again, which others need: these learn of it, too, in transactions of
+    /// their own as long as they are many. The change is durable before the first of those.
+    pub fn write_and_settle<T>(
+        &self,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (done, is_unsettled) = self.write(|tx| Ok((change(tx)?, tx.settle(SETTLED_AT_ONCE)?)))?;
+        if is_unsettled {
+            self.settle()?;
+        }
+        Ok(done)
+    }
+
+    /// Tells all jobs of the ends of those that they need.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        while self.write(|tx| tx.settle(SETTLED_AT_ONCE))? {}
+        Ok(())
     }
 
     /// After a failed commit: opens the file anew.

@@ -5,13 +5,14 @@ use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use super::reference::{Handed, Reference, Refused, Rung};
-use super::workload::{JOB_NAMES, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Wish};
+use super::workload::{JOB_NAMES, KEYS, Op, POOLS, QUEUES, Serving, TAGS, Verb, Which, Who, Whom, Wish};
 use crate::model::{
-    Ending, JobId, JobSpec, Kept, LaneId, Lease, Millis, Output, PoolId, Seq, State, StateKind, Stream,
+    Editable, Ending, Filter, Job, JobId, JobSpec, Kept, LaneId, Lease, Millis, Need, Output, PoolId, Seq, Start,
+    State, StateKind, Stream, Tags,
 };
 use crate::store::{
-    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, NewRun, PoolInfo,
-    RunStart, Serves, Snapshot, Store, StoreError, Token, Tx, Wanted,
+    Asked, BulkInfo, BulkInto, BulkLanes, Cancelled, Claim, ClaimCache, Control, Cursor, Generations, Met, NewRun,
+    PoolInfo, RunStart, Serves, Snapshot, Store, StoreError, Sweep, Terms, Token, Tx, Wanted,
 };
 
 /// A clock that is set by more than this is far off.
@@ -112,9 +113,17 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
         Ok(value) => Ok(Ok(value)),
         Err(StoreError::Duplicate(id)) => Ok(Err(Refused::Duplicate(id))),
         Err(StoreError::Reserved(id)) => Ok(Err(Refused::Reserved(id))),
+        Err(StoreError::KeyTaken { key, id, state }) => Ok(Err(Refused::KeyTaken(key, id, state))),
+        Err(StoreError::KeyTwice(key)) => Ok(Err(Refused::KeyTwice(key))),
+        Err(StoreError::KeyReserved(key)) => Ok(Err(Refused::KeyReserved(key))),
         Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
+        Err(StoreError::NeedsLater(id)) => Ok(Err(Refused::NeedsLater(id))),
+        Err(StoreError::NeedEnded { id, state }) => Ok(Err(Refused::NeedEnded(id, state))),
+        Err(StoreError::NeededUnseen(id)) => Ok(Err(Refused::NeededUnseen(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
+        Err(StoreError::OfRun(id)) => Ok(Err(Refused::OfRun(id))),
+        Err(StoreError::OfAllQueues(key)) => Ok(Err(Refused::Scope(key))),
         Err(StoreError::BadValue(bad)) => Ok(Err(Refused::Value(bad.key))),
         Err(StoreError::Damaged(why)) if why.starts_with("pool ") => Ok(Err(Refused::Pool)),
         Err(error) => Err(Parted::Failed(error)),
@@ -279,17 +288,22 @@ impl Comparison {
             same("settings set", &snapshot.settings_set(scope)?, &queue.settings_set(scope))?;
         }
         same("queues", &snapshot.queues()?, &queue.queues())?;
-        self.compare_runs(snapshot)?;
+        same("unsettled", &snapshot.is_unsettled()?, &queue.is_unsettled())?;
+        same("next sweep", &snapshot.next_sweep()?, &queue.next_sweep())?;
+        self.compare_runs(snapshot, step)?;
         self.compare_pools(snapshot)?;
         self.compare_pages(snapshot, StateKind::ALL[step % StateKind::ALL.len()])?;
+        Self::compare_selection(snapshot, &expected, &filter_of(step, &expected))?;
         self.compare_labels(snapshot, TAGS[step % TAGS.len()], JOB_NAMES[step % JOB_NAMES.len()])?;
+        let key = KEYS[step % KEYS.len()].parse().map_err(|error| Parted::Differs(format!("{error}")))?;
+        same("job of a key", &snapshot.job_of_key(&key)?, &queue.key_owner(&key).ok().flatten())?;
         if let Some(seq) = nth(&queue.seqs(), step) {
             self.compare_history(snapshot, seq)?;
         }
         Ok(())
     }
 
-    fn compare_runs(&self, snapshot: &Snapshot) -> Result<(), Parted> {
+    fn compare_runs(&self, snapshot: &Snapshot, step: usize) -> Result<(), Parted> {
         let queue = &self.world.queue;
         for lane in queue.lanes_ever() {
             same("run of a lane", &snapshot.run(lane)?, &queue.run(lane))?;
@@ -307,10 +321,34 @@ impl Comparison {
             let found: Vec<Seq> = snapshot.dead_of_lane(run.lane, 2)?.iter().map(|job| job.seq).collect();
             same("dead of a run", &found, &dead)?;
         }
+        if step.is_multiple_of(3) {
+            self.compare_handles(snapshot, step)?;
+        }
         let unfinished: Vec<_> = queue.runs().into_iter().filter(|run| run.unfinished() > 0).collect();
         same("unfinished runs", &snapshot.unfinished_runs()?, &unfinished)?;
         for serves in [Serves::AllQueues, Serves::Queues(queues(0b101))] {
             same("unfinished", &snapshot.unfinished(&serves)?, &queue.unfinished(&serves))?;
+        }
+        Ok(())
+    }
+
+    /// Runs as people name them, and what they have done.
+    fn compare_handles(&self, snapshot: &Snapshot, step: usize) -> Result<(), Parted> {
+        let (queue, folder) = (&self.world.queue, std::path::Path::new("/"));
+        let mut runs = queue.runs();
+        // A large one has its lane long before its number.
+        runs.sort_by_key(|run| run.number);
+        let newest: Vec<_> = runs.iter().rev().take(2).cloned().collect();
+        same("newest runs", &snapshot.newest_runs(2)?, &newest)?;
+        if let Some(run) = runs.get(step.checked_rem(runs.len()).unwrap_or_default()) {
+            same("run of a number", &snapshot.run_numbered(run.number)?.as_ref(), &Some(run))?;
+            let half = Millis(run.created.0.midpoint(queue.newest().0));
+            same("ended since", &snapshot.ended_since(run.lane, half)?, &queue.ended_since(run.lane, half))?;
+        }
+        let (mut completed, lines) = (snapshot.completed_in(folder)?, queue.completed_in(folder));
+        same("completed in a folder", &completed.jobs(), &(lines.len() as u64))?;
+        for line in lines {
+            same("a line that completed", &completed.take(line), &true)?;
         }
         Ok(())
     }
@@ -320,7 +358,7 @@ impl Comparison {
         for pool in queue.pools() {
             let held: Vec<Seq> = queue.leases(&pool.id).into_iter().map(|(seq, ..)| seq).collect();
             same("held by a pool", &snapshot.held_by(&pool.id)?, &held)?;
-            let control = Control { asked: pool.asked, cancels: queue.cancels_asked(&pool.id) };
+            let control = Control { asked: pool.asked, workers: pool.workers, cancels: queue.cancels_asked(&pool.id) };
             let control = pool.ended.is_none().then_some(control);
             same("asked of a pool", &snapshot.control(&pool.id)?, &control)?;
         }
@@ -335,6 +373,22 @@ impl Comparison {
             cursor = page.next;
         }
         same(kind.name(), &seqs, &self.world.queue.listed(kind))
+    }
+
+    /// Those that a filter lets through, page after page, in whatever order; and how many, if that stands somewhere.
+    fn compare_selection(snapshot: &Snapshot, all: &[Job], filter: &Filter) -> Result<(), Parted> {
+        let (mut seqs, mut cursor) = (BTreeSet::new(), Some(Cursor::default()));
+        while let Some(at) = cursor {
+            let page = snapshot.select_seqs(filter, &at, 3)?;
+            let jobs: Vec<Seq> = snapshot.select(filter, &at, 3)?.jobs.iter().map(|job| job.seq).collect();
+            same("selected", &jobs, &page.seqs)?;
+            same("selected twice", &page.seqs.iter().all(|seq| seqs.insert(*seq)), &true)?;
+            cursor = page.next;
+        }
+        let expected: BTreeSet<Seq> = all.iter().filter(|job| lets_through(filter, job)).map(|job| job.seq).collect();
+        same(&format!("selected by {filter:?}"), &seqs, &expected)?;
+        let counted = snapshot.counted(filter)?;
+        same("counted", &counted.is_none_or(|count| count == expected.len() as u64), &true)
     }
 
     /// Those of a tag page after page, those of a name at once.
@@ -363,6 +417,8 @@ impl Comparison {
             }
         }
         same("no such attempt", &snapshot.output(seq, 9_999, Stream::Stdout)?, &None)?;
+        same("needs", &snapshot.needs(seq)?, &queue.needs_of(seq))?;
+        same("needed by", &snapshot.needed_by(seq, usize::MAX)?, &queue.needed_by(seq))?;
         let name = queue.name(seq).cloned();
         let found = name.map(|name| snapshot.find(&name)).transpose()?.flatten();
         same("found by name", &found, &Some(seq))?;
@@ -379,6 +435,7 @@ fn output(kept: &Kept) -> Output {
         Kept::Empty => Output::Empty,
         Kept::Inline(bytes) => Output::Inline(bytes.clone()),
         Kept::File { bytes, left_out } => Output::File { bytes: *bytes, left_out: *left_out },
+        Kept::LetGo { bytes } => Output::LetGo { bytes: *bytes },
     }
 }
 
@@ -391,8 +448,35 @@ fn queue_of(n: u8) -> crate::model::QueueName {
     QUEUES[usize::from(n) % QUEUES.len()].parse().unwrap_or_else(|_| crate::model::QueueName::default_queue())
 }
 
-fn specs(wishes: &[Wish]) -> Vec<JobSpec> {
-    wishes.iter().map(Wish::spec).collect()
+/// A filter that goes by the step: of what some job has, some.
+fn filter_of(step: usize, jobs: &[Job]) -> Filter {
+    let Some(job) = jobs.get(step % jobs.len().max(1)) else { return Filter::default() };
+    let asks_for = |bit: u32| step.wrapping_mul(0x9e37_79b9) >> (7 + bit) & 3 == 3;
+    let states = [job.progress.state.kind(), StateKind::ALL[step % StateKind::ALL.len()]];
+    let last = job.last_attempt.as_ref();
+    Filter {
+        states: if asks_for(0) { states.into() } else { BTreeSet::new() },
+        queue: asks_for(1).then(|| job.queue.clone()),
+        run: job.run.filter(|_| asks_for(2)),
+        tags: if asks_for(3) { job.tags.clone() } else { Tags::default() },
+        name: job.name.clone().filter(|_| asks_for(4)),
+        since: asks_for(5).then_some(job.updated),
+        command: asks_for(6).then(|| format!("^{}$", job.command).parse().ok()).flatten(),
+        exit_code: last.and_then(|last| last.exit_code).filter(|_| asks_for(7)),
+    }
+}
+
+fn lets_through(filter: &Filter, job: &Job) -> bool {
+    let (kind, last) = (job.progress.state.kind(), job.last_attempt.as_ref());
+    let last = last.filter(|_| kind != StateKind::Processing);
+    (filter.states.is_empty() || filter.states.contains(&kind))
+        && filter.queue.as_ref().is_none_or(|queue| job.queue == *queue && job.run.is_none())
+        && filter.run.is_none_or(|run| job.run == Some(run))
+        && filter.tags.iter().all(|(key, value)| job.tags.get(key) == Some(value))
+        && filter.name.as_ref().is_none_or(|name| job.name.as_ref() == Some(name))
+        && filter.since.is_none_or(|since| since <= job.updated)
+        && filter.command.as_ref().is_none_or(|pattern| pattern.is_in(&job.command))
+        && filter.exit_code.is_none_or(|code| last.is_some_and(|last| last.exit_code == Some(code)))
 }
 
 /// The verbs of one transaction, each done to the store and to the reference.
@@ -412,9 +496,14 @@ impl Act<'_> {
         same("next due", &tx.next_due()?, &self.world.queue.next_due())?;
         same("pools, inside", &tx.pools()?, &self.world.queue.pools())?;
         same("settings, inside", &tx.common_settings()?, &self.world.queue.settings(None))?;
-        let oldest: Vec<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().rev().take(3).collect();
-        let oldest: Vec<JobId> = oldest.iter().filter_map(|seq| self.world.queue.name(*seq).cloned()).collect();
-        same("dead, inside", &tx.dead(3)?, &oldest)?;
+        let seqs = self.world.queue.seqs();
+        let dead: BTreeSet<Seq> = self.world.queue.listed(StateKind::Dead).into_iter().collect();
+        let names: Vec<JobId> = seqs
+            .iter()
+            .filter(|seq| dead.contains(seq))
+            .filter_map(|seq| self.world.queue.name(*seq).cloned())
+            .collect();
+        same("dead, inside", &tx.still_in(&seqs, &[StateKind::Dead].into())?, &names)?;
         for run in self.world.queue.runs() {
             same("run, inside", &tx.run_of_lane(run.lane)?, &Some(run))?;
         }
@@ -423,7 +512,7 @@ impl Act<'_> {
 
     fn one(&mut self, tx: &mut Tx<'_>, verb: &Verb) -> Result<(), Parted> {
         match verb {
-            Verb::Enqueue(wishes) => self.enqueue(tx, &specs(wishes)),
+            Verb::Enqueue(wishes) => self.enqueue(tx, &self.specs(wishes)),
             Verb::Claim { pool, serves, limit } => self.claim(tx, *pool, *serves, usize::from(*limit)),
             Verb::Finish { claim, end } => {
                 let Some((seq, lease)) = self.which(*claim) else { return Ok(()) };
@@ -438,8 +527,24 @@ impl Act<'_> {
                 self.tally.note("nothing promoted", promoted == 0);
                 same("promoted", &promoted, &self.world.queue.promote_due(limit))
             }
+            Verb::Settle(limit) => {
+                let limit = usize::from(*limit);
+                let was_unsettled = self.world.queue.is_unsettled();
+                let is_left = tx.settle(limit)?;
+                self.tally.note("settled", was_unsettled && !is_left);
+                self.tally.note("settled in part", is_left && limit > 0);
+                let before = self.world.queue.counts();
+                same("settled", &is_left, &self.world.queue.settle(limit))?;
+                let after = self.world.queue.counts();
+                self.tally.note("unblocked by settling", after[&StateKind::Pending] > before[&StateKind::Pending]);
+                self.tally.note("cancelled by settling", after[&StateKind::Cancelled] > before[&StateKind::Cancelled]);
+                self.tally.note("revived by settling", after[&StateKind::Cancelled] < before[&StateKind::Cancelled]);
+                Ok(())
+            }
+            Verb::Hold(who) => self.hold(tx, &self.names(who)),
+            Verb::Release(who) => self.release(tx, &self.names(who)),
             Verb::Cancel(who) => self.cancel(tx, &self.names(who)),
-            Verb::Retry(who) => self.retry(tx, &self.names(who)),
+            Verb::Retry(who, terms) => self.retry(tx, &self.names(who), terms),
             Verb::Register { pool, again } => self.register(tx, *pool, *again),
             Verb::Ask { pool, asked } => {
                 let pool = self.pool(*pool);
@@ -448,12 +553,29 @@ impl Act<'_> {
                 same("asked", &news, &self.world.queue.ask(&pool, *asked))
             }
             Verb::Remove(who) => self.remove(tx, &self.names(who)),
+            Verb::Edit { who, wish, what } => match self.names(std::slice::from_ref(who)).first() {
+                Some(id) => self.edit(tx, &id.clone(), &wish.spec(), *what),
+                None => Ok(()),
+            },
+            Verb::Sweep => self.sweep(tx),
+            Verb::Clear { state, ago, limit } => {
+                let ended: Vec<StateKind> = StateKind::ALL.into_iter().filter(|kind| kind.has_ended()).collect();
+                let ago = Duration::from_millis(500) * u32::from(*ago);
+                self.clear(tx, ended[usize::from(*state) % ended.len()], ago, usize::from(*limit))
+            }
+            Verb::Scale { pool, workers } => {
+                let (pool, workers) = (self.pool(*pool), u32::from(*workers));
+                let before = tx.scale(&pool, workers)?;
+                self.tally.note("scaled", before.is_some_and(|before| before != workers));
+                self.tally.note("scaled in vain", before.is_none_or(|before| before == workers));
+                same("scaled", &before, &self.world.queue.scale(&pool, workers))
+            }
             Verb::Retire(pool) => self.retire(tx, &self.pool(*pool), "stopped"),
             Verb::Recover { pool, ends } => self.recover(tx, *pool, ends),
-            Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &specs(wishes), *fresh),
+            Verb::StartRun { identity, wishes, fresh } => self.start_run(tx, *identity, &self.specs(wishes), *fresh),
             Verb::BeginBulk { queues, jobs } => self.begin_bulk(tx, *queues, u64::from(*jobs)),
             Verb::FillBulk { bulk, wishes } => match nth(&self.bulks(), usize::from(*bulk)) {
-                Some(n) => self.fill_bulk(tx, n, &specs(wishes)),
+                Some(n) => self.fill_bulk(tx, n, &self.specs(wishes)),
                 None => Ok(()),
             },
             Verb::NameBulk { bulk, limit } => match nth(&self.bulks(), usize::from(*bulk)) {
@@ -488,9 +610,35 @@ impl Act<'_> {
         }
     }
 
+    /// The jobs that are wished for. What they need is named by what there is now.
+    fn specs(&self, wishes: &[Wish]) -> Vec<JobSpec> {
+        let mut specs: Vec<JobSpec> = Vec::new();
+        for wish in wishes {
+            let ids: Vec<&JobId> = specs.iter().filter_map(|spec| spec.id.as_ref()).collect();
+            let id = |whom: &Whom| match whom {
+                Whom::Earlier(n) => nth(&ids, usize::from(*n)).cloned(),
+                Whom::Any(who) => self.names(std::slice::from_ref(who)).pop(),
+            };
+            let needs = wish.needs.iter().filter_map(|(whom, any)| Some(Need { id: id(whom)?, any: *any })).collect();
+            specs.push(JobSpec { needs, ..wish.spec() });
+        }
+        specs
+    }
+
     fn enqueue(&mut self, tx: &mut Tx<'_>, specs: &[JobSpec]) -> Result<(), Parted> {
         let done = answer(tx.enqueue(specs))?;
-        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
+        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id, job.met)).collect::<Vec<_>>());
+        for (.., met) in done.iter().flatten() {
+            self.tally.note(
+                match met {
+                    Met::New => "met nobody".to_owned(),
+                    Met::Replaced(_) => "met: replaced".to_owned(),
+                    Met::Exists(kind) => format!("met: {}", kind.name()),
+                    Met::Retried(kind) => format!("met: {}, retried", kind.name()),
+                },
+                true,
+            );
+        }
         let ids: Vec<&JobId> = specs.iter().filter_map(|spec| spec.id.as_ref()).collect();
         let is_twice = ids.iter().collect::<BTreeSet<_>>().len() < ids.len();
         self.tally.note(
@@ -499,6 +647,12 @@ impl Act<'_> {
                 (Ok(jobs), _) if jobs.len() == 1 => "enqueued one",
                 (Ok(_), _) => "enqueued many",
                 (Err(Refused::Reserved(_)), _) => "enqueue refused: an id of a bulk",
+                (Err(Refused::NoSuchJob(_)), _) => "enqueue refused: what it needs does not exist",
+                (Err(Refused::NeedsLater(_)), _) => "enqueue refused: what it needs comes later",
+                (Err(Refused::NeedEnded(..)), _) => "enqueue refused: what it needs has ended",
+                (Err(Refused::KeyTaken(..)), _) => "enqueue refused: a key that is taken",
+                (Err(Refused::KeyTwice(_)), _) => "enqueue refused: a key twice in it",
+                (Err(Refused::KeyReserved(_)), _) => "enqueue refused: a key of a bulk",
                 (Err(_), true) => "enqueue refused: an id twice in it",
                 (Err(_), false) => "enqueue refused: an id that is taken",
             },
@@ -536,17 +690,23 @@ impl Act<'_> {
         specs.iter().filter_map(|spec| spec.id.as_ref()).for_each(|id| wanted.note(id));
         let bulk = &self.world.bulks[n];
         let number = bulk.number();
+        let is_run = !bulk.has_queues();
         let done = answer(tx.fill_bulk(bulk, specs, &wanted))?;
-        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id)).collect::<Vec<_>>());
+        let done = done.map(|jobs| jobs.into_iter().map(|job| (job.seq, job.id, job.met)).collect::<Vec<_>>());
+        self.tally.note("bulk filled but for what is there", done.iter().flatten().any(|(.., met)| met.existed()));
         self.tally.note(
             match &done {
                 Ok(_) => "bulk filled",
                 Err(Refused::Bulk) => "bulk not filled: it is over, or has no such queue",
+                Err(Refused::NoSuchJob(_) | Refused::NeedsLater(_) | Refused::NeedEnded(..)) => {
+                    "bulk not filled: what a job needs"
+                }
+                Err(Refused::KeyTaken(..) | Refused::KeyReserved(_)) => "bulk not filled: a key that is taken",
                 Err(_) => "bulk not filled: an id that is taken",
             },
             true,
         );
-        same("filled", &done, &self.world.queue.fill_bulk(number, specs))
+        same("filled", &done, &self.world.queue.fill_bulk(number, is_run, specs))
     }
 
     fn name_bulk(&mut self, tx: &mut Tx<'_>, n: usize, limit: usize) -> Result<(), Parted> {
@@ -557,7 +717,14 @@ impl Act<'_> {
         let done = answer(tx.name_bulk(bulk, &names))?;
         self.tally.note("bulk named", done.is_ok() && !names.is_empty());
         self.tally.note("bulk not named: an id that is taken", !matches!(done, Ok(()) | Err(Refused::Bulk)));
-        same("named", &done, &self.world.queue.name_bulk(number, &names))
+        same("named", &done, &self.world.queue.name_bulk(number, &names))?;
+        let mut keys = self.world.queue.unkeyed(number);
+        keys.truncate(limit);
+        let done = answer(tx.key_bulk(&self.world.bulks[n], &keys))?;
+        self.tally.note("bulk keyed", done.is_ok() && !keys.is_empty());
+        let is_taken = matches!(done, Err(Refused::KeyTaken(..) | Refused::KeyTwice(_)));
+        self.tally.note("bulk not keyed: a key that is taken, or is twice in it", is_taken);
+        same("keyed", &done, &self.world.queue.key_bulk(number, &keys))
     }
 
     fn publish_bulk(&mut self, tx: &mut Tx<'_>, n: usize, identity: u8, fresh: bool) -> Result<(), Parted> {
@@ -573,7 +740,7 @@ impl Act<'_> {
         }
         let done = answer(tx.publish_bulk(bulk))?;
         self.tally.note("bulk published", matches!(done, Ok(1..)));
-        let is_unnamed = !self.world.queue.unnamed(number).is_empty();
+        let is_unnamed = !self.world.queue.unnamed(number).is_empty() || !self.world.queue.unkeyed(number).is_empty();
         self.tally.note("bulk not published: jobs without their ids", is_unnamed);
         self.tally.note("bulk not published: it is over", done.is_err() && !is_unnamed);
         same("published", &done, &self.world.queue.publish_bulk(number))
@@ -668,6 +835,8 @@ impl Act<'_> {
         let events: Vec<String> = match refused {
             None => kinds.map(|kind| format!("{verb}: {}", kind.name())).collect(),
             Some(Refused::State(_, kind)) => vec![format!("{verb} refused: {}", kind.name())],
+            Some(Refused::NeedEnded(..)) => vec![format!("{verb} refused: what it needs has ended")],
+            Some(Refused::NeededUnseen(_)) => vec![format!("{verb} refused: a bulk needs it")],
             Some(_) => vec![format!("{verb} refused: no such job")],
         };
         for event in events {
@@ -683,10 +852,23 @@ impl Act<'_> {
         same("cancelled", &done, &self.world.queue.cancel(ids))
     }
 
-    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
-        let done = answer(tx.retry(ids))?;
+    fn hold(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.hold(ids))?;
+        self.note_asked("hold", ids, done.as_ref().err());
+        same("held", &done, &self.world.queue.hold(ids))
+    }
+
+    fn release(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
+        let done = answer(tx.release(ids))?;
+        self.note_asked("release", ids, done.as_ref().err());
+        same("released", &done, &self.world.queue.release(ids))
+    }
+
+    fn retry(&mut self, tx: &mut Tx<'_>, ids: &[JobId], terms: &Terms) -> Result<(), Parted> {
+        let done = answer(tx.retry(ids, terms))?;
         self.note_asked("retry", ids, done.as_ref().err());
-        same("retried", &done, &self.world.queue.retry(ids))
+        self.tally.note("retried under other terms", done.is_ok() && *terms != Terms::default());
+        same("retried", &done, &self.world.queue.retry(ids, terms))
     }
 
     fn remove(&mut self, tx: &mut Tx<'_>, ids: &[JobId]) -> Result<(), Parted> {
@@ -697,6 +879,85 @@ impl Act<'_> {
         same("removed", &done, &self.world.queue.remove(ids))?;
         self.tally.note("removed with its run", self.world.queue.runs().len() < runs);
         Ok(())
+    }
+
+    fn clear(&mut self, tx: &mut Tx<'_>, state: StateKind, ago: Duration, limit: usize) -> Result<(), Parted> {
+        let (until, runs) = (tx.now().before(ago), self.world.queue.runs().len());
+        let mut from = None;
+        loop {
+            let cleared = tx.clear(state, until, from, limit)?;
+            same("cleared", &cleared, &self.world.queue.clear(state, until, from, limit))?;
+            self.tally.note(format!("cleared: {}", state.name()), !cleared.removed.is_empty());
+            self.tally.note("cleared: a piece after another", from.is_some());
+            self.tally.note("not cleared: a run that has not ended", cleared.kept > 0);
+            from = cleared.next;
+            if from.is_none() {
+                break;
+            }
+        }
+        self.tally.note("cleared with its run", self.world.queue.runs().len() < runs);
+        Ok(())
+    }
+
+    fn edit(&mut self, tx: &mut Tx<'_>, id: &JobId, wish: &JobSpec, what: u8) -> Result<(), Parted> {
+        let was = answer(tx.editable(id))?;
+        let found = self.world.queue.find(id).and_then(|seq| self.world.queue.spec(seq));
+        if let (Ok((_, whole)), Some(spec)) = (&was, &found) {
+            let (start, needs, if_exists) = (Start::Now, Vec::new(), whole.if_exists);
+            same("to be edited", whole, &JobSpec { start, needs, if_exists, ..spec.clone() })?;
+        }
+        let bit = |n: u8| what >> n & 1 == 1;
+        let nothing = found.clone().unwrap_or_else(|| wish.clone());
+        let becomes = JobSpec {
+            command: if bit(0) { wish.command.clone() } else { nothing.command.clone() },
+            queue: if bit(1) { wish.queue.clone() } else { nothing.queue.clone() },
+            priority: if bit(2) { wish.priority } else { nothing.priority },
+            max_retries: if bit(3) { wish.max_retries } else { nothing.max_retries },
+            timeout: if bit(4) { wish.timeout } else { nothing.timeout },
+            name: if bit(5) { wish.name.clone() } else { nothing.name.clone() },
+            ..nothing
+        };
+        let now = tx.now();
+        let due = if bit(6) { Some(wish.start.due(now)) } else { None };
+        let (done, due) = match was {
+            Err(refused) => (Err(refused), due),
+            Ok((was, _)) => {
+                let wanted = Editable {
+                    command: becomes.command.clone(),
+                    queue: becomes.queue.clone(),
+                    priority: becomes.priority,
+                    due: due.unwrap_or(was.due),
+                    max_retries: becomes.max_retries,
+                    timeout: becomes.timeout,
+                    name: becomes.name.clone(),
+                };
+                let changes = wanted.due != was.due;
+                (answer(tx.edit(id, &was, &wanted))?.map(drop), due.filter(|_| changes))
+            }
+        };
+        let kind = self.world.queue.find(id).and_then(|seq| self.world.queue.state(seq)).map(State::kind);
+        let refused = if done.is_ok() { "" } else { " refused" };
+        match done {
+            Err(Refused::OfRun(_)) => self.tally.note("edit refused: of a run", true),
+            _ => self.tally.note(format!("edit{refused}: {}", kind.map_or("no such job", StateKind::name)), true),
+        }
+        same("edited", &done, &self.world.queue.edit(id, &becomes, due))
+    }
+
+    fn sweep(&mut self, tx: &mut Tx<'_>) -> Result<(), Parted> {
+        let (mut sweep, mut files, mut removed) = (Sweep::default(), Vec::new(), 0);
+        loop {
+            let swept = tx.sweep(&mut sweep, self.at)?;
+            files.extend(swept.files);
+            removed += swept.removed;
+            self.tally.note("swept: passed over", swept.kept > 0);
+            if swept.is_over {
+                break;
+            }
+        }
+        self.tally.note("swept: jobs", removed > 0);
+        self.tally.note("swept: nothing", removed == 0);
+        same("swept", &(files, removed), &self.world.queue.sweep(self.at))
     }
 
     /// The name that a pool has now.
@@ -755,6 +1016,9 @@ fn new_run(identity: u8) -> NewRun {
         line: format!("queuectl run {identity}"),
         folder: "/".into(),
         flags: "-j 2".to_owned(),
+        is_command: identity == 0,
+        // All of them are in one folder.
+        resumes: identity == 2,
     }
 }
 

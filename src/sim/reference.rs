@@ -2,14 +2,18 @@
 //!
 //! A transaction is a clone that is thrown away or kept: [`Reference::begin`], verbs, [`Reference::commit`].
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, Job, JobId, JobSpec, Kept, LaneId, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, Seq, SettingKey, Settings, Start, State, StateKind, Stream,
-    WorkerId,
+    Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, IfExists, Job, JobId, JobKey, JobSpec, Kept,
+    LEAP, LaneId, Lease, Millis, Outcome, PoolId, Progress, QueueName, Retention, Run, Seq, SettingKey, Settings,
+    Start, State, StateKind, Stream, WorkerId,
 };
-use crate::store::{Asked, BulkInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Unpublished, Work};
+use crate::store::{
+    Asked, BulkInfo, Cleared, EndedAt, Met, NeedInfo, NewRun, PoolInfo, QueueInfo, Removed, RunInfo, Serves, Terms,
+    Unpublished, Work,
+};
 
 /// Why the queue refuses something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +22,30 @@ pub enum Refused {
     Duplicate(JobId),
     /// The id is that of a job which is not published.
     Reserved(JobId),
-    /// There is no such bulk, or it has no such queue.
+    /// That job has the key, and is in that state.
+    KeyTaken(JobKey, JobId, StateKind),
+    /// Two jobs of the batch have the key.
+    KeyTwice(JobKey),
+    /// The key is that of a job which is not published.
+    KeyReserved(JobKey),
+    /// There is no such bulk, or it has no such queue; or a job of a run has a key.
     Bulk,
     /// There is no such job.
     NoSuchJob(JobId),
     /// The job's state does not allow it.
     State(JobId, StateKind),
+    /// A job waits for this one, which comes later or is itself.
+    NeedsLater(JobId),
+    /// A job waits for this one, which has ended otherwise.
+    NeedEnded(JobId, StateKind),
+    /// Something that is not published waits for the job.
+    NeededUnseen(JobId),
     /// The setting does not take the value.
     Value(SettingKey),
+    /// The job is part of a run.
+    OfRun(JobId),
+    /// No queue has a value of its own of the setting.
+    Scope(SettingKey),
     /// The pool has ended, was never there, or still holds jobs.
     Pool,
 }
@@ -58,6 +78,38 @@ struct RefJob {
     failures: u32,
     losses: u32,
     history: Vec<(PoolId, Run)>,
+    needs: BTreeMap<Seq, RefNeed>,
+}
+
+/// That a job waits for another.
+#[derive(Debug, Clone, Copy)]
+struct RefNeed {
+    any: bool,
+    met: bool,
+}
+
+/// What becomes of one line of a batch.
+#[derive(Debug, Clone, PartialEq)]
+enum Fate {
+    New,
+    /// That job gives way to it.
+    InPlaceOf(Seq),
+    /// That line does.
+    InPlaceOfLine(usize),
+    /// That job stands for it.
+    Stands(Seq, Met),
+    /// What that line came to stands for it.
+    Repeats(usize),
+}
+
+impl Fate {
+    /// The job that runs again for it.
+    fn retried(&self) -> Option<Seq> {
+        match self {
+            Self::Stands(seq, Met::Retried(_)) => Some(*seq),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +132,14 @@ struct RefBulk {
     jobs: BTreeMap<Seq, RefJob>,
     /// Those of them that do not have their ids yet.
     unnamed: BTreeSet<Seq>,
+    /// Jobs that ended otherwise than some of its jobs want.
+    failed_needs: BTreeSet<Seq>,
+    /// Those that do not have their keys yet.
+    unkeyed: BTreeSet<Seq>,
 }
+
+/// Files that are to be deleted: of each job, which of its attempts' streams.
+pub(super) type Files = Vec<(Seq, Vec<(u32, Stream)>)>;
 
 /// Which waiting processes a transaction woke.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,6 +155,12 @@ pub struct Rung {
 pub struct Reference {
     newest: Millis,
     now: Millis,
+    /// Where the time came to when it last moved by more than a day in one step, if it did.
+    leapt: Option<Millis>,
+    /// The same, this transaction's step included.
+    leapt_now: Option<Millis>,
+    /// The last job of each state that lost what it wrote.
+    let_go: BTreeMap<StateKind, EndedAt>,
     changed: bool,
     rung: Rung,
     last_seq: u64,
@@ -105,6 +170,8 @@ pub struct Reference {
     lanes: BTreeMap<LaneId, Lane>,
     jobs: BTreeMap<Seq, RefJob>,
     bulks: BTreeMap<u64, RefBulk>,
+    /// Jobs whose state some that need them may not know, with the first of these.
+    unsettled: BTreeMap<Seq, Seq>,
     pools: BTreeMap<PoolId, PoolInfo>,
     settings: BTreeMap<(Option<QueueName>, SettingKey), String>,
     /// The queue that each pool was served from last.
@@ -115,6 +182,8 @@ impl Reference {
     /// Begins a transaction: time does not go back.
     pub fn begin(&mut self, now: Millis) {
         self.now = now.max(self.newest);
+        let leaps = self.newest > Millis(0) && self.now.since(self.newest) > LEAP;
+        self.leapt_now = if leaps { Some(self.now) } else { self.leapt };
         self.changed = false;
         self.rung = Rung::default();
     }
@@ -123,6 +192,7 @@ impl Reference {
     pub fn commit(&mut self) {
         if self.changed {
             self.newest = self.now;
+            self.leapt = self.leapt_now;
         }
     }
 
@@ -203,21 +273,183 @@ impl Reference {
     // ---- enqueue, runs
 
     /// Enqueues all, or none.
-    pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
-        let wanted = distinct(specs)?;
-        given(specs).try_for_each(|id| self.refuse_taken(id))?;
-        Ok(specs
-            .iter()
-            .map(|spec| {
-                let lane = self.queue_lane(&spec.queue);
-                self.add(spec, lane, &wanted)
-            })
-            .collect())
+    pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
+        let has_keys = specs.iter().any(|spec| spec.key.is_some());
+        let fates = if has_keys { self.fates(specs)? } else { vec![Fate::New; specs.len()] };
+        self.enqueue_as(specs, &fates)
     }
 
-    fn add(&mut self, spec: &JobSpec, lane: LaneId, wanted: &BTreeSet<&JobId>) -> (Seq, JobId) {
+    /// What is to become of each line of a batch, by who has its key when its turn comes.
+    fn fates(&self, specs: &[JobSpec]) -> Result<Vec<Fate>, Refused> {
+        let mut by_then = self.clone();
+        let mut lines: BTreeMap<&JobKey, usize> = BTreeMap::new();
+        let mut fates = Vec::new();
+        for (n, spec) in specs.iter().enumerate() {
+            let Some(key) = &spec.key else {
+                fates.push(Fate::New);
+                continue;
+            };
+            if let Some(line) = lines.get(key).copied() {
+                fates.push(match spec.if_exists {
+                    IfExists::Error => return Err(Refused::KeyTwice(key.clone())),
+                    IfExists::Skip | IfExists::Retry => Fate::Repeats(line),
+                    IfExists::Replace => {
+                        lines.insert(key, n);
+                        Fate::InPlaceOfLine(line)
+                    }
+                });
+                continue;
+            }
+            let Some(seq) = by_then.key_owner(key)? else {
+                lines.insert(key, n);
+                fates.push(Fate::New);
+                continue;
+            };
+            let kind = by_then.jobs[&seq].state.kind();
+            let is_dead = matches!(kind, StateKind::Dead | StateKind::Cancelled);
+            fates.push(match spec.if_exists {
+                IfExists::Error => return Err(by_then.key_taken(key, seq)),
+                IfExists::Replace if kind == StateKind::Processing => return Err(by_then.key_taken(key, seq)),
+                IfExists::Replace => {
+                    lines.insert(key, n);
+                    Fate::InPlaceOf(seq)
+                }
+                IfExists::Retry if is_dead => {
+                    by_then.put(seq, State::Pending);
+                    Fate::Stands(seq, Met::Retried(kind))
+                }
+                IfExists::Skip | IfExists::Retry => Fate::Stands(seq, Met::Exists(kind)),
+            });
+        }
+        Ok(fates)
+    }
+
+    fn key_taken(&self, key: &JobKey, seq: Seq) -> Refused {
+        let job = &self.jobs[&seq];
+        Refused::KeyTaken(key.clone(), job.name.clone(), job.state.kind())
+    }
+
+    /// The job of a key.
+    pub fn key_owner(&self, key: &JobKey) -> Result<Option<Seq>, Refused> {
+        let owns = |job: &RefJob| job.spec.key.as_ref() == Some(key);
+        let of_bulk = |bulk: &RefBulk| bulk.jobs.iter().any(|(seq, job)| owns(job) && !bulk.unkeyed.contains(seq));
+        if self.bulks.values().any(of_bulk) {
+            return Err(Refused::KeyReserved(key.clone()));
+        }
+        Ok(self.jobs.iter().find(|(_, job)| owns(job)).map(|(seq, _)| *seq))
+    }
+
+    fn enqueue_as(&mut self, specs: &[JobSpec], fates: &[Fate]) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
+        let is_new = |fate: &Fate| !matches!(fate, Fate::Stands(..) | Fate::Repeats(_));
+        let new: Vec<JobSpec> =
+            specs.iter().zip(fates).filter(|(_, fate)| is_new(fate)).map(|(spec, _)| spec.clone()).collect();
+        let wanted = distinct(&new)?;
+        let mut giving = Vec::new();
+        for (spec, fate) in specs.iter().zip(fates).filter(|(_, fate)| is_new(fate)) {
+            let Some(id) = &spec.id else { continue };
+            match fate {
+                Fate::InPlaceOf(seq) if self.find(id) == Some(*seq) && self.jobs[seq].named => giving.push(id),
+                _ => self.refuse_taken(id)?,
+            }
+        }
+        let mut plan = self.plan(&new, None)?.into_iter();
+        let retried: Vec<Seq> = fates.iter().filter_map(Fate::retried).collect();
+        retried.iter().try_for_each(|seq| self.waits_again(*seq, &retried))?;
+        for seq in &retried {
+            self.run_again(*seq, &retried);
+        }
+        let mut replaced = BTreeMap::new();
+        for fate in fates {
+            if let Fate::InPlaceOf(seq) = fate {
+                replaced.insert(*seq, self.give_way(*seq));
+            }
+        }
+        for id in giving {
+            self.take_name(id, &wanted);
+        }
+        let mut done: Vec<(Seq, JobId, Met)> = Vec::new();
+        let mut added: Vec<Seq> = Vec::new();
+        for (spec, fate) in specs.iter().zip(fates) {
+            let (stands, met) = match fate {
+                Fate::New | Fate::InPlaceOfLine(_) => (None, Met::New),
+                Fate::InPlaceOf(seq) => (None, Met::Replaced(replaced[seq].clone())),
+                Fate::Stands(seq, met) => (Some(*seq), met.clone()),
+                Fate::Repeats(line) => (Some(done[*line].0), Met::Exists(StateKind::Pending)),
+            };
+            let (seq, name) = if let Some(seq) = stands {
+                (seq, self.jobs[&seq].name.clone())
+            } else {
+                let (lane, needs) = (self.queue_lane(&spec.queue), plan.next().unwrap_or_default().numbered(&added));
+                let job = self.add(spec, lane, &wanted, needs);
+                added.push(job.0);
+                job
+            };
+            let met = if let Fate::Repeats(_) = fate { Met::Exists(self.jobs[&seq].state.kind()) } else { met };
+            done.push((seq, name, met));
+        }
+        for seq in retried.iter().chain(replaced.keys()).filter(|seq| self.is_needed(**seq)).collect::<Vec<_>>() {
+            self.unsettled.insert(*seq, Seq(0));
+            self.rung.work = true;
+        }
+        for (n, fate) in fates.iter().enumerate() {
+            if let Fate::InPlaceOfLine(line) = fate {
+                done[n].2 = Met::Replaced(self.give_way(done[*line].0));
+            }
+        }
+        Ok(done)
+    }
+
+    /// A job loses its key to another, and waits no more. Answers its name.
+    fn give_way(&mut self, seq: Seq) -> JobId {
+        if !self.jobs[&seq].state.kind().has_ended() {
+            self.put(seq, self.cancelled());
+        }
+        let Some(job) = self.jobs.get_mut(&seq) else { unreachable!("job {} is there", seq.0) };
+        job.spec.key = None;
+        self.changed = true;
+        job.name.clone()
+    }
+
+    /// What each job of a batch waits for, or why it cannot. Jobs of `bulk` can be seen.
+    fn plan(&self, specs: &[impl Borrow<JobSpec>], bulk: Option<u64>) -> Result<Vec<Planned>, Refused> {
+        let specs: Vec<&JobSpec> = specs.iter().map(Borrow::borrow).collect();
+        let mut plan = Vec::new();
+        for (index, spec) in specs.iter().enumerate() {
+            let mut planned = Planned::default();
+            for need in &spec.needs {
+                let own = specs.iter().position(|other| other.id.as_ref() == Some(&need.id));
+                if own.is_some_and(|own| own >= index) {
+                    return Err(Refused::NeedsLater(need.id.clone()));
+                }
+                if let Some(own) = own {
+                    let any = planned.earlier.get(&own).is_none_or(|any| *any) && need.any;
+                    planned.earlier.insert(own, any);
+                    continue;
+                }
+                let of_bulk = bulk.and_then(|number| {
+                    let bulk = self.bulks.get(&number)?;
+                    let named = |(seq, job): &(&Seq, &RefJob)| job.name == need.id && !bulk.unnamed.contains(seq);
+                    bulk.jobs.iter().find(named).map(|(seq, _)| *seq)
+                });
+                let seq = self.find(&need.id).or(of_bulk).ok_or_else(|| Refused::NoSuchJob(need.id.clone()))?;
+                let any = planned.there.get(&seq).is_none_or(|other| other.any) && need.any;
+                let met = self.is_met(seq, any)?;
+                planned.there.insert(seq, RefNeed { any, met });
+            }
+            plan.push(planned);
+        }
+        Ok(plan)
+    }
+
+    fn add(
+        &mut self,
+        spec: &JobSpec,
+        lane: LaneId,
+        wanted: &BTreeSet<&JobId>,
+        needs: BTreeMap<Seq, RefNeed>,
+    ) -> (Seq, JobId) {
         let seq = self.number(if spec.id.is_some() { &EMPTY } else { wanted });
-        let job = self.new_job(seq, spec, lane);
+        let job = self.new_job(seq, spec, lane, needs);
         let name = job.name.clone();
         self.jobs.insert(seq, job);
         self.changed = true;
@@ -225,13 +457,20 @@ impl Reference {
         (seq, name)
     }
 
-    fn new_job(&self, seq: Seq, spec: &JobSpec, lane: LaneId) -> RefJob {
+    fn new_job(&self, seq: Seq, spec: &JobSpec, lane: LaneId, needs: BTreeMap<Seq, RefNeed>) -> RefJob {
         let due = match spec.start {
             Start::Now => self.now,
             Start::At(time) => time,
             Start::After(delay) => self.now.after(delay),
         };
-        let state = if due > self.now { State::Scheduled { due } } else { State::Pending };
+        let is_later = due > self.now;
+        let state = if needs.values().any(|need| !need.met) {
+            State::Blocked { due: is_later.then_some(due), held: false }
+        } else if is_later {
+            State::Scheduled { due, held: false }
+        } else {
+            State::Pending
+        };
         RefJob {
             name: spec.id.clone().unwrap_or_else(|| JobId::from(seq)),
             named: spec.id.is_some(),
@@ -243,6 +482,7 @@ impl Reference {
             failures: 0,
             losses: 0,
             history: Vec::new(),
+            needs,
         }
     }
 
@@ -264,9 +504,15 @@ impl Reference {
 
     /// Continues the newest run of the identity that was cut off, else begins one. Says whether it continued.
     pub fn start_run(&mut self, run: &NewRun, specs: &[JobSpec], fresh: bool) -> Result<(bool, RunInfo), Refused> {
-        let same = |lane: &Lane| matches!(lane, Lane::Run { run: other, .. } if other.identity == run.identity);
+        let same = |lane: &Lane| {
+            matches!(lane, Lane::Run { run: other, .. }
+                if other.identity == run.identity || run.resumes && other.folder == run.folder)
+        };
         if let Some(info) = self.cut_off(run.identity).filter(|_| !fresh) {
             return Ok((true, info));
+        }
+        if specs.iter().any(|spec| spec.key.is_some()) {
+            return Err(Refused::Bulk);
         }
         let wanted = distinct(specs)?;
         for id in given(specs) {
@@ -279,14 +525,17 @@ impl Reference {
                 return Err(Refused::Duplicate(id.clone()));
             }
         }
+        let plan = self.plan(specs, None)?;
         for id in given(specs) {
             self.take_name(id, &wanted);
         }
         self.last_run += 1;
         let number = self.last_run;
         let lane = self.add_lane(Lane::Run { number, run: run.clone(), created: self.now });
-        for spec in specs {
-            self.add(spec, lane, &wanted);
+        let mut done = Vec::new();
+        for (spec, needs) in specs.iter().zip(plan) {
+            let needs = needs.numbered(&done);
+            done.push(self.add(spec, lane, &wanted, needs).0);
         }
         let info = self.run(lane).unwrap_or_else(|| unreachable!("the run was just begun"));
         Ok((false, info))
@@ -332,6 +581,8 @@ impl Reference {
             next: 0,
             jobs: BTreeMap::new(),
             unnamed: BTreeSet::new(),
+            failed_needs: BTreeSet::new(),
+            unkeyed: BTreeSet::new(),
         };
         if jobs > 0 {
             self.set_aside(&mut bulk, jobs);
@@ -352,9 +603,38 @@ impl Reference {
     }
 
     /// Adds jobs that nobody sees, all or none. Their ids are not taken yet.
-    pub fn fill_bulk(&mut self, number: u64, specs: &[JobSpec]) -> Result<Vec<(Seq, JobId)>, Refused> {
+    pub fn fill_bulk(
+        &mut self,
+        number: u64,
+        is_run: bool,
+        specs: &[JobSpec],
+    ) -> Result<Vec<(Seq, JobId, Met)>, Refused> {
+        if is_run && specs.iter().any(|spec| spec.key.is_some()) {
+            return Err(Refused::Bulk);
+        }
+        let mut there = Vec::new();
+        for spec in specs {
+            let owner = spec.key.as_ref().map(|key| self.key_owner(key)).transpose()?.flatten();
+            if let (Some(key), Some(seq)) = (&spec.key, owner) {
+                let kind = self.jobs[&seq].state.kind();
+                let changes = match spec.if_exists {
+                    IfExists::Skip => false,
+                    IfExists::Error | IfExists::Replace => true,
+                    IfExists::Retry => matches!(kind, StateKind::Dead | StateKind::Cancelled),
+                };
+                if changes {
+                    return Err(self.key_taken(key, seq));
+                }
+                there.push(Some((seq, self.jobs[&seq].name.clone(), Met::Exists(kind))));
+            } else {
+                there.push(None);
+            }
+        }
         let wanted: BTreeSet<&JobId> = given(specs).collect();
-        wanted.iter().try_for_each(|id| self.refuse_taken(id))?;
+        let new: Vec<&JobSpec> =
+            specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
+        let ids: BTreeSet<&JobId> = new.iter().filter_map(|spec| spec.id.as_ref()).collect();
+        ids.iter().try_for_each(|id| self.refuse_taken(id))?;
         let mut bulk = self.bulks.get(&number).cloned().ok_or(Refused::Bulk)?;
         let lane_of = |bulk: &RefBulk, spec: &JobSpec| match &bulk.queues {
             None => Some(LaneId(number)),
@@ -362,12 +642,14 @@ impl Reference {
                 (number..).zip(queues).find(|(_, queue)| **queue == spec.queue).map(|(lane, _)| LaneId(lane))
             }
         };
-        let lanes: Option<Vec<LaneId>> = specs.iter().map(|spec| lane_of(&bulk, spec)).collect();
-        let mut filled = Vec::new();
-        for (n, (spec, lane)) in specs.iter().zip(lanes.ok_or(Refused::Bulk)?).enumerate() {
+        let lanes: Option<Vec<LaneId>> = new.iter().map(|spec| lane_of(&bulk, spec)).collect();
+        let lanes = lanes.ok_or(Refused::Bulk)?;
+        let plan = self.plan(&new, Some(number))?;
+        let mut filled: Vec<(Seq, JobId, Met)> = Vec::new();
+        for (n, ((spec, lane), needs)) in new.iter().zip(lanes).zip(plan).enumerate() {
             let seq = loop {
                 if bulk.ranges.last().is_none_or(|(_, last)| bulk.next > *last) {
-                    self.set_aside(&mut bulk, (specs.len() - n) as u64);
+                    self.set_aside(&mut bulk, (new.len() - n) as u64);
                 }
                 let seq = Seq(bulk.next);
                 bulk.next += 1;
@@ -376,14 +658,17 @@ impl Reference {
                     break seq;
                 }
             };
-            let job = self.new_job(seq, spec, lane);
-            filled.push((seq, job.name.clone()));
+            let before: Vec<Seq> = filled.iter().map(|(seq, ..)| *seq).collect();
+            let job = self.new_job(seq, spec, lane, needs.numbered(&before));
+            filled.push((seq, job.name.clone(), Met::New));
             bulk.jobs.insert(seq, job);
             bulk.unnamed.extend(spec.id.is_some().then_some(seq));
+            bulk.unkeyed.extend(spec.key.is_some().then_some(seq));
         }
         self.bulks.insert(number, bulk);
         self.changed = true;
-        Ok(filled)
+        let mut filled = filled.into_iter();
+        Ok(there.into_iter().filter_map(|there| there.or_else(|| filled.next())).collect())
     }
 
     /// The jobs of a bulk that do not have their ids yet, in the order of these.
@@ -406,9 +691,34 @@ impl Reference {
         Ok(())
     }
 
+    /// The keys that the jobs of a bulk do not have yet, in the order of these.
+    pub fn unkeyed(&self, number: u64) -> Vec<(JobKey, Seq)> {
+        let Some(bulk) = self.bulks.get(&number) else { return Vec::new() };
+        let keys = bulk.unkeyed.iter().filter_map(|seq| Some((bulk.jobs[seq].spec.key.clone()?, *seq)));
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort();
+        keys
+    }
+
+    /// Jobs of a bulk get their keys, all or none. `keys` are in order.
+    pub fn key_bulk(&mut self, number: u64, keys: &[(JobKey, Seq)]) -> Result<(), Refused> {
+        if let Some(two) = keys.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(Refused::KeyTwice(two[1].0.clone()));
+        }
+        for (key, _) in keys {
+            if let Some(seq) = self.key_owner(key)? {
+                return Err(self.key_taken(key, seq));
+            }
+        }
+        let bulk = self.bulks.get_mut(&number).ok_or(Refused::Bulk)?;
+        bulk.unkeyed.retain(|seq| keys.iter().all(|(_, keyed)| keyed != seq));
+        self.changed = true;
+        Ok(())
+    }
+
     /// A bulk to be published.
     fn take_bulk(&mut self, number: u64) -> Result<RefBulk, Refused> {
-        if self.bulks.get(&number).is_none_or(|bulk| !bulk.unnamed.is_empty()) {
+        if self.bulks.get(&number).is_none_or(|bulk| !bulk.unnamed.is_empty() || !bulk.unkeyed.is_empty()) {
             return Err(Refused::Bulk);
         }
         self.bulks.remove(&number).ok_or(Refused::Bulk)
@@ -424,6 +734,7 @@ impl Reference {
         }
         let jobs = bulk.jobs.len() as u64;
         self.jobs.extend(bulk.jobs);
+        self.tell_of_failed(&bulk.failed_needs);
         (self.changed, self.rung.work) = (true, true);
         Ok(jobs)
     }
@@ -438,22 +749,41 @@ impl Reference {
         let lane = Lane::Run { number: self.last_run, run: run.clone(), created: self.now };
         self.lanes.insert(LaneId(number), lane);
         self.jobs.extend(bulk.jobs);
+        self.tell_of_failed(&bulk.failed_needs);
         (self.changed, self.rung.work) = (true, true);
         let info = self.run(LaneId(number)).unwrap_or_else(|| unreachable!("the run was just begun"));
         Ok((false, info))
     }
 
+    /// What ended otherwise than jobs want that have just appeared is to be told once more.
+    fn tell_of_failed(&mut self, failed: &BTreeSet<Seq>) {
+        for seq in failed {
+            if self.is_needed(*seq) {
+                self.unsettled.insert(*seq, Seq(0));
+            }
+        }
+    }
+
     /// Takes up to `limit` jobs of a bulk away, those of the lowest numbers, and with the last the bulk. Says whether
     /// it is gone.
     pub fn undo_bulk(&mut self, number: u64, limit: usize) -> bool {
-        let Some(bulk) = self.bulks.get_mut(&number) else { return true };
+        if !self.bulks.contains_key(&number) {
+            return true;
+        }
         self.changed = true;
         let mut left = limit;
-        while let Some((first, last)) = bulk.ranges.first().copied() {
-            let taken: Vec<Seq> = bulk.jobs.range(Seq(first)..=Seq(last)).map(|(seq, _)| *seq).take(left).collect();
+        while let Some((first, last)) = self.bulks[&number].ranges.first().copied() {
+            let range = Seq(first)..=Seq(last);
+            let taken: Vec<Seq> = self.bulks[&number].jobs.range(range).map(|(seq, _)| *seq).take(left).collect();
+            for seq in &taken {
+                self.forget_needs(*seq);
+                self.forget_needed(*seq);
+                self.bulks.get_mut(&number).map(|bulk| bulk.jobs.remove(seq));
+            }
+            let Some(bulk) = self.bulks.get_mut(&number) else { return true };
             left -= taken.len();
-            bulk.jobs.retain(|seq, _| !taken.contains(seq));
             bulk.unnamed.retain(|seq| !taken.contains(seq));
+            bulk.unkeyed.retain(|seq| !taken.contains(seq));
             if left == 0 {
                 bulk.ranges[0].0 = taken.last().map_or(first, |seq| seq.0 + 1);
                 bulk.ranges.retain(|(first, last)| first <= last);
@@ -461,7 +791,7 @@ impl Reference {
             }
             bulk.ranges.remove(0);
         }
-        let is_over = bulk.ranges.is_empty();
+        let is_over = self.bulks[&number].ranges.is_empty();
         if is_over {
             self.bulks.remove(&number);
         }
@@ -476,7 +806,8 @@ impl Reference {
     /// The bulks under way, to the last number.
     pub fn unpublished(&self) -> Vec<Unpublished> {
         let one = |(number, bulk): (&u64, &RefBulk)| {
-            let (seqs, unnamed) = (bulk.jobs.keys().copied().collect(), bulk.unnamed.len() as u64);
+            let (seqs, unnamed) =
+                (bulk.jobs.keys().copied().collect(), (bulk.unnamed.len() + bulk.unkeyed.len()) as u64);
             (*number, bulk.ranges.clone(), bulk.next, seqs, unnamed)
         };
         self.bulks.iter().map(one).collect()
@@ -642,13 +973,184 @@ impl Reference {
 
     /// Puts a job into a state.
     fn put(&mut self, seq: Seq, state: State) {
-        let Some(job) = self.jobs.get_mut(&seq) else { return };
-        let arrived = job.state != state;
+        let now = self.now;
+        let Some(job) = self.job_mut(seq) else { return };
+        // What is held stays in its place, whatever time it is given.
+        let is_held = |state: &State| matches!(state, State::Scheduled { held: true, .. });
+        let arrived = job.state != state && !(is_held(&job.state) && is_held(&state));
         let waits = matches!(state, State::Pending | State::Scheduled { .. } | State::Failed { .. });
+        let ended_or_not = job.state.kind().has_ended() != state.kind().has_ended();
         job.state = state;
-        job.updated = self.now;
+        job.updated = now;
         self.changed = true;
         self.rung.work |= arrived && waits;
+        if ended_or_not && self.is_needed(seq) {
+            self.unsettled.insert(seq, Seq(0));
+            self.rung.work = true;
+        }
+    }
+
+    // ---- needs
+
+    /// A job, published or not.
+    fn job(&self, seq: Seq) -> Option<&RefJob> {
+        let hidden = || self.bulks.values().find_map(|bulk| bulk.jobs.get(&seq));
+        self.jobs.get(&seq).or_else(hidden)
+    }
+
+    fn job_mut(&mut self, seq: Seq) -> Option<&mut RefJob> {
+        if self.jobs.contains_key(&seq) {
+            return self.jobs.get_mut(&seq);
+        }
+        self.bulks.values_mut().find_map(|bulk| bulk.jobs.get_mut(&seq))
+    }
+
+    /// The jobs that need one, published or not, the oldest first.
+    fn needing(&self, seq: Seq) -> Vec<Seq> {
+        let all = self.jobs.iter().chain(self.bulks.values().flat_map(|bulk| &bulk.jobs));
+        let mut needing: Vec<Seq> =
+            all.filter(|(_, job)| job.needs.contains_key(&seq)).map(|(needing, _)| *needing).collect();
+        needing.sort_unstable();
+        needing
+    }
+
+    fn is_needed(&self, seq: Seq) -> bool {
+        !self.needing(seq).is_empty()
+    }
+
+    /// Whether a job has ended as is wanted; refused if it has ended otherwise.
+    fn is_met(&self, seq: Seq, any: bool) -> Result<bool, Refused> {
+        let Some(job) = self.job(seq) else { return Ok(false) };
+        match job.state.kind() {
+            StateKind::Completed => Ok(true),
+            kind @ (StateKind::Dead | StateKind::Cancelled) if !any => Err(Refused::NeedEnded(job.name.clone(), kind)),
+            kind => Ok(kind.has_ended()),
+        }
+    }
+
+    /// Tells up to `limit` jobs of the ends of those that they need. Says whether some are left.
+    pub fn settle(&mut self, limit: usize) -> bool {
+        let mut left = limit;
+        while let Some((seq, from)) = self.unsettled.first_key_value().map(|(seq, from)| (*seq, *from)) {
+            if left == 0 {
+                return true;
+            }
+            left -= self.tell(seq, from, left).max(1);
+        }
+        false
+    }
+
+    fn tell(&mut self, seq: Seq, from: Seq, limit: usize) -> usize {
+        let told: Vec<Seq> = self.needing(seq).into_iter().filter(|needing| *needing >= from).take(limit).collect();
+        match told.last() {
+            Some(last) if told.len() == limit => self.unsettled.insert(seq, Seq(last.0 + 1)),
+            Some(_) | None => self.unsettled.remove(&seq),
+        };
+        self.changed = true;
+        for needing in &told {
+            self.tell_one(*needing, seq);
+        }
+        told.len()
+    }
+
+    fn tell_one(&mut self, needing: Seq, seq: Seq) {
+        let Some(job) = self.job(needing) else { return };
+        let need = job.needs[&seq];
+        if need.met {
+            return;
+        }
+        match (job.state.clone(), self.is_met(seq, need.any)) {
+            (State::Blocked { .. }, Ok(true)) => self.meet(needing, seq),
+            (State::Blocked { .. }, Err(_)) if self.jobs.contains_key(&needing) => {
+                self.put(needing, State::Cancelled { at: self.now, reason: CancelReason::NeedFailed });
+            }
+            (State::Blocked { .. }, Err(_)) => {
+                let bulk = self.bulks.values_mut().find(|bulk| bulk.jobs.contains_key(&needing));
+                bulk.map(|bulk| bulk.failed_needs.insert(seq));
+            }
+            (State::Cancelled { reason: CancelReason::NeedFailed, .. }, Ok(_))
+                if self.waits_again(needing, &[]).is_ok() =>
+            {
+                self.run_again(needing, &[]);
+            }
+            _ => {}
+        }
+    }
+
+    /// A need is met; with the last of them a job is blocked no longer.
+    fn meet(&mut self, needing: Seq, seq: Seq) {
+        let now = self.now;
+        let Some(job) = self.job_mut(needing) else { return };
+        let Some(need) = job.needs.get_mut(&seq) else { return };
+        need.met = true;
+        if job.needs.values().all(|need| need.met)
+            && let State::Blocked { due, held } = job.state
+        {
+            let state = match due {
+                _ if held => State::Scheduled { due: due.unwrap_or(now), held },
+                Some(due) if due > now => State::Scheduled { due, held },
+                Some(_) | None => State::Pending,
+            };
+            self.put(needing, state);
+        }
+    }
+
+    /// Refuses to let a job run again that would wait for ever. Those of `retried` run again, too.
+    fn waits_again(&self, seq: Seq, retried: &[Seq]) -> Result<(), Refused> {
+        let needs = self.job(seq).map(|job| job.needs.clone()).unwrap_or_default();
+        let mut unmet = needs.iter().filter(|(seq, need)| !need.met && !retried.contains(seq));
+        unmet.try_for_each(|(seq, need)| self.is_met(*seq, need.any).map(drop))
+    }
+
+    /// A fresh set of attempts, after what is needed for the first time.
+    fn run_again(&mut self, seq: Seq, retried: &[Seq]) {
+        let mut needs = self.job(seq).map(|job| job.needs.clone()).unwrap_or_default();
+        for (seq, need) in needs.iter_mut().filter(|(seq, _)| !retried.contains(seq)) {
+            need.met |= self.is_met(*seq, need.any) == Ok(true);
+        }
+        let waits = needs.values().any(|need| !need.met);
+        let Some(job) = self.job_mut(seq) else { return };
+        (job.failures, job.losses, job.needs) = (0, 0, needs);
+        self.put(seq, if waits { State::Blocked { due: None, held: false } } else { State::Pending });
+    }
+
+    /// A job goes, and needs nobody.
+    fn forget_needs(&mut self, seq: Seq) {
+        let needs = self.job_mut(seq).map(|job| std::mem::take(&mut job.needs)).unwrap_or_default();
+        for needed in needs.keys() {
+            if !self.is_needed(*needed) {
+                self.unsettled.remove(needed);
+            }
+        }
+    }
+
+    /// A job goes, and nobody needs it.
+    fn forget_needed(&mut self, seq: Seq) {
+        for needing in self.needing(seq) {
+            self.meet(needing, seq);
+            self.job_mut(needing).map(|job| job.needs.remove(&seq));
+        }
+        self.unsettled.remove(&seq);
+    }
+
+    /// Whether some may not know of an end.
+    pub fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// What a job needs: each with its name, whether any end will do, whether that is met, and its state.
+    pub fn needs_of(&self, seq: Seq) -> Vec<NeedInfo> {
+        let needs = self.jobs.get(&seq).map(|job| job.needs.clone()).unwrap_or_default();
+        let shown = |(seq, need): (Seq, RefNeed)| {
+            let job = self.job(seq)?;
+            Some(NeedInfo { seq, id: job.name.clone(), any: need.any, met: need.met, state: job.state.kind() })
+        };
+        needs.into_iter().filter_map(shown).collect()
+    }
+
+    /// The jobs that need one and are published.
+    pub fn needed_by(&self, seq: Seq) -> Vec<JobId> {
+        self.needing(seq).into_iter().filter_map(|needing| Some(self.jobs.get(&needing)?.name.clone())).collect()
     }
 
     /// What waits for a time that has come becomes ready, the earliest first.
@@ -698,44 +1200,263 @@ impl Reference {
         Ok(done)
     }
 
-    /// Gives all a fresh set of attempts, or none.
-    pub fn retry(&mut self, ids: &[JobId]) -> Result<Vec<(JobId, LaneId)>, Refused> {
+    /// Gives all a fresh set of attempts under these terms, or none.
+    pub fn retry(&mut self, ids: &[JobId], terms: &Terms) -> Result<Vec<(JobId, LaneId)>, Refused> {
         let seqs = self.find_all(ids)?;
         self.refuse(&seqs, |kind| !kind.has_ended())?;
         let mut done = Vec::new();
-        for seq in seqs {
-            self.put(seq, State::Pending);
-            if let Some(job) = self.jobs.get_mut(&seq) {
-                (job.failures, job.losses) = (0, 0);
+        for seq in &seqs {
+            self.waits_again(*seq, &seqs)?;
+        }
+        for seq in &seqs {
+            self.run_again(*seq, &seqs);
+            if let Some(job) = self.jobs.get_mut(seq) {
+                job.spec.max_retries = terms.max_retries.or(job.spec.max_retries);
+                job.spec.timeout = terms.timeout.or(job.spec.timeout);
                 done.push((job.name.clone(), job.lane));
             }
         }
         Ok(done)
     }
 
+    /// Holds all back, or none.
+    pub fn hold(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, Refused> {
+        self.wait_or_go(ids, true)
+    }
+
+    /// Lets all go on, or none.
+    pub fn release(&mut self, ids: &[JobId]) -> Result<Vec<JobId>, Refused> {
+        self.wait_or_go(ids, false)
+    }
+
+    fn wait_or_go(&mut self, ids: &[JobId], held: bool) -> Result<Vec<JobId>, Refused> {
+        let seqs = self.find_all(ids)?;
+        self.refuse(&seqs, |kind| kind.has_ended() || kind == StateKind::Processing)?;
+        let now = self.now;
+        for seq in &seqs {
+            let state = self.jobs[seq].state.clone();
+            let next = match state.clone() {
+                State::Blocked { due, .. } => State::Blocked { due, held },
+                State::Pending if held => State::Scheduled { due: now, held },
+                State::Failed { due, .. } | State::Scheduled { due, .. } if held => State::Scheduled { due, held },
+                State::Scheduled { due, held: true } if due <= now => State::Pending,
+                State::Scheduled { due, .. } => State::Scheduled { due, held },
+                other => other,
+            };
+            if next != state {
+                self.put(*seq, next);
+            }
+        }
+        Ok(seqs.iter().map(|seq| self.jobs[seq].name.clone()).collect())
+    }
+
+    /// Makes a job that waits what its editor says; a job of a run stays in it. `due` is changed if it is given.
+    pub fn edit(&mut self, id: &JobId, becomes: &JobSpec, due: Option<Option<Millis>>) -> Result<(), Refused> {
+        let seq = self.find(id).ok_or_else(|| Refused::NoSuchJob(id.clone()))?;
+        self.refuse(&[seq], |kind| kind.has_ended() || kind == StateKind::Processing)?;
+        let (job, now) = (self.jobs[&seq].clone(), self.now);
+        let queue = self.queue_of(&job);
+        let stays = becomes.queue == queue;
+        if !stays && self.run_number(seq).is_some() {
+            return Err(Refused::OfRun(id.clone()));
+        }
+        let lane = if stays { job.lane } else { self.queue_lane(&becomes.queue) };
+        let state = match due.map(|due| due.filter(|due| *due > now)) {
+            None => job.state.clone(),
+            Some(due) => match (job.state.clone(), due) {
+                (State::Blocked { held, .. }, due) => State::Blocked { due, held },
+                (State::Scheduled { held: true, .. }, due) => State::Scheduled { due: due.unwrap_or(now), held: true },
+                (_, None) => State::Pending,
+                (State::Failed { allowed, .. }, Some(due)) => State::Failed { due, allowed },
+                (_, Some(due)) => State::Scheduled { due, held: false },
+            },
+        };
+        let spec = JobSpec { id: job.spec.id.clone(), queue: job.spec.queue.clone(), ..becomes.clone() };
+        let is_same = stays && spec == job.spec && due.is_none();
+        if is_same {
+            return Ok(());
+        }
+        // What is blocked has no place that it could leave.
+        let is_blocked = matches!(job.state, State::Blocked { .. });
+        let is_elsewhere =
+            lane != job.lane && !is_blocked || spec.priority != job.spec.priority && job.state == State::Pending;
+        if let Some(job) = self.jobs.get_mut(&seq) {
+            (job.spec, job.lane) = (spec, lane);
+        }
+        self.put(seq, state);
+        self.rung.work |= is_elsewhere;
+        Ok(())
+    }
+
+    /// What a job is.
+    pub fn spec(&self, seq: Seq) -> Option<JobSpec> {
+        self.jobs.get(&seq).map(|job| JobSpec {
+            id: job.named.then(|| job.name.clone()),
+            queue: self.queue_of(job),
+            ..job.spec.clone()
+        })
+    }
+
     /// Removes all, which must have ended, or none. Says of each which of its outputs are in files.
     pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, Refused> {
         let seqs = self.find_all(ids)?;
         self.refuse(&seqs, |kind| !kind.has_ended())?;
+        for seq in &seqs {
+            let failed = |needing: &Seq| {
+                let need = self.job(*needing).map(|job| job.needs[seq]);
+                !self.jobs.contains_key(needing)
+                    && need.is_some_and(|need| !need.met && self.is_met(*seq, need.any).is_err())
+            };
+            if self.needing(*seq).iter().any(failed) {
+                return Err(Refused::NeededUnseen(self.jobs[seq].name.clone()));
+            }
+        }
+        Ok(self.take_away(seqs))
+    }
+
+    fn take_away(&mut self, seqs: Vec<Seq>) -> Vec<Removed> {
+        for seq in &seqs {
+            self.forget_needs(*seq);
+        }
         let mut gone = Vec::new();
         for seq in seqs {
+            if let Some(from) = self.unsettled.get(&seq).copied() {
+                self.tell(seq, from, usize::MAX);
+            }
+            self.forget_needed(seq);
             let Some(job) = self.jobs.remove(&seq) else { continue };
             let outputs = (1..).zip(&job.history).flat_map(|(number, (_, run))| {
                 [(number, Stream::Stdout, &run.stdout), (number, Stream::Stderr, &run.stderr)]
             });
-            let files = outputs.filter(|(.., kept)| matches!(kept, Kept::File { .. }));
-            gone.push(Removed {
-                id: job.name,
-                seq,
-                files: files.map(|(number, stream, _)| (number, stream)).collect(),
-            });
+            let (mut files, mut output_bytes) = (Vec::new(), 0);
+            for (number, stream, kept) in outputs {
+                output_bytes += kept.bytes();
+                files.extend(matches!(kept, Kept::File { .. } | Kept::LetGo { .. }).then_some((number, stream)));
+            }
+            gone.push(Removed { id: job.name, seq, files, output_bytes });
             let is_run = matches!(self.lanes.get(&job.lane), Some(Lane::Run { .. }));
             if is_run && !self.jobs.values().any(|other| other.lane == job.lane) {
                 self.lanes.remove(&job.lane);
             }
             self.changed = true;
         }
-        Ok(gone)
+        gone
+    }
+
+    /// Looks at the first `limit` jobs that ended in a state, after `from` and not after `until`, and removes them,
+    /// except for those of runs that have not ended.
+    pub fn clear(&mut self, kind: StateKind, until: Millis, from: Option<EndedAt>, limit: usize) -> Cleared {
+        let mut places = self.ended(kind, until, from);
+        places.truncate(limit);
+        let next = places.last().copied().filter(|_| places.len() == limit);
+        let (kept, gone): (Vec<Seq>, Vec<Seq>) =
+            places.iter().map(|place| place.seq).partition(|seq| self.is_of_open_run(*seq) || self.blocks(*seq));
+        Cleared { removed: self.take_away(gone), kept: kept.len() as u64, next }
+    }
+
+    /// Whether another waits for a job.
+    fn blocks(&self, seq: Seq) -> bool {
+        let waits = |job: &RefJob| matches!(job.state, State::Blocked { .. }) && !job.needs[&seq].met;
+        self.needing(seq).into_iter().any(|needing| self.job(needing).is_some_and(waits))
+    }
+
+    /// The jobs that ended in a state, after `from` and not after `until`, in that order.
+    fn ended(&self, kind: StateKind, until: Millis, from: Option<EndedAt>) -> Vec<EndedAt> {
+        let place = |(seq, job): (&Seq, &RefJob)| Some(EndedAt { at: job.state.ended_at()?, seq: *seq });
+        let of_kind = self.jobs.iter().filter(|(_, job)| job.state.kind() == kind);
+        let mut places: Vec<EndedAt> = of_kind.filter_map(place).collect();
+        places.retain(|place| place.at <= until && from.is_none_or(|from| *place > from));
+        places.sort_unstable();
+        places
+    }
+
+    fn is_of_open_run(&self, seq: Seq) -> bool {
+        let Some(run) = self.jobs.get(&seq).and_then(|job| self.run(job.lane)) else { return false };
+        let serves = Serves::Run(run.lane);
+        run.unfinished() > 0 || self.pools.values().any(|pool| pool.ended.is_none() && pool.serves == serves)
+    }
+
+    fn retention(&self, kind: StateKind) -> Retention {
+        let settings = self.settings(None);
+        match kind {
+            StateKind::Completed => settings.retain_completed,
+            StateKind::Dead => settings.retain_dead,
+            _ => settings.retain_cancelled,
+        }
+    }
+
+    /// Takes away what the settings do not keep any more, `clock` being the time of whoever asks. Says which files are
+    /// to be deleted, and how many jobs are gone.
+    pub fn sweep(&mut self, clock: Millis) -> (Files, u64) {
+        let is_steady = self.leapt_now.is_none_or(|leapt| self.now.since(leapt) >= LEAP);
+        let (mut files, mut removed) = (Vec::new(), 0);
+        for kind in ENDED {
+            let mut from = None;
+            // Piece by piece, since what goes may let others run again.
+            loop {
+                let (until, most) = match self.retention(kind) {
+                    Retention::Forever => break,
+                    Retention::For(_) if !is_steady => break,
+                    Retention::For(long) => (self.now.min(clock).before(long), u64::MAX),
+                    Retention::Newest(count) => (Millis(u64::MAX), self.counts()[&kind].saturating_sub(count)),
+                };
+                let most = usize::try_from(most.min(256)).unwrap_or_default();
+                let cleared = self.clear(kind, until, from, most);
+                removed += cleared.removed.len() as u64;
+                files.extend(cleared.removed.into_iter().map(|job| (job.seq, job.files)));
+                from = cleared.next.filter(|_| most > 0);
+                if from.is_none() {
+                    break;
+                }
+            }
+        }
+        if let (Retention::For(long), true) = (self.settings(None).retain_output, is_steady) {
+            for kind in ENDED {
+                let until = self.now.min(clock).before(long);
+                for place in self.ended(kind, until, self.let_go.get(&kind).copied()) {
+                    self.let_go.insert(kind, place);
+                    self.changed = true;
+                    files.push((place.seq, self.let_outputs_go(place.seq)));
+                }
+            }
+        }
+        files.retain(|(_, files)| !files.is_empty());
+        (files, removed)
+    }
+
+    fn let_outputs_go(&mut self, seq: Seq) -> Vec<(u32, Stream)> {
+        let mut files = Vec::new();
+        let Some(job) = self.jobs.get_mut(&seq) else { return files };
+        for (number, (_, run)) in (1..).zip(&mut job.history) {
+            for (stream, kept) in [(Stream::Stdout, &mut run.stdout), (Stream::Stderr, &mut run.stderr)] {
+                if matches!(kept, Kept::File { .. }) {
+                    files.push((number, stream));
+                }
+                if matches!(kept, Kept::File { .. } | Kept::Inline(_)) {
+                    *kept = Kept::LetGo { bytes: kept.bytes() };
+                }
+            }
+        }
+        files
+    }
+
+    /// When there is something for a sweep.
+    pub fn next_sweep(&self) -> Option<Millis> {
+        let steady = self.leapt.map_or(Millis(0), |leapt| leapt.after(LEAP));
+        let first = |kind, from, long| {
+            let first = self.ended(kind, Millis(u64::MAX), from).first().copied();
+            first.map(|first| first.at.after(long).max(steady))
+        };
+        let jobs = ENDED.into_iter().filter_map(|kind| match self.retention(kind) {
+            Retention::Forever => None,
+            Retention::For(long) => first(kind, None, long),
+            Retention::Newest(count) => (self.counts()[&kind] > count).then_some(Millis(0)),
+        });
+        let outputs = ENDED.into_iter().filter_map(|kind| match self.settings(None).retain_output {
+            Retention::For(long) => first(kind, self.let_go.get(&kind).copied(), long),
+            Retention::Forever | Retention::Newest(_) => None,
+        });
+        jobs.chain(outputs).min()
     }
 
     fn refuse(&self, seqs: &[Seq], wrong: impl Fn(StateKind) -> bool) -> Result<(), Refused> {
@@ -748,6 +1469,9 @@ impl Reference {
 
     /// Sets a setting of a queue, or of all that have no value of their own, or refuses the value.
     pub fn set(&mut self, queue: Option<QueueName>, key: SettingKey, text: &str) -> Result<(), Refused> {
+        if queue.is_some() && key.is_of_all_queues() {
+            return Err(Refused::Scope(key));
+        }
         let mut settings = Settings::default();
         settings.set(key, text).map_err(|_| Refused::Value(key))?;
         self.settings.insert((queue, key), settings.get(key));
@@ -786,6 +1510,16 @@ impl Reference {
             self.rung.control = true;
         }
         news
+    }
+
+    /// Asks a pool to have so many workers. Answers how many it was to have.
+    pub fn scale(&mut self, pool: &PoolId, workers: u32) -> Option<u32> {
+        let pool = self.pools.get_mut(pool).filter(|pool| pool.ended.is_none())?;
+        let before = pool.workers;
+        pool.workers = workers;
+        self.changed |= before != workers;
+        self.rung.control |= before != workers;
+        Some(before)
     }
 
     /// What a pool holds: the job, its lease, the number of its run.
@@ -924,12 +1658,14 @@ impl Reference {
             id: job.name.clone(),
             name: job.spec.name.clone(),
             tags: job.spec.tags.clone(),
+            key: job.spec.key.clone(),
             priority: job.spec.priority,
             command: job.spec.command.clone(),
             cwd: job.spec.cwd.clone(),
             queue: self.queue_of(job),
             run: self.run_number(seq),
             progress: progress(job),
+            waits_for: waits_for(job),
             max_retries: job.spec.max_retries.unwrap_or(retries),
             created: job.created,
             updated: job.updated,
@@ -975,6 +1711,7 @@ impl Reference {
         let place = |(seq, job): (&Seq, &RefJob)| {
             let at = match &job.state {
                 State::Completed { at } | State::Dead { at, .. } | State::Cancelled { at, .. } => *at,
+                State::Scheduled { held: true, .. } => Millis(u64::MAX),
                 other => due_of(other).unwrap_or_default(),
             };
             (job.state.kind() == kind).then_some((at, *seq))
@@ -997,9 +1734,29 @@ impl Reference {
             line: run.line.clone(),
             folder: run.folder.clone(),
             flags: run.flags.clone(),
+            is_command: run.is_command,
             created: *created,
             counts,
         })
+    }
+
+    /// The jobs of a lane that ended at this time or later, in that order.
+    pub fn ended_since(&self, lane: LaneId, from: Millis) -> Vec<(Millis, Seq, StateKind)> {
+        let ended = self.jobs.iter().filter(|(_, job)| job.lane == lane);
+        let ended = ended.filter_map(|(seq, job)| Some((job.state.ended_at()?, *seq, job.state.kind())));
+        let mut ended: Vec<_> = ended.filter(|(at, ..)| *at >= from).collect();
+        ended.sort_unstable_by_key(|(at, seq, _)| (*at, *seq));
+        ended
+    }
+
+    /// What completed in the runs of a folder.
+    pub fn completed_in(&self, folder: &std::path::Path) -> Vec<&JobSpec> {
+        let of_folder = |job: &&RefJob| {
+            let lane = self.lanes.get(&job.lane);
+            matches!(lane, Some(Lane::Run { run, .. }) if run.folder == folder)
+                && job.state.kind() == StateKind::Completed
+        };
+        self.jobs.values().filter(of_folder).map(|job| &job.spec).collect()
     }
 
     /// All lanes that ever were.
@@ -1029,12 +1786,22 @@ impl Reference {
 
     /// How many jobs that `serves` names have not ended.
     pub fn unfinished(&self, serves: &Serves) -> u64 {
-        let moves = |job: &&RefJob| match (self.lanes.get(&job.lane), job.state.kind()) {
-            (_, kind) if kind.has_ended() => false,
-            (Some(Lane::Queue(queue)), kind) if kind != StateKind::Processing => !self.settings(Some(queue)).paused,
-            (Some(_) | None, _) => true,
+        let waits = |job: &RefJob| match self.lanes.get(&job.lane) {
+            Some(Lane::Queue(queue)) => !self.settings(Some(queue)).paused,
+            Some(Lane::Run { .. }) | None => true,
         };
-        self.jobs.values().filter(|job| self.served(job.lane, serves)).filter(moves).count() as u64
+        let moves = |job: &&RefJob| match &job.state {
+            State::Processing(_) => true,
+            State::Scheduled { held: true, .. } | State::Blocked { .. } => false,
+            other => !other.kind().has_ended() && waits(job),
+        };
+        let own = |job: &&RefJob| self.served(job.lane, serves);
+        let moving = self.jobs.values().filter(own).filter(moves).count() as u64;
+        let is_blocked = |job: &&RefJob| matches!(job.state, State::Blocked { .. }) && waits(job);
+        let blocked = self.jobs.values().filter(own).filter(is_blocked).count() as u64;
+        // What is blocked may wait for anything that moves.
+        let may_move = self.is_unsettled() || self.jobs.values().any(|job| moves(&job));
+        moving + if may_move { blocked } else { 0 }
     }
 
     /// The queues that have a lane or settings, by name.
@@ -1051,18 +1818,50 @@ impl Reference {
                 *counts.entry(queue).or_default().entry(job.state.kind()).or_default() += 1;
             }
         }
+        let held = |name: &QueueName| {
+            let of_queue =
+                |job: &&RefJob| matches!(self.lanes.get(&job.lane), Some(Lane::Queue(queue)) if queue == name);
+            let is_held = |job: &&RefJob| matches!(job.state, State::Scheduled { held: true, .. });
+            self.jobs.values().filter(of_queue).filter(is_held).count() as u64
+        };
         let info = |name: QueueName| {
             let Settings { parallel, paused, .. } = self.settings(Some(&name));
-            QueueInfo { counts: counts.remove(&name).unwrap_or_default(), name, parallel, paused }
+            let (counts, held) = (counts.remove(&name).unwrap_or_default(), held(&name));
+            QueueInfo { name, counts, held, parallel, paused }
         };
         names.into_iter().map(info).collect()
     }
+}
+
+/// What one job of a batch waits for.
+#[derive(Debug, Default)]
+struct Planned {
+    there: BTreeMap<Seq, RefNeed>,
+    /// By their places in the batch; whether any end will do.
+    earlier: BTreeMap<usize, bool>,
+}
+
+impl Planned {
+    /// With the numbers that the jobs before it have.
+    fn numbered(self, before: &[Seq]) -> BTreeMap<Seq, RefNeed> {
+        let earlier = self.earlier.into_iter().map(|(at, any)| (before[at], RefNeed { any, met: false }));
+        self.there.into_iter().chain(earlier).collect()
+    }
+}
+
+/// How many jobs a job is blocked by.
+fn waits_for(job: &RefJob) -> u32 {
+    let unmet = job.needs.values().filter(|need| !need.met).count();
+    if matches!(job.state, State::Blocked { .. }) { u32::try_from(unmet).unwrap_or(u32::MAX) } else { 0 }
 }
 
 /// Whether jobs may be claimed because of a change of this setting.
 fn lets_in(key: SettingKey) -> bool {
     matches!(key, SettingKey::Parallel | SettingKey::Paused)
 }
+
+/// The states that jobs end in.
+const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
 
 static EMPTY: BTreeSet<&JobId> = BTreeSet::new();
 
@@ -1089,7 +1888,7 @@ fn progress(job: &RefJob) -> Progress {
 
 fn due_of(state: &State) -> Option<Millis> {
     match state {
-        State::Scheduled { due } | State::Failed { due, .. } => Some(*due),
+        State::Scheduled { due, held: false } | State::Failed { due, .. } => Some(*due),
         _ => None,
     }
 }

@@ -29,14 +29,17 @@ pub(super) fn number(variable: &str, default: u64) -> u64 {
 #[test]
 fn the_store_does_what_the_rules_say() {
     let tally = try_seeds(0..250, 150);
-    for kind in StateKind::ALL.into_iter().filter(|kind| *kind != StateKind::Blocked) {
+    for kind in StateKind::ALL {
         assert!(tally.states.get(&kind).is_some_and(|steps| *steps > 100), "{} is hardly reached", kind.name());
     }
     let events: BTreeSet<&str> = EVENTS.split(['\n', ';']).map(str::trim).filter(|event| !event.is_empty()).collect();
     let happened: BTreeSet<&str> = tally.events.keys().map(String::as_str).collect();
-    assert_eq!(happened, events);
+    let (unknown, missing) = (&happened - &events, &events - &happened);
     let rare: Vec<_> = tally.events.iter().filter(|(_, times)| **times < 5).collect();
-    assert!(rare.is_empty(), "{rare:?}");
+    assert!(
+        unknown.is_empty() && missing.is_empty() && rare.is_empty(),
+        "not in the list: {unknown:?}; never: {missing:?}; hardly ever: {rare:?}"
+    );
 }
 
 /// What has to happen: every verb, from every state, with every outcome.
@@ -56,22 +59,45 @@ const EVENTS: &str = "
 
     scheduled promoted; failed promoted; nothing promoted
 
-    cancel: scheduled; cancel: pending; cancel: processing; cancel: failed; cancel: several
+    enqueue refused: what it needs does not exist; enqueue refused: what it needs comes later
+    enqueue refused: what it needs has ended; bulk not filled: what a job needs
+    settled; settled in part; unblocked by settling; cancelled by settling; revived by settling
+    retry refused: what it needs has ended; remove refused: a bulk needs it
+    hold: scheduled; hold: blocked; hold: pending; hold: failed; hold: several
+    hold refused: processing; hold refused: completed; hold refused: dead; hold refused: cancelled
+    hold refused: no such job
+    release: scheduled; release: blocked; release: pending; release: failed; release: several
+    release refused: processing; release refused: completed; release refused: dead; release refused: cancelled
+    release refused: no such job
+
+    cancel: scheduled; cancel: blocked; cancel: pending; cancel: processing; cancel: failed; cancel: several
     cancel refused: completed; cancel refused: dead; cancel refused: cancelled; cancel refused: no such job
-    retry: completed; retry: dead; retry: cancelled; retry: several
-    retry refused: scheduled; retry refused: pending; retry refused: processing; retry refused: failed
+    retry: completed; retry: dead; retry: cancelled; retry: several; retried under other terms
+    retry refused: scheduled; retry refused: blocked; retry refused: pending; retry refused: processing; retry refused: failed
     retry refused: no such job
     remove: completed; remove: dead; remove: cancelled; remove: several
-    remove refused: scheduled; remove refused: pending; remove refused: processing; remove refused: failed
+    remove refused: scheduled; remove refused: blocked; remove refused: pending; remove refused: processing; remove refused: failed
     remove refused: no such job
     removed with files; removed with its run
+    cleared: completed; cleared: dead; cleared: cancelled; cleared: a piece after another
+    edit: scheduled; edit: blocked; edit: pending; edit: failed
+    edit refused: completed; edit refused: dead; edit refused: cancelled; edit refused: processing
+    edit refused: no such job; edit refused: of a run
+    swept: jobs; swept: nothing; swept: passed over
+    cleared with its run; not cleared: a run that has not ended
 
     registered; register refused; retired; retire refused; recovered
     asked: Stop, news; asked: StopNow, news; asked: Stop, in vain; asked: StopNow, in vain; asked: Work, in vain
+    scaled; scaled in vain
     run began; run went on; run refused
     set; set refused; unset; unset in vain; unset everywhere
 
-    enqueue refused: an id of a bulk
+    enqueue refused: an id of a bulk; enqueue refused: a key of a bulk
+    enqueue refused: a key that is taken; enqueue refused: a key twice in it
+    met nobody; met: replaced; met: dead, retried; met: cancelled, retried
+    met: scheduled; met: blocked; met: pending; met: processing; met: failed; met: completed; met: dead; met: cancelled
+    bulk filled but for what is there; bulk not filled: a key that is taken
+    bulk keyed; bulk not keyed: a key that is taken, or is twice in it
     bulk begun; bulk filled; bulk published; bulk run published; bulk undone; bulk undone in part; bulk undone in vain
     bulk not filled: an id that is taken; bulk not filled: it is over, or has no such queue
     bulk named; bulk not named: an id that is taken; bulk not published: jobs without their ids

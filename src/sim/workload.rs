@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::choices::Choices;
 use crate::model::{
-    Command, Ending, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, Start, Tags, TimeLimit,
+    Command, Ending, IfExists, JobSpec, Kept, Millis, Outcome, QueueName, Run, SettingKey, Start, Tags, TimeLimit,
 };
-use crate::store::Asked;
+use crate::store::{Asked, Terms};
 
 /// One transaction.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +45,38 @@ pub enum Verb {
     },
     /// At most so many due jobs are made ready.
     Promote(u8),
+    /// At most so many jobs are told of the ends of others.
+    Settle(u8),
+    /// A person holds these back.
+    Hold(Vec<Who>),
+    /// A person lets these go on.
+    Release(Vec<Who>),
     /// A person cancels these.
     Cancel(Vec<Who>),
-    /// A person retries these.
-    Retry(Vec<Who>),
+    /// A person retries these, under these terms.
+    Retry(Vec<Who>, Terms),
+    /// A person edits one.
+    Edit {
+        /// Which.
+        who: Who,
+        /// What it is to be like.
+        wish: Wish,
+        /// Which of that: command, queue, priority, retries, time limit, name, start; a bit each.
+        what: u8,
+    },
     /// A person removes these.
     Remove(Vec<Who>),
+    /// Jobs that ended long ago are removed, piece after piece.
+    Clear {
+        /// In which state: one of those that have ended.
+        state: u8,
+        /// How long ago, in steps of half a second.
+        ago: u8,
+        /// How many of them a piece looks at.
+        limit: u8,
+    },
+    /// What the settings do not keep any more is swept away.
+    Sweep,
     /// A pool is registered; under a name that was used before if `again`.
     Register {
         /// Which pool.
@@ -64,6 +90,13 @@ pub enum Verb {
         pool: u8,
         /// What.
         asked: Asked,
+    },
+    /// A pool is asked to have another number of workers.
+    Scale {
+        /// Which pool.
+        pool: u8,
+        /// How many.
+        workers: u8,
     },
     /// A pool ends by itself.
     Retire(u8),
@@ -145,10 +178,16 @@ pub struct Wish {
     pub timeout: Option<TimeLimit>,
     /// When it starts.
     pub start: Start,
+    /// What it waits for, and whether any end will do.
+    pub needs: Vec<(Whom, bool)>,
     /// One of [`JOB_NAMES`], or none.
     pub name: u8,
     /// Those of [`TAGS`] whose bit is set.
     pub tags: u8,
+    /// One of [`KEYS`], or none.
+    pub key: u8,
+    /// What becomes of it if another has that.
+    pub if_exists: IfExists,
     /// One of a few environments.
     pub environment: u8,
     /// How long its command is, in bytes: now and then so long that the file grows.
@@ -188,6 +227,15 @@ pub enum Who {
     Held(u16),
 }
 
+/// For whom a new job waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// One of those before it in its batch that have a name, if there is one.
+    Earlier(u8),
+    /// A job.
+    Any(Who),
+}
+
 /// How a claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -207,6 +255,8 @@ pub const QUEUES: [&str; 3] = ["default", "a", "z"];
 pub const JOB_NAMES: [&str; 3] = ["nightly", "a", "Ü 1"];
 /// Their tags; of two with the same key a job gets the second.
 pub const TAGS: [(&str, &str); 4] = [("a", ""), ("a", "1"), ("b", "1"), ("name", "nightly")];
+/// Their keys: few, so that they collide.
+pub const KEYS: [&str; 3] = ["k", "Ü 1", "7"];
 /// How many pools it has at a time.
 pub const POOLS: u8 = 4;
 /// How many different runs it has.
@@ -217,7 +267,7 @@ const DAY_MS: u64 = 86_400_000;
 const NAMES: [&str; 14] =
     ["a", "b", "c", "d", "1", "2", "3", "7", "12", "20", "31", "007", "+5", "18446744073709551615"];
 /// Settings with values that they take, and some that they do not.
-const VALUES: [(SettingKey, &str); 24] = [
+const VALUES: [(SettingKey, &str); 32] = [
     (SettingKey::MaxRetries, "0"),
     (SettingKey::MaxRetries, "1"),
     (SettingKey::MaxRetries, "5"),
@@ -242,6 +292,14 @@ const VALUES: [(SettingKey, &str); 24] = [
     (SettingKey::Parallel, "0"),
     (SettingKey::Paused, "true"),
     (SettingKey::Paused, "false"),
+    (SettingKey::RetainCompleted, "3s"),
+    (SettingKey::RetainCompleted, "2 jobs"),
+    (SettingKey::RetainDead, "0 jobs"),
+    (SettingKey::RetainCancelled, "0s"),
+    (SettingKey::RetainCancelled, "1 job"),
+    (SettingKey::RetainOutput, "1s"),
+    (SettingKey::RetainOutput, "1h"),
+    (SettingKey::RetainOutput, "3 jobs"),
 ];
 
 impl Wish {
@@ -260,6 +318,8 @@ impl Wish {
             start: self.start,
             name: JOB_NAMES.get(usize::from(self.name)).and_then(|name| name.parse().ok()),
             tags: self.tags(),
+            key: KEYS.get(usize::from(self.key)).and_then(|key| key.parse().ok()),
+            if_exists: self.if_exists,
             ..JobSpec::new(Command::Shell(vec![b':'; usize::from(self.length)]), "/")
         }
     }
@@ -294,6 +354,15 @@ impl End {
             stdout: if wrote == 0 { Kept::Empty } else { Kept::Inline(vec![b'o'; wrote]) },
             stderr: if wrote < 80 { Kept::Empty } else { Kept::File { bytes: 5_000, left_out: 1 } },
         })
+    }
+}
+
+/// What a retry changes: mostly nothing.
+fn terms(choices: &mut Choices<'_>) -> Terms {
+    let timeouts = [TimeLimit::Unlimited, TimeLimit::After(Duration::from_millis(7))];
+    Terms {
+        max_retries: choices.percent(30).then(|| u32::from(choices.byte(3))),
+        timeout: if choices.percent(30) { choices.one(&timeouts) } else { None },
     }
 }
 
@@ -374,19 +443,22 @@ impl<'b> Maker<'b> {
                 Verb::Set(None, SettingKey::MaxLosses, self.choices.one(&["1", "2", "5", "5"]).unwrap_or("1"))
             }
             Mood::Tidy if self.choices.percent(15) => Verb::Remove(self.choices.some(3, ended)),
+            Mood::Tidy if self.choices.percent(10) => clear(&mut self.choices),
+            Mood::Tidy if self.choices.percent(10) => Verb::Sweep,
+            Mood::Tidy if self.choices.percent(4) => Verb::Set(None, SettingKey::RetainOutput, "0s"),
             Mood::Even | Mood::Restless | Mood::Lossy | Mood::Tidy => self.any_verb(),
         }
     }
 
     fn any_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
-        match choices.below(140) {
+        match choices.below(177) {
             0..20 => Verb::Enqueue(self.wishes()),
             20..42 => Verb::Claim { pool: choices.byte(POOLS), serves: serving(choices), limit: choices.byte(5) },
             42..70 => Verb::Finish { claim: which(choices), end: self.end() },
             70..80 => Verb::Promote(choices.byte(6)),
             80..86 => Verb::Cancel(choices.some(3, unended)),
-            86..91 => Verb::Retry(choices.some(3, retryable)),
+            86..91 => Verb::Retry(choices.some(3, retryable), terms(choices)),
             91..94 => Verb::Remove(choices.some(2, ended)),
             94..108 => self.pool_verb(),
             108..114 => {
@@ -403,6 +475,12 @@ impl<'b> Maker<'b> {
             }
             131..133 => Verb::UndoBulk { bulk: choices.byte(4), limit: choices.byte(5) },
             133..137 => Verb::NameBulk { bulk: choices.byte(4), limit: choices.byte(6) },
+            137..139 => clear(choices),
+            139..143 => Verb::Sweep,
+            143..148 => Verb::Edit { who: who(choices), wish: wish(choices, self.clock), what: choices.byte(128) },
+            148..166 => Verb::Settle(choices.one(&[0, 1, 2, 3, 100, 100, 100]).unwrap_or(1)),
+            166..170 => Verb::Hold(choices.some(2, who)),
+            170..174 => Verb::Release(choices.some(3, who)),
             _ => {
                 let (key, _) = choices.one(&VALUES).unwrap_or(VALUES[0]);
                 // What is paused would be so for the rest.
@@ -415,7 +493,8 @@ impl<'b> Maker<'b> {
     fn pool_verb(&mut self) -> Verb {
         let choices = &mut self.choices;
         let pool = choices.byte(POOLS);
-        match choices.below(14) {
+        match choices.below(15) {
+            14 => Verb::Scale { pool, workers: 1 + choices.byte(3) },
             0..8 => Verb::Register { pool, again: choices.percent(10) },
             8..10 => Verb::Ask {
                 pool,
@@ -462,11 +541,25 @@ fn wish(choices: &mut Choices<'_>, clock: u64) -> Wish {
             .flatten(),
         timeout: choices.one(&[None, None, Some(TimeLimit::Unlimited)]).flatten(),
         start: start(choices, clock),
+        needs: if choices.percent(30) { choices.some(2, need) } else { Vec::new() },
         name: choices.byte(8),
         tags: choices.one(&[0, 0, 0, 1, 2, 3, 5, 12]).unwrap_or_default(),
+        key: if choices.percent(20) { choices.byte(3) } else { u8::MAX },
+        if_exists: choices.one(&IfExists::ALL).unwrap_or_default(),
         environment: choices.byte(3),
         length: if choices.percent(3) { 1_000 + choices.below(60_000) } else { 1 },
     }
+}
+
+/// Seldom one that does not exist.
+fn need(choices: &mut Choices<'_>) -> (Whom, bool) {
+    let whom = match choices.below(10) {
+        0..3 => Whom::Earlier(choices.byte(4)),
+        3 => Whom::Any(Who::Named(choices.one(&NAMES).unwrap_or("a"))),
+        4..7 => Whom::Any(Who::Held(choices.next())),
+        _ => Whom::Any(Who::Nth(choices.next())),
+    };
+    (whom, choices.percent(40))
 }
 
 /// Often one that has passed, or comes soon.
@@ -477,6 +570,10 @@ fn start(choices: &mut Choices<'_>, clock: u64) -> Start {
         6 => Start::After(Duration::from_millis(moment)),
         _ => Start::Now,
     }
+}
+
+fn clear(choices: &mut Choices<'_>) -> Verb {
+    Verb::Clear { state: choices.byte(3), ago: choices.byte(12), limit: 1 + choices.byte(4) }
 }
 
 fn serving(choices: &mut Choices<'_>) -> Serving {

@@ -16,10 +16,13 @@ use super::StoreError;
 use super::enqueue::Environments;
 use super::finish::{STDERR, STDOUT};
 use super::open::Store;
-use super::records::{CancelReasonRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, StateRecord, queue_name};
+use super::records::{
+    CancelReasonRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, StateRecord, queue_name,
+};
+use super::sweep::LET_GO;
 use super::tables::{Snapshot, Tx};
 use super::whole::{OnLoss, Part, WholeJob, contradiction, strictly};
-use crate::model::{JobId, Millis, Seq, Stream};
+use crate::model::{JobId, Millis, Seq, StateKind, Stream};
 
 /// Most jobs that are adopted in one transaction.
 const JOBS_AT_ONCE: usize = 5_000;
@@ -54,7 +57,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes these jobs, all or none. Their lanes must be there, their numbers and ids free.
+    /// Takes these jobs, all or none. Their lanes must be there, their numbers, ids and keys free.
     pub(super) fn adopt_jobs(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
         let mut environments = Environments::default();
         self.adopt_with(jobs, &mut environments)?;
@@ -71,23 +74,43 @@ impl Tx<'_> {
             if let Some(id) = &spec.id {
                 self.tables.ids.put(id.as_str(), &seq.0)?;
             }
+            if let Some(key) = &spec.key {
+                self.tables.keys.put(key.as_str(), &seq.0)?;
+            }
             self.add_labels(seq, &spec)?;
             self.tables.specs.put(seq.0, &spec)?;
             self.adopt_attempts(job)?;
-            for (needed, settled) in &job.needs {
-                self.tables.needs.put((seq.0, *needed), settled)?;
-                self.tables.needed_by.add((*needed, seq.0))?;
+            let record = unclaimed(&job.record);
+            let is_needed = !self.needed_by(seq, 0, 1)?.is_empty();
+            self.place_job(seq, &JobRecord { is_needed, ..record })?;
+            if is_needed {
+                // What came before it may not know how it ended.
+                self.unsettle(seq)?;
             }
-            self.place_job(seq, &unclaimed(&job.record))?;
+            for (needed, need) in &job.needs {
+                self.adopt_need(seq, *needed, *need)?;
+            }
             self.head.next_seq = self.head.next_seq.max(seq.0.saturating_add(1));
         }
         self.head.enqueued += jobs.len() as u64;
         Ok(())
     }
 
+    /// One need of a job that is there. Where the needed job is there, too, and the other may not know how it ended, that
+    /// is to be settled.
+    fn adopt_need(&mut self, waiting: Seq, needed: u64, need: NeedRecord) -> Result<(), StoreError> {
+        self.tables.needs.put((waiting.0, needed), &need)?;
+        self.tables.needed_by.add((needed, waiting.0))?;
+        let Some(record) = self.tables.jobs.get::<JobRecord>(needed)? else { return Ok(()) };
+        self.mark_needed(Seq(needed))?;
+        let is_blocked = self.job(waiting)?.kind() == StateKind::Blocked;
+        if need.met || is_blocked != record.kind().has_ended() { Ok(()) } else { self.unsettle(Seq(needed)) }
+    }
+
     fn refuse_contradictions(&mut self, jobs: &[WholeJob]) -> Result<(), StoreError> {
         let mut seqs = HashSet::with_capacity(jobs.len());
         let mut ids: HashSet<JobId> = HashSet::with_capacity(jobs.len());
+        let mut keys: HashSet<&str> = HashSet::new();
         for job in jobs {
             let refused = |what: String| Err(StoreError::Contradiction(what));
             if let Some(what) = contradiction(job) {
@@ -109,6 +132,11 @@ impl Tx<'_> {
             if given.is_none() && self.tables.ids.get::<u64>(name.as_str())?.is_some() {
                 return Err(StoreError::Duplicate(name));
             }
+            if let Some(key) = &job.spec.key
+                && (!keys.insert(key) || self.tables.keys.get::<u64>(key.as_str())?.is_some())
+            {
+                return refused(format!("the key of job {seq}, {key}, is taken"));
+            }
             ids.insert(name.clone()).then_some(()).ok_or(StoreError::Duplicate(name))?;
         }
         Ok(())
@@ -126,18 +154,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Takes a key that a job was enqueued under; one that is taken is refused.
-    pub(super) fn adopt_key(&mut self, scope: u128, key: u128, seq: u64) -> Result<(), StoreError> {
-        if self.tables.keys.get::<u64>((scope, key))?.is_some_and(|taken| taken != seq) {
-            return Err(StoreError::Contradiction(format!("the key of job {seq} is taken")));
-        }
-        self.tables.keys.put((scope, key), &seq)?;
-        self.touch();
-        Ok(())
-    }
-
-    /// Raises the counters to those of another queue, and takes its removed jobs into account.
-    pub(super) fn adopt_head(&mut self, head: &Head) {
+    /// Raises the counters to those of another queue, and takes its removed jobs into account. Its jobs may have ended at
+    /// any time: what they wrote is looked at from the start, see `sweep`.
+    pub(super) fn adopt_head(&mut self, head: &Head) -> Result<(), StoreError> {
+        self.tables.meta.delete(LET_GO)?;
         let own = &mut self.head;
         own.newest = own.newest.max(head.newest);
         own.next_seq = own.next_seq.max(head.next_seq);
@@ -146,7 +166,9 @@ impl Tx<'_> {
         own.next_run = own.next_run.max(head.next_run);
         own.enqueued += head.removed;
         own.removed += head.removed;
+        own.leapt = own.leapt.max(head.leapt);
         self.touch();
+        Ok(())
     }
 }
 
@@ -212,7 +234,7 @@ fn files_of(job: &WholeJob) -> impl Iterator<Item = OutputFile> {
         let streams = [(Stream::Stdout, whole.record.stdout), (Stream::Stderr, whole.record.stderr)];
         streams.into_iter().filter_map(move |(stream, kept)| match kept {
             KeptRecord::File { bytes, .. } => Some(OutputFile { seq, attempt, stream, bytes }),
-            KeptRecord::Empty | KeptRecord::Inline(_) => None,
+            KeptRecord::Empty | KeptRecord::Inline(_) | KeptRecord::LetGo(_) => None,
         })
     })
 }
@@ -245,8 +267,7 @@ impl Batch<'_> {
                     Part::Setting { queue, key, text } => tx.adopt_setting(&queue, &key, &text)?,
                     Part::Lane { lane, record } => tx.adopt_lane(lane, &record)?,
                     Part::Job(job) => jobs.push(*job),
-                    Part::Key { scope, key, seq } => tx.adopt_key(scope, key, seq)?,
-                    Part::Head(head) => tx.adopt_head(&head),
+                    Part::Head(head) => tx.adopt_head(&head)?,
                 }
             }
             tx.adopt_jobs(&jobs)

@@ -14,7 +14,9 @@
 //!
 //! Ids come last, see [`names`]: until then others may take them, and then the bulk is refused as a whole. Once they are
 //! in IDS nobody else takes them: that is refused as [`StoreError::Reserved`], since it is not said yet that there will
-//! be such a job. What has jobs without their ids in IDS is not published.
+//! be such a job. Keys come last in the same way: jobs whose keys others have when their piece is stored are left out;
+//! a key that is taken after that refuses the bulk. What has jobs without their ids in IDS, or their keys in KEYS, is not
+//! published.
 //!
 //! # Crash points
 //!
@@ -37,12 +39,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::ReadableTable;
 
 use super::StoreError;
-use super::codec::decode;
 use super::enqueue::{Enqueued, Wanted};
+use super::keys::Met;
 use super::records::{BulkRecord, Bulks, JobRecord, LaneKind, LaneRecord};
-use super::runs::{NewRun, RunStart};
+use super::runs::{NewRun, RunStart, jobs_without_keys};
 use super::tables::{META, Snapshot, Tx};
-use crate::model::{JobSpec, LaneId, QueueName, Seq};
+use crate::model::{IfExists, JobSpec, LaneId, QueueName, Seq, StateKind};
 
 /// The row of META that names the bulks under way.
 pub(super) const BULKS: &str = "bulks";
@@ -76,8 +78,8 @@ pub struct BulkInfo {
     pub maker: String,
 }
 
-/// A bulk's number, the ranges of numbers set aside for it, the next of them, those that its jobs have, and how many of
-/// these wait for their ids.
+/// A bulk's number, the ranges of numbers set aside for it, the next of them, those that its jobs have, and how many ids
+/// and keys of these are not in IDS and KEYS yet.
 #[cfg(any(test, feature = "sim"))]
 pub type Unpublished = (u64, Vec<(u64, u64)>, u64, Vec<Seq>, u64);
 
@@ -85,6 +87,12 @@ impl BulkLanes {
     /// Its number, which no other bulk has had.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether its jobs go into queues, not into a run.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn has_queues(&self) -> bool {
+        self.lanes.is_some()
     }
 
     fn lane_of(&self, queue: &QueueName) -> Result<LaneId, StoreError> {
@@ -165,6 +173,7 @@ impl Tx<'_> {
             ranges: Vec::new(),
             next: 0,
             unnamed: 0,
+            failed_needs: BTreeSet::new(),
         };
         if jobs > 0 {
             self.set_aside(&mut record, jobs);
@@ -185,29 +194,67 @@ impl Tx<'_> {
         bulk.next = bulk.next.max(first);
     }
 
-    /// Adds jobs to a bulk, all of `specs` or none, in this order; their ids are to be named later. Ids of the whole
-    /// bulk that look like numbers are in `wanted`: they are not given to its jobs without an id.
+    /// Adds jobs to a bulk, all of `specs` or none, in this order; their ids and keys are to be named later. Ids of the
+    /// whole bulk that look like numbers are in `wanted`: they are not given to its jobs without an id. For one whose
+    /// key a job has already that job stands; where it would have to be changed, the bulk is refused.
     pub fn fill_bulk(
         &mut self,
         bulk: &BulkLanes,
         specs: &[JobSpec],
         wanted: &Wanted,
     ) -> Result<Vec<Enqueued>, StoreError> {
-        self.refuse_any_taken(specs)?;
-        let lanes: Vec<LaneId> = specs.iter().map(|spec| bulk.lane_of(&spec.queue)).collect::<Result<_, _>>()?;
+        if bulk.lanes.is_none() && specs.iter().any(|spec| spec.key.is_some()) {
+            return Err(jobs_without_keys());
+        }
+        let there = self.there_already(specs)?;
+        let new: Vec<&JobSpec> =
+            specs.iter().zip(&there).filter(|(_, there)| there.is_none()).map(|(s, _)| s).collect();
+        self.refuse_any_taken(&new)?;
+        let lanes: Vec<LaneId> = new.iter().map(|spec| bulk.lane_of(&spec.queue)).collect::<Result<_, _>>()?;
         let found = self.bulks.get(bulk.number).cloned();
         let mut record = found.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
-        let mut left = specs.len() as u64;
-        let enqueued = self.add_jobs(specs.iter().zip(lanes), |tx, spec| {
+        let plan = self.plan_needs(&new, Some(&record))?;
+        let mut left = new.len() as u64;
+        let filled = self.add_jobs(new.iter().copied().zip(lanes), &plan, |tx, spec| {
             let seq = tx.next_set_aside(&mut record, left, spec.id.is_none().then_some(wanted));
             left -= 1;
             seq
         })?;
-        record.unnamed += specs.iter().filter(|spec| spec.id.is_some()).count() as u64;
+        record.unnamed +=
+            new.iter().map(|spec| u64::from(spec.id.is_some()) + u64::from(spec.key.is_some())).sum::<u64>();
         if let Some(there) = self.bulks_mut().get(bulk.number) {
             *there = record;
         }
-        Ok(enqueued)
+        let mut filled = filled.into_iter();
+        Ok(there.into_iter().filter_map(|there| there.or_else(|| filled.next())).collect())
+    }
+
+    /// For each of `specs` the job that has its key already.
+    fn there_already(&mut self, specs: &[JobSpec]) -> Result<Vec<Option<Enqueued>>, StoreError> {
+        let mut there = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let holder = spec.key.as_ref().map(|key| self.key_holder(key)).transpose()?.flatten();
+            let (Some((seq, kind)), Some(key)) = (holder, &spec.key) else {
+                there.push(None);
+                continue;
+            };
+            match (spec.if_exists, kind) {
+                (IfExists::Error | IfExists::Replace, _)
+                | (IfExists::Retry, StateKind::Dead | StateKind::Cancelled) => {
+                    return Err(self.key_taken(key, seq, kind)?);
+                }
+                (IfExists::Skip | IfExists::Retry, _) => {
+                    there.push(Some(Enqueued {
+                        seq,
+                        id: self.id_of(seq)?,
+                        due: None,
+                        waits_for: 0,
+                        met: Met::Exists(kind),
+                    }));
+                }
+            }
+        }
+        Ok(there)
     }
 
     /// The next of a bulk's numbers; for a job without an id one whose text is nobody's id, nor in `wanted`.
@@ -242,6 +289,7 @@ impl Tx<'_> {
             self.tables.lanes.put(lane, &lane_record)?;
         }
         self.head.enqueued += jobs;
+        self.settle_seen(&record)?;
         self.ring_for_work();
         Ok(jobs)
     }
@@ -255,12 +303,17 @@ impl Tx<'_> {
         let record = self.end_bulk(bulk)?;
         let lane = record.number;
         let queue = self.unpublished_lane(lane)?.queue;
-        let kind = LaneKind::Run(self.new_run(run));
+        let mut run_record = self.new_run(run);
+        if let (Some((first, _)), Some((_, last))) = (record.ranges.first(), record.ranges.last()) {
+            run_record.seqs = (*first, *last);
+        }
+        let kind = LaneKind::Run(run_record);
         self.tables.lanes.put(lane, &LaneRecord { queue, published: true, kind })?;
         self.tables.runs.add((run.identity, lane))?;
         let info = self.run_of_lane(LaneId(lane))?;
         let info = info.ok_or_else(|| StoreError::Damaged("a run that was just begun is none".to_owned()))?;
         self.head.enqueued += info.total();
+        self.settle_seen(&record)?;
         self.ring_for_work();
         Ok(RunStart::New(info))
     }
@@ -269,9 +322,22 @@ impl Tx<'_> {
         let at = self.bulks.0.iter().position(|record| record.number == bulk.number);
         let at = at.ok_or_else(|| StoreError::Contradiction("the bulk was taken away".to_owned()))?;
         if self.bulks.0[at].unnamed > 0 {
-            return Err(StoreError::Contradiction("some of the bulk's jobs do not have their ids yet".to_owned()));
+            return Err(StoreError::Contradiction(
+                "some of the bulk's jobs do not have their ids or keys yet".to_owned(),
+            ));
         }
         Ok(self.bulks_mut().0.remove(at))
+    }
+
+    /// What has appeared learns of the jobs that did not end as it wants.
+    fn settle_seen(&mut self, bulk: &BulkRecord) -> Result<(), StoreError> {
+        for needed in &bulk.failed_needs {
+            // It may be gone, with all that needed it.
+            if self.tables.jobs.get::<JobRecord>(*needed)?.is_some_and(|record| record.is_needed) {
+                self.unsettle(Seq(*needed))?;
+            }
+        }
+        Ok(())
     }
 
     fn unpublished_lane(&mut self, lane: u64) -> Result<LaneRecord, StoreError> {
@@ -289,23 +355,30 @@ impl Tx<'_> {
         let Some(mut bulk) = found else { return Ok(true) };
         let mut left = limit;
         while let Some((first, last)) = bulk.ranges.first().copied() {
-            let mut records = Vec::new();
+            let mut seqs = Vec::new();
             for row in self.tables.jobs.open()?.range(first..=last)?.take(left) {
-                let (seq, record) = row?;
-                records.push((Seq(seq.value()), decode::<JobRecord>("JOBS", record.value())?));
+                seqs.push(Seq(row?.0.value()));
             }
-            for (seq, record) in &records {
+            for seq in &seqs {
+                // Taking another away may have unblocked it.
+                let record = &self.job(*seq)?;
                 let mut spec = self.spec(*seq)?;
+                self.remove_needs(*seq)?;
+                self.remove_needed(*seq)?;
                 self.displace_job(*seq, record)?;
                 if self.is_unnamed(*seq, &spec)? {
                     // Another may have it by now.
                     spec.id = None;
                     bulk.unnamed = bulk.unnamed.saturating_sub(1);
                 }
+                if self.is_unkeyed(*seq, &spec)? {
+                    spec.key = None;
+                    bulk.unnamed = bulk.unnamed.saturating_sub(1);
+                }
                 self.remove_spec(*seq, &spec)?;
             }
-            let taken = records.last().map(|(seq, _)| seq.0);
-            left -= records.len();
+            let taken = seqs.last().map(|seq| seq.0);
+            left -= seqs.len();
             if left == 0 {
                 bulk.ranges[0].0 = taken.map_or(first, |taken| taken + 1);
                 if bulk.ranges[0].0 > last {

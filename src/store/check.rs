@@ -14,12 +14,12 @@ use super::codec::decode;
 use super::finish::{STDERR, STDOUT};
 use super::placement::Placement;
 use super::records::{
-    AttemptRecord, BulkRecord, Bulks, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, PoolRecord, SpecRecord,
-    StateRecord, state_code,
+    AttemptRecord, BulkRecord, Bulks, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, PoolRecord,
+    SpecRecord, StateRecord, state_code,
 };
 use super::tables::{
-    ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS, QUEUES,
-    READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS,
+    ATTEMPTS, COUNTS, ENV_REFS, ENVS, FINISHED, IDS, JOBS, KEYS, LANES, LEASES, NEEDED_BY, NEEDS, OUTPUT, POOLS,
+    QUEUES, READY, RUNS, Record, SCHEDULE, SPECS, Snapshot, TAGS, UNSETTLED,
 };
 use super::whole::is_justified;
 use crate::model::{JobId, Seq, StateKind};
@@ -76,7 +76,7 @@ impl Snapshot {
         check.jobs()?;
         check.indexes()?;
         check.counts()?;
-        check.specs_and_ids()?;
+        check.specs_and_names()?;
         check.environments()?;
         check.attempts()?;
         check.outputs()?;
@@ -98,16 +98,46 @@ struct Seen {
     /// What META says of those.
     bulks: Bulks,
     runs: BTreeSet<(u128, u64)>,
+    /// Within which numbers each of them says its jobs are.
+    run_seqs: BTreeMap<u64, (u64, u64)>,
     queue_lanes: BTreeSet<(String, u64)>,
     live_pools: BTreeSet<String>,
     attempts: BTreeMap<u64, u32>,
     needs: BTreeMap<u64, u32>,
+    /// Those that are needed, as their records say.
+    needed: BTreeSet<u64>,
     env_refs: BTreeMap<u128, u64>,
     outputs: BTreeMap<(u64, u32, u8), u64>,
     /// What TAGS should hold.
     labels: BTreeSet<(String, String, u64)>,
     leases: BTreeSet<u64>,
     next_run: u64,
+}
+
+/// What the specs say IDS or KEYS should hold.
+#[derive(Default)]
+struct Names {
+    /// Those that were not found yet.
+    missing: BTreeMap<String, u64>,
+    /// Those of jobs that are not published: they may not be named yet, and then another may have that name.
+    unpublished: BTreeSet<(String, u64)>,
+    /// Those that two published jobs have.
+    twice: Vec<String>,
+}
+
+impl Names {
+    fn note(&mut self, name: String, seq: u64, is_hidden: bool) {
+        if is_hidden {
+            self.unpublished.insert((name, seq));
+        } else if self.missing.insert(name.clone(), seq).is_some() {
+            self.twice.push(name);
+        }
+    }
+
+    /// A row that the table has; says whether it should.
+    fn found(&mut self, name: &str, seq: u64) -> bool {
+        self.unpublished.remove(&(name.to_owned(), seq)) || self.missing.remove(name) == Some(seq)
+    }
 }
 
 struct Check<'s> {
@@ -153,6 +183,7 @@ impl Check<'_> {
                 }
                 LaneKind::Run(run) => {
                     check.seen.runs.insert((run.identity, lane));
+                    check.seen.run_seqs.insert(lane, run.seqs);
                     check.seen.next_run = check.seen.next_run.max(run.number + 1);
                 }
             }
@@ -211,7 +242,12 @@ impl Check<'_> {
         if !fits {
             self.report.wrong(10, || format!("job {seq} in lane {} does not have its number by a bulk", record.lane));
         }
-        let is_new = matches!(record.state, StateRecord::Pending | StateRecord::Scheduled { .. });
+        let is_new = matches!(
+            record.state,
+            StateRecord::Pending
+                | StateRecord::Scheduled { held: false, .. }
+                | StateRecord::Blocked { held: false, .. }
+        );
         if is_hidden && (!is_new || record.attempts > 0) {
             self.report.wrong(10, || format!("job {seq} is {}, but not published", record.kind().name()));
         }
@@ -234,11 +270,17 @@ impl Check<'_> {
             if record.needs > 0 {
                 check.seen.needs.insert(seq, record.needs);
             }
+            if record.is_needed {
+                check.seen.needed.insert(seq);
+            }
             if !check.seen.lanes.contains(&record.lane) {
                 check.report.wrong(1, || format!("job {seq} is in lane {}, which does not exist", record.lane));
             }
             if (record.kind() == StateKind::Blocked) != (record.needs > 0) {
                 check.report.wrong(9, || format!("job {seq} is {} and needs {}", record.kind().name(), record.needs));
+            }
+            if check.seen.run_seqs.get(&record.lane).is_some_and(|(first, last)| !(first..=last).contains(&&seq)) {
+                check.report.wrong(1, || format!("job {seq} is not among those that its run says it has"));
             }
             check.placement(seq, &record);
             check.allowance(seq, &record);
@@ -318,10 +360,9 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn specs_and_ids(&mut self) -> Result<(), StoreError> {
-        let mut ids: BTreeMap<String, u64> = BTreeMap::new();
+    fn specs_and_names(&mut self) -> Result<(), StoreError> {
+        let (mut ids, mut keys) = (Names::default(), Names::default());
         let mut unnamed = BTreeSet::new();
-        let mut unpublished = BTreeSet::new();
         let mut without: BTreeSet<u64> = self.seen.attempts.keys().copied().collect();
         self.records(SPECS, |check, seq, spec: SpecRecord| {
             if !without.remove(&seq) {
@@ -330,25 +371,20 @@ impl Check<'_> {
             *check.seen.env_refs.entry(spec.env).or_default() += 1;
             let labels = spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq));
             check.seen.labels.extend(labels);
+            let is_hidden = check.seen.bulks.hide(seq);
             match spec.id {
-                None => {
-                    unnamed.insert(seq);
-                }
-                // It may not be named yet: then another may have that id.
-                Some(id) if check.seen.bulks.hide(seq) => {
-                    unpublished.insert((id, seq));
-                }
-                Some(id) if ids.insert(id.clone(), seq).is_some() => {
-                    check.report.wrong(7, || format!("two jobs are called {id}"));
-                }
-                Some(_) => {}
+                None => drop(unnamed.insert(seq)),
+                Some(id) => ids.note(id, seq, is_hidden),
+            }
+            if let Some(key) = spec.key {
+                keys.note(key, seq, is_hidden);
             }
         })?;
         for seq in without {
             self.report.wrong(1, || format!("job {seq} has no spec"));
         }
         self.records(IDS, |check, id, seq: u64| {
-            if !unpublished.remove(&(id.to_owned(), seq)) && ids.remove(id) != Some(seq) {
+            if !ids.found(id, seq) {
                 check.report.wrong(7, || format!("IDS says that {id} is job {seq}, its spec does not"));
             }
             let default_name_of = id.parse().ok().and_then(|id: JobId| super::placement::numbered(&id));
@@ -356,14 +392,26 @@ impl Check<'_> {
                 check.report.wrong(7, || format!("the id {id} is also the name of the job of that number"));
             }
         })?;
-        for (id, seq) in ids {
+        self.records(KEYS, |check, key, seq: u64| {
+            if !keys.found(key, seq) {
+                check.report.wrong(7, || format!("KEYS says that {key:?} is that of job {seq}, its spec does not"));
+            }
+        })?;
+        for (id, seq) in &ids.missing {
             self.report.wrong(7, || format!("job {seq} is called {id}, but IDS lacks it"));
         }
+        for (key, seq) in &keys.missing {
+            self.report.wrong(7, || format!("job {seq} has the key {key:?}, but KEYS lacks it"));
+        }
+        for name in ids.twice.iter().chain(&keys.twice) {
+            self.report.wrong(7, || format!("two jobs have the id or key {name:?}"));
+        }
         for bulk in &self.seen.bulks.0 {
-            let actual = unpublished.iter().filter(|(_, seq)| bulk.has(Seq(*seq))).count() as u64;
+            let unnamed = ids.unpublished.iter().chain(&keys.unpublished);
+            let actual = unnamed.filter(|(_, seq)| bulk.has(Seq(*seq))).count() as u64;
             if actual != bulk.unnamed {
                 let (number, counts) = (bulk.number, bulk.unnamed);
-                self.report.wrong(10, || format!("bulk {number} counts {counts} jobs without their ids, has {actual}"));
+                self.report.wrong(10, || format!("bulk {number} counts {counts} names to come, has {actual}"));
             }
         }
         Ok(())
@@ -420,7 +468,7 @@ impl Check<'_> {
         for (code, stream, kept) in [(STDOUT, Stream::Stdout, attempt.stdout), (STDERR, Stream::Stderr, attempt.stderr)]
         {
             match kept {
-                KeptRecord::Empty => {}
+                KeptRecord::Empty | KeptRecord::LetGo(_) => {}
                 KeptRecord::Inline(bytes) => {
                     self.seen.outputs.insert((seq, number, code), bytes);
                 }
@@ -460,13 +508,26 @@ impl Check<'_> {
     }
 
     fn needs(&mut self) -> Result<(), StoreError> {
-        let mut mirror = BTreeSet::new();
+        let (jobs, mut mirror, mut needed) = (self.snapshot.open(JOBS)?, BTreeSet::new(), BTreeSet::new());
         for row in redb::ReadableTable::iter(&self.snapshot.open(NEEDED_BY)?)? {
-            let (needed, seq) = row?.0.value();
-            mirror.insert((seq, needed));
+            let key = row?.0.value();
+            mirror.insert((key.1, key.0));
+            needed.insert(key.0);
         }
-        let mut unresolved = std::mem::take(&mut self.seen.needs);
-        self.records(NEEDS, |check, (seq, needed), settled: bool| {
+        for seq in needed.symmetric_difference(&self.seen.needed) {
+            self.report.wrong(9, || format!("NEEDED_BY and the record of job {seq} disagree whether it is needed"));
+        }
+        let mut unsettled = BTreeMap::new();
+        self.records(UNSETTLED, |check, seq, from: u64| {
+            if !needed.contains(&seq) {
+                check.report.wrong(9, || format!("UNSETTLED has {seq}, which nobody needs"));
+            }
+            unsettled.insert(seq, from);
+        })?;
+        // A record that cannot be read was reported.
+        let record = |seq| super::tables::get::<_, JobRecord>(&jobs, seq).ok().flatten();
+        let mut unmet: BTreeMap<u64, u32> = BTreeMap::new();
+        self.records(NEEDS, |check, (seq, needed), need: NeedRecord| {
             for end in [seq, needed] {
                 if !check.seen.attempts.contains_key(&end) {
                     check.report.wrong(1, || format!("NEEDS has {end}, which is no job"));
@@ -475,17 +536,37 @@ impl Check<'_> {
             if !mirror.remove(&(seq, needed)) {
                 check.report.wrong(9, || format!("job {seq} needs {needed}, which does not know it"));
             }
-            if let Some(open) = unresolved.get_mut(&seq)
-                && !settled
-            {
-                *open = open.saturating_sub(1);
+            if need.met {
+                return;
+            }
+            *unmet.entry(seq).or_default() += 1;
+            let (Some(waiting), Some(record)) = (record(seq), record(needed)) else { return };
+            match waiting.kind() {
+                StateKind::Cancelled => {}
+                StateKind::Blocked => {
+                    let is_told = !record.kind().has_ended()
+                        || unsettled.get(&needed).is_some_and(|from| *from <= seq)
+                        || check
+                            .seen
+                            .bulks
+                            .0
+                            .iter()
+                            .any(|bulk| bulk.has(Seq(seq)) && bulk.failed_needs.contains(&needed));
+                    if !is_told {
+                        check.report.wrong(9, || format!("job {seq} waits for {needed}, which has ended"));
+                    }
+                }
+                other => check.report.wrong(9, || format!("job {seq} is {}, and needs {needed}", other.name())),
             }
         })?;
         for (seq, needed) in mirror {
             self.report.wrong(9, || format!("job {needed} is said to be needed by {seq}, which does not say so"));
         }
-        for (seq, open) in unresolved.into_iter().filter(|(_, open)| *open > 0) {
-            self.report.wrong(9, || format!("job {seq} counts {open} needs that it does not have"));
+        for (seq, count) in std::mem::take(&mut self.seen.needs) {
+            let actual = unmet.get(&seq).copied().unwrap_or_default();
+            if actual != count {
+                self.report.wrong(9, || format!("job {seq} waits for {count} jobs, and has {actual} needs"));
+            }
         }
         Ok(())
     }

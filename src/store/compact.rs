@@ -25,7 +25,7 @@ use std::path::Path;
 
 use super::StoreError;
 use super::open::{Store, file_of};
-use super::replace::Seized;
+use super::replace::{Seized, identity};
 use super::scraps::Scraps;
 use super::tables::Snapshot;
 
@@ -42,6 +42,13 @@ pub struct Compacted {
 
 /// Makes the queue file as small as its rows allow.
 pub fn compact(queue: Seized) -> Result<Compacted, StoreError> {
+    let file = queue.file();
+    let compacted = rewrite(queue);
+    // Whatever went wrong, it was for that.
+    if compacted.is_err() && identity(&file)?.is_none() { Err(StoreError::Gone) } else { compacted }
+}
+
+fn rewrite(queue: Seized) -> Result<Compacted, StoreError> {
     let old = Store::open_read_only(queue.folder(), Box::new(|| {}))?;
     let before = fs::metadata(queue.file())?.len();
     let scraps = Scraps::make(queue.folder(), "compact.tmp").map_err(|error| not_rewritten(&error))?;

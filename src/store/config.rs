@@ -56,6 +56,9 @@ impl Tx<'_> {
 
     /// Sets `key` of `queue`, or of all queues that have no value of their own, or refuses the value.
     pub fn set(&mut self, queue: Option<&QueueName>, key: SettingKey, text: &str) -> Result<(), StoreError> {
+        if queue.is_some() && key.is_of_all_queues() {
+            return Err(StoreError::OfAllQueues(key));
+        }
         let mut settings = Settings::default();
         settings.set(key, text)?;
         // As it is shown, so that it reads the same however it was written.

@@ -1,7 +1,8 @@
 //! Enqueueing: many jobs in one transaction, all or none.
 //!
-//! Precondition: every spec was checked. A taken id is found before the first write. Afterwards each job has
-//! its record, its spec, the rows that it is found by, its place in a lane, and a share in its environment.
+//! Precondition: every spec was checked. A taken id, and a need that cannot be, is found before the first write, and so
+//! is who has a key (see [`super::keys`]). Afterwards each job has its record, its spec, the rows that it is found by,
+//! its place in a lane, and a share in its environment.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -12,8 +13,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::StoreError;
 use super::codec::encode;
+use super::keys::Met;
+use super::needs::Plan;
 use super::placement::{Placement, numbered};
-use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, StateRecord, state_code};
+use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, NeedRecord, SpecRecord, StateRecord, state_code};
 use super::tables::Tx;
 use crate::model::{Environment, JobId, JobSpec, LaneId, Millis, QueueName, Seq};
 
@@ -24,46 +27,69 @@ pub struct Enqueued {
     pub seq: Seq,
     /// What it is called.
     pub id: JobId,
-    /// When it starts, if it waits for that.
+    /// When it starts, if it is new and waits for that.
     pub due: Option<Millis>,
+    /// How many jobs it waits for.
+    pub waits_for: u32,
+    /// Whether it is new, or was there.
+    pub met: Met,
 }
 
 impl Enqueued {
-    pub(super) fn new(seq: Seq, spec: &JobSpec, now: Millis) -> Self {
-        Self { seq, id: spec.id.clone().unwrap_or_else(|| JobId::from(seq)), due: spec.start.due(now) }
+    fn new(seq: Seq, spec: &JobSpec, now: Millis, waits_for: u32) -> Self {
+        let id = spec.id.clone().unwrap_or_else(|| JobId::from(seq));
+        Self { seq, id, due: spec.start.due(now), waits_for, met: Met::New }
     }
 }
 
 impl Tx<'_> {
     /// Enqueues `specs` in their queues, in this order.
     pub fn enqueue(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        if specs.iter().any(|spec| spec.key.is_some()) {
+            return self.enqueue_once(specs);
+        }
         let wanted = Wanted::of(specs)?;
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
             self.refuse_taken(id)?;
         }
+        let plan = self.plan_needs(specs, None)?;
+        self.enqueue_new(specs, &wanted, &plan)
+    }
+
+    /// Enqueues `specs`, whose ids are free, whose keys nobody has and whose needs were planned, in their queues.
+    pub(super) fn enqueue_new(
+        &mut self,
+        specs: &[JobSpec],
+        wanted: &Wanted,
+        plan: &Plan,
+    ) -> Result<Vec<Enqueued>, StoreError> {
         let mut lanes: BTreeMap<&QueueName, LaneId> = BTreeMap::new();
         for spec in specs {
             if !lanes.contains_key(&spec.queue) {
                 lanes.insert(&spec.queue, self.queue_lane(&spec.queue)?);
             }
         }
-        self.enqueue_each(specs, &wanted, |spec| lanes[&spec.queue])
+        self.enqueue_each(specs, wanted, plan, |spec| lanes[&spec.queue])
     }
 
-    /// Enqueues `specs`, whose ids are free, each in the lane that `lane_of` says, in this order.
+    /// Enqueues `specs`, whose ids are free and whose needs were planned, each in the lane that `lane_of` says, in this order.
     pub(super) fn enqueue_each(
         &mut self,
         specs: &[JobSpec],
         wanted: &Wanted,
+        plan: &Plan,
         lane_of: impl Fn(&JobSpec) -> LaneId,
     ) -> Result<Vec<Enqueued>, StoreError> {
         let nothing = Wanted::default();
         let jobs = specs.iter().map(|spec| (spec, lane_of(spec)));
-        let enqueued = self.add_jobs(jobs, |tx, spec| {
+        let enqueued = self.add_jobs(jobs, plan, |tx, spec| {
             // Only a job without an id goes by its number.
             let seq = tx.next_seq(if spec.id.is_none() { wanted } else { &nothing })?;
             if let Some(id) = &spec.id {
                 tx.tables.ids.put(id.as_str(), &seq.0)?;
+            }
+            if let Some(key) = &spec.key {
+                tx.tables.keys.put(key.as_str(), &seq.0)?;
             }
             Ok(seq)
         })?;
@@ -74,21 +100,26 @@ impl Tx<'_> {
         Ok(enqueued)
     }
 
-    /// Stores new jobs, each in its lane and under the number that `number` gives it, which sees to its id too.
+    /// Stores new jobs, each in its lane and under the number that `number` gives it, which sees to its id and
+    /// its key too.
     pub(super) fn add_jobs<'s>(
         &mut self,
         jobs: impl ExactSizeIterator<Item = (&'s JobSpec, LaneId)>,
+        plan: &Plan,
         mut number: impl FnMut(&mut Self, &JobSpec) -> Result<Seq, StoreError>,
     ) -> Result<Vec<Enqueued>, StoreError> {
         let (mut environments, mut rows) = (Environments::default(), Rows::default());
         let mut enqueued = Vec::with_capacity(jobs.len());
-        for (spec, lane) in jobs {
+        for (index, (spec, lane)) in jobs.enumerate() {
             let env = environments.share(self, &spec.env)?;
             let seq = number(self, spec)?;
-            rows.add(seq, &SpecRecord::of(spec, env), &new_record(spec, lane, self.now.0))?;
-            enqueued.push(Enqueued::new(seq, spec, self.now));
+            let (needs, open) = plan.of(index, &enqueued);
+            let record = JobRecord { is_needed: plan.is_needed(index), ..new_record(spec, lane, self.now.0, open) };
+            rows.add(seq, &SpecRecord::of(spec, env), &record, &needs)?;
+            enqueued.push(Enqueued::new(seq, spec, self.now, open));
         }
         self.write_rows(rows)?;
+        plan.there().try_for_each(|seq| self.mark_needed(seq))?;
         environments.write_references(self)?;
         Ok(enqueued)
     }
@@ -104,6 +135,10 @@ impl Tx<'_> {
         self.tables.ready.insert_ascending(rows.ready.into_iter().map(|key| (key, ())))?;
         rows.schedule.sort_unstable();
         self.tables.schedule.insert_ascending(rows.schedule.into_iter().map(|key| (key, ())))?;
+        rows.needs.sort_unstable_by_key(|(key, _)| *key);
+        self.tables.needs.insert_ascending(rows.needs.iter().map(|(key, need)| (*key, need.as_slice())))?;
+        rows.needed_by.sort_unstable();
+        self.tables.needed_by.insert_ascending(rows.needed_by.into_iter().map(|key| (key, ())))?;
         for ((lane, state), count) in rows.counts {
             self.count(lane, state, count);
         }
@@ -189,9 +224,11 @@ impl Wanted {
     }
 }
 
-fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
-    let state = match spec.start.due(Millis(now)) {
-        Some(due) => StateRecord::Scheduled { due: due.0 },
+fn new_record(spec: &JobSpec, lane: LaneId, now: u64, needs: u32) -> JobRecord {
+    let due = spec.start.due(Millis(now)).map(|due| due.0);
+    let state = match due {
+        _ if needs > 0 => StateRecord::Blocked { due, held: false },
+        Some(due) => StateRecord::Scheduled { due, held: false },
         None => StateRecord::Pending,
     };
     JobRecord {
@@ -202,7 +239,8 @@ fn new_record(spec: &JobSpec, lane: LaneId, now: u64) -> JobRecord {
         failures: 0,
         losses: 0,
         attempts: 0,
-        needs: 0,
+        needs,
+        is_needed: false,
         state,
     }
 }
@@ -225,20 +263,33 @@ struct Rows {
     tags: Vec<(String, String, u64)>,
     ready: Vec<(u64, u8, u64)>,
     schedule: Vec<(u64, u64, u64)>,
+    needs: Vec<((u64, u64), Vec<u8>)>,
+    needed_by: Vec<(u64, u64)>,
     counts: BTreeMap<(u64, u8), i64>,
 }
 
 impl Rows {
-    fn add(&mut self, seq: Seq, spec: &SpecRecord, record: &JobRecord) -> Result<(), StoreError> {
+    fn add(
+        &mut self,
+        seq: Seq,
+        spec: &SpecRecord,
+        record: &JobRecord,
+        needs: &[(u64, NeedRecord)],
+    ) -> Result<(), StoreError> {
         self.jobs.push((seq.0, encode(record)?));
         self.specs.push((seq.0, encode(spec)?));
         self.tags.extend(spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq.0)));
+        for (needed, need) in needs {
+            self.needs.push(((seq.0, *needed), encode(need)?));
+            self.needed_by.push((*needed, seq.0));
+        }
         *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;
         match Placement::of(record) {
             Placement::Ready { lane, rank } => self.ready.push((lane, rank, seq.0)),
             Placement::Schedule { lane, due } => self.schedule.push((lane, due, seq.0)),
-            Placement::Leases { .. } | Placement::Finished { .. } | Placement::Blocked => {
-                return Err(StoreError::Damaged("a new job is neither pending nor scheduled".to_owned()));
+            Placement::Blocked => {}
+            Placement::Leases { .. } | Placement::Finished { .. } => {
+                return Err(StoreError::Damaged("a new job is claimed, or has ended".to_owned()));
             }
         }
         Ok(())

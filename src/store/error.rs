@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::model::{BadValue, JobId, Refusal};
+use crate::model::{BadValue, JobId, JobKey, Refusal, SettingKey, StateKind};
 
 /// Why a store operation did not happen. Whatever it is, nothing of the operation was done, except
 /// where [`StoreError::outcome_is_unknown`].
@@ -37,6 +37,9 @@ pub enum StoreError {
         "the queue was replaced meanwhile, by a repair, a restore or a compaction: nothing was done; type it again"
     )]
     Replaced,
+    /// The file that was opened has no name any more.
+    #[error("the queue was moved or deleted")]
+    Gone,
     /// The file that was to take the queue file's place could not be made.
     #[error("it cannot be written anew, and is as it was: {0}")]
     NotRewritten(String),
@@ -52,12 +55,42 @@ pub enum StoreError {
     /// An id of a job that an enqueue under way has not published yet.
     #[error("the id {0} is held by an enqueue that is under way")]
     Reserved(JobId),
+    /// A key that a job has, where that is an error, or that job cannot be replaced.
+    #[error("the key {key} is that of job {id}, which is {}", .state.name())]
+    KeyTaken {
+        /// The key.
+        key: JobKey,
+        /// The job that has it.
+        id: JobId,
+        /// Where that is.
+        state: StateKind,
+    },
+    /// A key that two jobs of a batch have, where that is an error.
+    #[error("the key {0} is there twice")]
+    KeyTwice(JobKey),
+    /// A key of a job that an enqueue under way has not published yet.
+    #[error("the key {0} is held by an enqueue that is under way")]
+    KeyReserved(JobKey),
     /// What was to be taken over contradicts itself, or what is there.
     #[error("it does not fit: {0}")]
     Contradiction(String),
     /// No job of that id.
     #[error("there is no job {0}")]
     NoSuchJob(JobId),
+    /// What a job of a batch waits for comes later in it, or is the job itself.
+    #[error("a job waits for {0}, which does not come before it: put that first")]
+    NeedsLater(JobId),
+    /// What a job would wait for has ended otherwise.
+    #[error("job {id} is {}: what waits for it to complete would never run", .state.name())]
+    NeedEnded {
+        /// The job that is needed.
+        id: JobId,
+        /// Where it is.
+        state: StateKind,
+    },
+    /// Something that is not published yet waits for a job.
+    #[error("an enqueue that is under way has jobs that wait for job {0}")]
+    NeededUnseen(JobId),
     /// A job that is in no state for that.
     #[error("job {id}: {refusal}")]
     Refused {
@@ -66,6 +99,15 @@ pub enum StoreError {
         /// Why not.
         refusal: Refusal,
     },
+    /// A job that is no longer as it was when its editing began.
+    #[error("job {0} was changed by somebody else meanwhile")]
+    Changed(JobId),
+    /// A job whose queue cannot change.
+    #[error("job {0} is part of a run, and stays in it")]
+    OfRun(JobId),
+    /// A setting that no queue has a value of its own of.
+    #[error("{} is for all queues together", .0.name())]
+    OfAllQueues(SettingKey),
     /// A value that a setting does not take.
     #[error(transparent)]
     BadValue(#[from] BadValue),

@@ -4,12 +4,11 @@
 //! Afterwards the lease is gone, a started run is in ATTEMPTS with its small outputs in OUTPUT, and the job is
 //! where the state machine puts it.
 
-use redb::ReadableTable;
 use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use super::claim::Token;
-use super::records::{AttemptRecord, Bulks, LaneRecord, SpecRecord};
+use super::records::{AttemptRecord, LaneRecord, SpecRecord};
 use super::tables::Tx;
 use crate::model::{Ending, JobId, Kept, Policy, Progress, Run, Seq, State};
 
@@ -41,7 +40,8 @@ impl Tx<'_> {
         }
         let spec = self.spec(seq)?;
         let (policy, is_limited) = self.policy(record.lane, &spec)?;
-        let Ok(progress) = before.finish(token.lease, ending, &policy, self.now) else { return Ok(None) };
+        let finished = before.finish(token.lease, ending, &policy, self.now);
+        let progress = finished.map_err(|refusal| StoreError::Damaged(format!("job {}: {refusal}", seq.0)))?;
         self.move_job(seq, &record, &progress)?;
         if is_limited {
             // Another job of the queue may be claimed, by whichever pool.
@@ -71,59 +71,4 @@ impl Tx<'_> {
         let settings = self.settings(&lane.queue)?;
         Ok((Policy::of(spec.max_retries, spec.backoff_base, &settings), settings.parallel.is_some()))
     }
-
-    /// Makes up to `limit` jobs ready whose start or retry time has come. Returns how many there were.
-    pub fn promote_due(&mut self, limit: usize) -> Result<usize, StoreError> {
-        let due = waiting(self.tables.schedule.open()?, &self.bulks, self.now.0, limit)?;
-        let due: Vec<Seq> = due.into_iter().map(|(_, seq)| Seq(seq)).collect();
-        for seq in &due {
-            let record = self.job(*seq)?;
-            let progress = record.progress()?.due(self.now);
-            let progress =
-                progress.map_err(|_| StoreError::Damaged(format!("job {} is in SCHEDULE but not due", seq.0)))?;
-            self.move_job(*seq, &record, &progress)?;
-        }
-        Ok(due.len())
-    }
-
-    /// When the next job becomes ready by itself.
-    pub fn next_due(&mut self) -> Result<Option<crate::model::Millis>, StoreError> {
-        let first = waiting(self.tables.schedule.open()?, &self.bulks, u64::MAX, 1)?;
-        Ok(first.first().map(|(due, _)| crate::model::Millis(*due)))
-    }
-}
-
-/// The first `limit` rows of the published lanes in SCHEDULE that are due at `until`: due and seq, the earliest first.
-pub(super) fn waiting(
-    schedule: &impl ReadableTable<(u64, u64, u64), ()>,
-    bulks: &Bulks,
-    until: u64,
-    limit: usize,
-) -> Result<Vec<(u64, u64)>, StoreError> {
-    let mut waiting = Vec::new();
-    for lane in lanes_waiting(schedule, bulks)? {
-        for row in schedule.range((lane, 0, 0)..=(lane, until, u64::MAX))?.take(limit) {
-            let (_, due, seq) = row?.0.value();
-            waiting.push((due, seq));
-        }
-    }
-    waiting.sort_unstable();
-    waiting.truncate(limit);
-    Ok(waiting)
-}
-
-/// The published lanes that have rows in SCHEDULE. Goes from lane to lane, however many rows each has.
-pub(super) fn lanes_waiting(
-    schedule: &impl ReadableTable<(u64, u64, u64), ()>,
-    bulks: &Bulks,
-) -> Result<Vec<u64>, StoreError> {
-    let (mut lanes, mut from) = (Vec::new(), 0);
-    while let Some(row) = schedule.range((from, 0, 0)..)?.next() {
-        let (lane, ..) = row?.0.value();
-        lanes.push(lane);
-        let Some(next) = lane.checked_add(1) else { break };
-        from = next;
-    }
-    lanes.retain(|lane| !bulks.hide_lane(*lane));
-    Ok(lanes)
 }

@@ -1,6 +1,7 @@
 //! The queue file. Nothing outside this folder names redb.
 //!
-//! Each write transaction has a file: `enqueue`, `bulk`, `claim`, `finish`, `ask` (cancel, retry), `remove`, `runs`, `pools`,
+//! Each write transaction has a file: `enqueue` (with `keys` and `needs`), `bulk`, `claim`, `finish`, `ask` (cancel,
+//! retry, pause), `settle`, `edit`, `remove`, `sweep`, `runs`, `pools`,
 //! `config`. They take the time from their caller and know no processes. All of them move jobs through one
 //! door, `placement`.
 //!
@@ -19,11 +20,13 @@
 //!    not among them: it is on the board of its pool.
 //! 6. Failures and losses are within what the record says was allowed when it moved; `dead` has a reason that
 //!    they justify.
-//! 7. Next seq, lease, lane and run exceed all in use; ids are unique and mirrored; names and tags are mirrored.
+//! 7. Next seq, lease, lane and run exceed all in use; ids and keys are unique and mirrored; names and tags
+//!    are mirrored.
 //! 8. Inline outputs that records name exist; reference counts of environments are right.
-//! 9. Dependencies are mirrored; `blocked` ⇔ at least one is unresolved.
+//! 9. Needs are mirrored; `blocked` ⇔ at least one is not met; what is neither blocked nor cancelled has met all. What
+//!    is blocked waits for nobody that has ended, unless that one is in UNSETTLED, or noted by the bulk of what waits.
 //! 10. What is unpublished is some bulk's: the lanes that LANES says are not published are those that META's bulks
-//!     name, each once; their jobs, which 3 does not count, are pending or scheduled and were never started, and have
+//!     name, each once; their jobs, which 3 does not count, are pending, scheduled or blocked and were never started, and have
 //!     numbers that were set aside for them, and nobody else has such a number.
 
 mod adopt;
@@ -34,11 +37,14 @@ mod claim;
 pub(crate) mod codec;
 mod compact;
 mod config;
+mod edit;
 mod enqueue;
 mod error;
 mod finish;
 mod header;
+mod keys;
 mod labels;
+mod needs;
 mod open;
 mod pages;
 mod placement;
@@ -50,9 +56,14 @@ mod records;
 mod remove;
 mod repair;
 mod replace;
+mod resume;
 mod runs;
 mod salvage;
+mod schedule;
 mod scraps;
+mod select;
+mod settle;
+mod sweep;
 mod syncs;
 mod tables;
 mod turnstile;
@@ -60,11 +71,9 @@ mod whole;
 
 #[cfg(test)]
 pub(crate) mod tests;
-#[cfg(test)]
-mod trials;
 
 pub use adopt::OutputFile;
-pub use ask::Cancelled;
+pub use ask::{Cancelled, Terms};
 #[cfg(any(test, feature = "sim"))]
 pub use bulk::Unpublished;
 pub use bulk::{BulkInfo, BulkInto, BulkLanes};
@@ -75,10 +84,11 @@ pub use enqueue::{Enqueued, Wanted};
 pub use error::StoreError;
 pub use finish::Finished;
 pub use header::commit_mark;
+pub use keys::Met;
+pub use needs::NeedInfo;
 pub use open::{Store, panic_is_fenced};
 pub use pools::{Control, Held, PoolInfo};
-pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableRun, fault};
-pub use query::{Cursor, Page};
+pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableNeed, PortableRun, fault};
 pub use queues::QueueInfo;
 pub use records::{Asked, Generations};
 /// What a queue may lie upon instead of a file.
@@ -87,7 +97,11 @@ pub use redb::{BackendError, StorageBackend};
 pub use remove::Removed;
 pub use repair::{Lines, Repaired, check_pages, repair};
 pub use replace::{Seized, identity as file_identity, parent_of, put_in_place, sync};
+pub use resume::Completed;
 pub use runs::{NewRun, RunInfo, RunStart};
 pub use salvage::{Salvage, damaged_pages};
+pub use select::{Cursor, Page, Seqs};
+pub use settle::SETTLED_AT_ONCE;
+pub use sweep::{Cleared, EndedAt, Sweep, Swept};
 pub use tables::{SCHEMA_VERSION, Snapshot, Tx};
 pub use turnstile::OnWait;

@@ -20,8 +20,9 @@ use redb::{
     Builder, CompactionError, ConcurrencyMode, Database, DatabaseError, ReadOnlyDatabase, ReadableDatabase,
     StorageError, WriteTransaction,
 };
+use rustix::fs::{Mode, OFlags};
 
-use super::pages::{Damage, For, Pages, damage_in};
+use super::pages::{Damage, For, Pages, damage_in, too_large};
 use super::replace::identity;
 use super::salvage::damaged_pages;
 use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
@@ -39,8 +40,8 @@ const FILE_CACHE_BYTES: usize = if cfg!(test) { 64 * 1024 } else { CACHE_BYTES }
 pub struct Store {
     folder: PathBuf,
     handle: Handle,
-    /// Device and inode of the file that was opened for writing.
-    opened: Option<(u64, u64)>,
+    /// The file that was opened for writing.
+    opened: Option<Opened>,
     /// Where a writer waits for its turn; none for a reader, and on a simulated disk, where nobody waits.
     turnstile: Option<Turnstile>,
     on_wait: Arc<OnWait>,
@@ -231,6 +232,9 @@ impl Store {
             if tx.has_changed() {
                 tx.flush()?;
                 txn.commit()?;
+                if let Some(opened) = &self.opened {
+                    opened.is_there(&self.file())?;
+                }
             }
             Ok(done)
         })
@@ -279,9 +283,8 @@ impl Store {
             Handle::Broken => return Err(not_reopened()),
         };
         let _turn = self.turnstile.as_ref().map(|turnstile| turnstile.take(&self.on_wait)).transpose()?;
-        // What was moved away as a whole is still the same queue; see `replace` for what is not.
-        if self.turnstile.is_some() && identity(&self.file())?.is_some_and(|there| Some(there) != self.opened) {
-            return Err(StoreError::Replaced);
+        if let Some(opened) = &self.opened {
+            opened.is_in_place(&self.file())?;
         }
         Ok(database.begin_write()?)
     }
@@ -352,16 +355,47 @@ fn open_writable(
     folder: &Path,
     turnstile: &Turnstile,
     on_wait: &Arc<OnWait>,
-) -> Result<(Database, Option<(u64, u64)>), StoreError> {
+) -> Result<(Database, Option<Opened>), StoreError> {
     check_shape(folder)?;
     let turn = turnstile.take(on_wait)?;
     scraps::sweep(folder);
     let pages = verified(folder, File::options().read(true).write(true), For::Writers, on_wait)?;
-    let which = identity(&file_of(folder))?;
+    let which = Opened::at(&file_of(folder)).map_err(|error| missing(folder, error))?;
     // It exists and is not empty, so that nothing is created.
     let opened = fence(|| Ok(builder().set_cache_size(FILE_CACHE_BYTES).create_with_backend(pages)))?;
     drop(turn);
-    Ok((opened.map_err(|error| open_error(folder, error))?, which))
+    Ok((opened.map_err(|error| open_error(folder, error))?, Some(which)))
+}
+
+/// The file that a writer opened, held by its name only: that touches no lock, and closing it rings no bell.
+struct Opened {
+    file: File,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Opened {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = File::from(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+        let metadata = file.metadata()?;
+        Ok(Self { file, identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// Refuses if another file is at its place; see `replace`. What was moved away as a whole is still the same queue.
+    fn is_in_place(&self, path: &Path) -> Result<(), StoreError> {
+        match identity(path)? {
+            Some(there) if there == self.identity => Ok(()),
+            Some(_) => Err(StoreError::Replaced),
+            None => self.is_there(path),
+        }
+    }
+
+    /// Refuses if it was deleted: nobody will ever see what is written to it. If there is another at its place, that has
+    /// all that was committed to this one.
+    fn is_there(&self, path: &Path) -> Result<(), StoreError> {
+        let is_gone = self.file.metadata()?.nlink() == 0 && identity(path)?.is_none();
+        if is_gone { Err(StoreError::Gone) } else { Ok(()) }
+    }
 }
 
 /// The file as redb is to see it: every page verified.
@@ -416,7 +450,7 @@ pub(super) fn missing(folder: &Path, error: io::Error) -> StoreError {
 pub(super) fn access_error(error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(error),
-        _ => StoreError::Io(error),
+        _ => StoreError::Io(too_large(error)),
     }
 }
 

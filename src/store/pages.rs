@@ -388,6 +388,14 @@ fn number8(bytes: &[u8]) -> u64 {
     bytes[..8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
+/// A limit that people set and forget is named.
+pub(super) fn too_large(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => io::Error::new(error.kind(), format!("{error}: see `ulimit -f`")),
+        _ => error,
+    }
+}
+
 impl<B: StorageBackend> StorageBackend for Pages<B> {
     fn len(&self) -> io::Result<u64> {
         self.file.file.len()
@@ -399,7 +407,7 @@ impl<B: StorageBackend> StorageBackend for Pages<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.file.set_len(len).map_err(too_large)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -411,7 +419,7 @@ impl<B: StorageBackend> StorageBackend for Pages<B> {
             let order = order_of(data.len());
             self.known().pages.insert(offset, Expected::Written { sum: half(data), order });
         }
-        self.file.write(offset, data)
+        self.file.write(offset, data).map_err(too_large)
     }
 
     fn close(&self) -> io::Result<()> {

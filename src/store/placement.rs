@@ -1,5 +1,6 @@
 //! The one door to a job's record. Every move goes through [`Tx::move_job`], which keeps the record, its one
-//! index row and the counts together, so that they cannot drift apart.
+//! index row and the counts together, so that they cannot drift apart. The end of a job that others need is noted there,
+//! too: see [`super::settle`].
 
 use std::collections::BTreeSet;
 
@@ -7,6 +8,9 @@ use super::StoreError;
 use super::records::{JobRecord, StateRecord, state_code};
 use super::tables::Tx;
 use crate::model::{JobId, Progress, Seq};
+
+/// Under which due time SCHEDULE has what is held: it never comes.
+pub(super) const HELD_DUE: u64 = u64::MAX;
 
 /// Where a job's state puts it: exactly one index row, except for what is blocked, whose NEEDS rows tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +27,15 @@ impl Placement {
         let state = state_code(record.kind());
         match &record.state {
             StateRecord::Pending => Self::Ready { lane: record.lane, rank: record.rank },
-            StateRecord::Scheduled { due } | StateRecord::Failed { due, .. } => {
-                Self::Schedule { lane: record.lane, due: *due }
+            StateRecord::Scheduled { held: true, .. } => Self::Schedule { lane: record.lane, due: HELD_DUE },
+            StateRecord::Scheduled { due, held: false } | StateRecord::Failed { due, .. } => {
+                Self::Schedule { lane: record.lane, due: (*due).min(HELD_DUE - 1) }
             }
             StateRecord::Processing { pool, .. } => Self::Leases { pool: pool.clone() },
             StateRecord::Completed { at } | StateRecord::Dead { at, .. } | StateRecord::Cancelled { at, .. } => {
                 Self::Finished { state, at: *at }
             }
-            StateRecord::Blocked => Self::Blocked,
+            StateRecord::Blocked { .. } => Self::Blocked,
         }
     }
 }
@@ -59,15 +64,24 @@ impl Tx<'_> {
         progress: &Progress,
     ) -> Result<JobRecord, StoreError> {
         let moved = record.moved(progress, self.now);
-        if Placement::of(record) != Placement::of(&moved) {
+        self.replace_job(seq, record, &moved)?;
+        Ok(moved)
+    }
+
+    /// Puts `moved` in the place of a job's `record`.
+    pub(super) fn replace_job(&mut self, seq: Seq, record: &JobRecord, moved: &JobRecord) -> Result<(), StoreError> {
+        if Placement::of(record) != Placement::of(moved) {
             self.take_row(seq, record)?;
-            self.put_row(seq, &moved)?;
+            self.put_row(seq, moved)?;
         }
         self.count(record.lane, state_code(record.kind()), -1);
         self.count(moved.lane, state_code(moved.kind()), 1);
-        self.tables.jobs.put(seq.0, &moved)?;
+        self.tables.jobs.put(seq.0, moved)?;
+        if record.is_needed && record.kind().has_ended() != moved.kind().has_ended() {
+            self.unsettle(seq)?;
+        }
         self.touch();
-        Ok(moved)
+        Ok(())
     }
 
     /// Takes a job away from where it is.
@@ -121,7 +135,7 @@ impl Tx<'_> {
     }
 
     /// The job that has an id, published or not.
-    fn owner(&mut self, id: &JobId) -> Result<Option<Seq>, StoreError> {
+    pub(super) fn owner(&mut self, id: &JobId) -> Result<Option<Seq>, StoreError> {
         if let Some(seq) = self.tables.ids.get::<u64>(id.as_str())? {
             return Ok(Some(Seq(seq)));
         }

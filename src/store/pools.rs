@@ -29,7 +29,7 @@ pub struct PoolInfo {
     pub file: (u64, u64),
     /// When it was started.
     pub started: Millis,
-    /// How many workers it has.
+    /// How many workers it is to have: it was started with so many, or scaled since.
     pub workers: u32,
     /// What it claims from.
     pub serves: Serves,
@@ -126,6 +126,18 @@ impl Tx<'_> {
         Ok(true)
     }
 
+    /// Asks a pool that lives to have so many workers. Answers how many it was to have before; `None` if there is no such
+    /// pool.
+    pub fn scale(&mut self, id: &PoolId, workers: u32) -> Result<Option<u32>, StoreError> {
+        let Some(mut pool) = self.pool(id)?.filter(|pool| pool.ended.is_none()) else { return Ok(None) };
+        let before = std::mem::replace(&mut pool.workers, workers);
+        if before != workers {
+            self.tables.pools.put(id.as_str(), &PoolRecord::from(&pool))?;
+            self.ring_for_control();
+        }
+        Ok(Some(before))
+    }
+
     /// The leases that a pool holds.
     pub fn leases(&mut self, id: &PoolId) -> Result<Vec<Held>, StoreError> {
         leases(self.tables.leases.open()?, self.tables.jobs.open()?, id)
@@ -169,6 +181,8 @@ impl Tx<'_> {
 pub struct Control {
     /// Of the pool itself.
     pub asked: Asked,
+    /// How many workers it is to have.
+    pub workers: u32,
     /// The jobs that it holds and should end.
     pub cancels: Vec<Seq>,
 }
@@ -187,7 +201,7 @@ impl Snapshot {
                 cancels.push(seq);
             }
         }
-        Ok(Some(Control { asked: record.asked, cancels }))
+        Ok(Some(Control { asked: record.asked, workers: record.workers, cancels }))
     }
 
     /// The leases that a pool holds.

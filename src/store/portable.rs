@@ -18,13 +18,13 @@ use super::adopt::unclaimed;
 use super::codec::decode;
 use super::enqueue::{Environments, hashed, priority, rank};
 use super::records::{
-    AttemptRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, RunRecord, SpecRecord, StateRecord,
-    queue_name,
+    AttemptRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, RunRecord, SpecRecord,
+    StateRecord, queue_name,
 };
 use super::tables::{Snapshot, Tx};
 use super::whole::{Part, WholeAttempt, WholeJob, contradiction};
 use crate::model::{
-    Attempt, Environment, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, Start, StateKind,
+    Attempt, Environment, IfExists, JobId, JobSpec, Kept, LaneId, Millis, Progress, QueueName, Seq, Start, StateKind,
 };
 
 /// The counters that never go back, as far as they outlive a move to another file.
@@ -53,6 +53,8 @@ pub struct PortableRun {
     pub folder: PathBuf,
     /// The flags that its jobs were enqueued with.
     pub flags: String,
+    /// Whether it is one command, with whose code it exits.
+    pub is_command: bool,
     /// When it began.
     pub created: Millis,
     /// Whose settings its jobs follow.
@@ -76,8 +78,19 @@ pub struct PortableJob {
     pub created: Millis,
     /// When it last moved.
     pub updated: Millis,
-    /// The jobs that it was to wait for, and whether that is settled.
-    pub needs: Vec<(Seq, bool)>,
+    /// The jobs that it was to wait for.
+    pub needs: Vec<PortableNeed>,
+}
+
+/// That a job waits, or waited, for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortableNeed {
+    /// The number of the job that is needed.
+    pub seq: Seq,
+    /// Whether it may end in any way; else it has to complete.
+    pub any: bool,
+    /// Whether it did, once.
+    pub met: bool,
 }
 
 /// An ended attempt with what is kept of its output.
@@ -120,15 +133,6 @@ pub enum Piece {
         attempts: Vec<PortableAttempt>,
         /// Whether a pool held it.
         was_held: bool,
-    },
-    /// What a job was enqueued under, so that it is not enqueued twice; after the jobs.
-    Key {
-        /// Whose keys these are.
-        scope: u128,
-        /// The key.
-        key: u128,
-        /// The job.
-        seq: Seq,
     },
     /// The counters, last.
     Counters(Counters),
@@ -174,7 +178,6 @@ impl Exporter {
                 Ok(())
             }
             Part::Job(job) => self.job(*job, take),
-            Part::Key { scope, key, seq } => take(Piece::Key { scope, key, seq: Seq(seq) }),
             Part::Head(head) => take(Piece::Counters(Counters {
                 next_seq: head.next_seq,
                 next_lease: head.next_lease,
@@ -213,6 +216,7 @@ fn portable_run(run: RunRecord, queue: QueueName) -> PortableRun {
         line: run.line,
         folder: PathBuf::from(OsString::from_vec(run.folder)),
         flags: run.flags,
+        is_command: run.is_command,
         created: Millis(run.created),
         queue,
     }
@@ -232,6 +236,8 @@ fn portable_job(
             id: spec.id()?,
             name: spec.name()?,
             tags: spec.tags()?,
+            key: spec.key()?,
+            if_exists: IfExists::default(),
             command: spec.command(),
             env: Arc::default(),
             env_change: spec.env_change(),
@@ -243,16 +249,21 @@ fn portable_job(
             queue,
             priority: priority(record.rank),
             start: Start::Now,
+            needs: Vec::new(),
         },
         environment,
         run,
         progress: record.progress()?,
         created: Millis(record.created),
         updated: Millis(record.updated),
-        needs: job.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
+        needs: job.needs.into_iter().map(|(seq, need)| portable_need(seq, need)).collect(),
     };
     let attempts = (1..).zip(job.attempts).map(|(number, attempt)| portable_attempt(number, attempt));
     Ok((portable, attempts.collect::<Result<_, _>>()?))
+}
+
+fn portable_need(seq: u64, NeedRecord { any, met }: NeedRecord) -> PortableNeed {
+    PortableNeed { seq: Seq(seq), any, met }
 }
 
 fn portable_attempt(number: u32, whole: WholeAttempt) -> Result<PortableAttempt, StoreError> {
@@ -260,6 +271,7 @@ fn portable_attempt(number: u32, whole: WholeAttempt) -> Result<PortableAttempt,
         KeptRecord::Empty => Kept::Empty,
         KeptRecord::Inline(_) => Kept::Inline(bytes.unwrap_or_default()),
         KeptRecord::File { bytes, left_out } => Kept::File { bytes, left_out },
+        KeptRecord::LetGo(bytes) => Kept::LetGo { bytes },
     };
     Ok(PortableAttempt {
         attempt: whole.record.attempt(number)?,
@@ -274,8 +286,10 @@ pub fn fault(job: &PortableJob, attempts: &[PortableAttempt]) -> Option<String> 
 }
 
 fn whole_job(job: &PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: Arc<Environment>) -> WholeJob {
-    let needs: Vec<(u64, bool)> = job.needs.iter().map(|(seq, settled)| (seq.0, *settled)).collect();
-    let open = needs.iter().filter(|(_, settled)| !settled).count();
+    let needs = job.needs.iter().map(|PortableNeed { seq, any, met }| (seq.0, NeedRecord { any: *any, met: *met }));
+    let needs: Vec<(u64, NeedRecord)> = needs.collect();
+    let is_blocked = job.progress.state.kind() == StateKind::Blocked;
+    let unmet = needs.iter().filter(|(_, need)| is_blocked && !need.met).count();
     let record = JobRecord {
         lane,
         rank: rank(job.spec.priority),
@@ -284,7 +298,8 @@ fn whole_job(job: &PortableJob, attempts: Vec<PortableAttempt>, lane: u64, env: 
         failures: job.progress.failures,
         losses: job.progress.losses,
         attempts: job.progress.attempts,
-        needs: u32::try_from(open).unwrap_or(u32::MAX),
+        needs: u32::try_from(unmet).unwrap_or(u32::MAX),
+        is_needed: false,
         state: StateRecord::from(&job.progress.state),
     };
     let spec = SpecRecord::of(&job.spec, 0);
@@ -296,7 +311,7 @@ fn whole_attempt(portable: PortableAttempt) -> WholeAttempt {
     let (out, err) = (KeptRecord::from(&portable.stdout), KeptRecord::from(&portable.stderr));
     let bytes = |kept| match kept {
         Kept::Inline(bytes) => Some(bytes),
-        Kept::Empty | Kept::File { .. } => None,
+        Kept::Empty | Kept::File { .. } | Kept::LetGo { .. } => None,
     };
     WholeAttempt {
         record: AttemptRecord {
@@ -342,6 +357,18 @@ impl Tx<'_> {
     }
 }
 
+impl Tx<'_> {
+    /// A run that is there gets more jobs, whatever numbers they have.
+    fn widen_run(&mut self, lane: LaneId) -> Result<(), StoreError> {
+        if let Some(LaneRecord { queue, published, kind: LaneKind::Run(run) }) = self.tables.lanes.get(lane.0)? {
+            let kind = LaneKind::Run(RunRecord { seqs: RunRecord::ANY_SEQS, ..run });
+            self.tables.lanes.put(lane.0, &LaneRecord { queue, published, kind })?;
+            self.touch();
+        }
+        Ok(())
+    }
+}
+
 /// An import at work, inside its transaction.
 ///
 /// A number, an id or a run that is taken is [`StoreError::Duplicate`] or [`StoreError::Contradiction`]: then the
@@ -357,6 +384,8 @@ pub struct Import {
     /// What the file calls an environment → its key here.
     keys: HashMap<u128, u128>,
     shares: Environments,
+    /// Jobs that others need which came before them.
+    expected: BTreeSet<u64>,
     /// Settings of the file that the queue has otherwise, and keeps.
     kept_settings: Vec<String>,
 }
@@ -385,23 +414,24 @@ impl Import {
                 Ok(())
             }
             Piece::Job { job, attempts, .. } => self.job(tx, &job, attempts),
-            Piece::Key { scope, key, seq } => tx.adopt_key(scope, key, seq.0),
-            Piece::Counters(counters) => {
-                tx.adopt_head(&Head {
-                    next_seq: counters.next_seq,
-                    next_lease: counters.next_lease,
-                    next_run: counters.next_run,
-                    removed: if self.is_fresh { counters.removed } else { 0 },
-                    newest: self.newest.0,
-                    ..Head::default()
-                });
-                Ok(())
-            }
+            Piece::Counters(counters) => tx.adopt_head(&Head {
+                next_seq: counters.next_seq,
+                next_lease: counters.next_lease,
+                next_run: counters.next_run,
+                removed: if self.is_fresh { counters.removed } else { 0 },
+                newest: self.newest.0,
+                ..Head::default()
+            }),
         }
     }
 
     /// Ends: what was gathered is written. Answers the settings that the queue has otherwise, and keeps.
     pub fn finish(self, tx: &mut Tx<'_>) -> Result<Vec<String>, StoreError> {
+        for seq in self.expected {
+            if tx.tables.jobs.get::<JobRecord>(seq)?.is_none() {
+                return Err(StoreError::Contradiction(format!("a job needs job number {seq}, which does not exist")));
+            }
+        }
         self.shares.write_references(tx)?;
         Ok(self.kept_settings)
     }
@@ -429,7 +459,7 @@ impl Import {
     fn run(&mut self, tx: &mut Tx<'_>, run: PortableRun) -> Result<(), StoreError> {
         let number = run.number;
         match self.runs.get(&number) {
-            Some((_, identity)) if *identity == run.identity => return Ok(()),
+            Some((lane, identity)) if *identity == run.identity => return tx.widen_run(*lane),
             Some(_) => return Err(StoreError::Contradiction(format!("there is already another run {number}"))),
             None => {}
         }
@@ -440,6 +470,8 @@ impl Import {
             folder: run.folder.as_os_str().as_bytes().to_vec(),
             created: run.created.0,
             flags: run.flags,
+            seqs: RunRecord::ANY_SEQS,
+            is_command: run.is_command,
         };
         let queue = run.queue.as_str().to_owned();
         let lane = tx.head.next_lane;
@@ -457,6 +489,11 @@ impl Import {
         let unknown = |what| StoreError::Contradiction(format!("job {name} has {what} that did not come before it"));
         let lane = lane.ok_or_else(|| unknown("a run"))?;
         let env = self.environment(tx, job.environment)?.ok_or_else(|| unknown("an environment"))?;
+        for need in &job.needs {
+            if tx.tables.jobs.get::<JobRecord>(need.seq.0)?.is_none() {
+                self.expected.insert(need.seq.0);
+            }
+        }
         tx.adopt_with(&[whole_job(job, attempts, lane.0, env)], &mut self.shares)
     }
 

@@ -1,4 +1,4 @@
-//! Looking: what `status`, `list`, `show` and `logs` need, on a read snapshot.
+//! Looking: what `status`, `show` and `logs` need, on a read snapshot.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -11,34 +11,18 @@ use serde_bytes::ByteBuf;
 use super::StoreError;
 use super::codec::decode;
 use super::enqueue::priority;
-use super::finish::{STDERR, STDOUT, lanes_waiting, waiting};
+use super::finish::{STDERR, STDOUT};
 use super::placement::numbered;
 use super::records::{
     AttemptRecord, EnvRecord, JobRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord, queue_name, state_code,
     state_of_code,
 };
 use super::tables::{
-    ATTEMPTS, COUNTS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, READY, Record, SCHEDULE, SPECS, Snapshot, get,
+    ATTEMPTS, COUNTS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, QUEUES, READY, Record, SPECS, Snapshot, get,
 };
 use crate::model::{
     Attempt, EnvChange, Environment, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream,
 };
-
-/// Where a page of jobs left off.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursor {
-    /// The last row's sort key; the next page begins below it.
-    before: Option<(u64, u64)>,
-}
-
-/// A page of jobs, the newest first.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// The jobs.
-    pub jobs: Vec<Job>,
-    /// Where the next page begins; `None` when this was the last.
-    pub next: Option<Cursor>,
-}
 
 impl Snapshot {
     /// How many jobs are in each state; every state has an entry.
@@ -54,12 +38,6 @@ impl Snapshot {
             *counts.entry(kind).or_default() += decode::<u64>("COUNTS", count.value())?;
         }
         Ok(counts)
-    }
-
-    /// When the next job becomes ready by itself.
-    pub fn next_due(&self) -> Result<Option<Millis>, StoreError> {
-        let first = waiting(&self.open(SCHEDULE)?, &self.hidden()?, u64::MAX, 1)?;
-        Ok(first.first().map(|(due, _)| Millis(*due)))
     }
 
     /// The seq of the job that `id` names.
@@ -119,6 +97,7 @@ impl Snapshot {
         Ok(Some(match kept {
             KeptRecord::Empty => Output::Empty,
             KeptRecord::File { bytes, left_out } => Output::File { bytes, left_out },
+            KeptRecord::LetGo(bytes) => Output::LetGo { bytes },
             KeptRecord::Inline(_) => {
                 let bytes: Option<ByteBuf> = self.get(OUTPUT, (seq.0, attempt, code))?;
                 let missing = || StoreError::Damaged(format!("an output of job {} is missing", seq.0));
@@ -134,122 +113,22 @@ impl Snapshot {
         rows.map(|row| Ok(Seq(row?.0.value().1))).collect()
     }
 
-    /// Up to `limit` jobs in `state`, or in any, from `cursor` on, the newest first: by when they ended if
-    /// they have, by when they are due if they wait for that, else by when they were enqueued.
-    pub fn page(&self, state: Option<StateKind>, cursor: &Cursor, limit: usize) -> Result<Page, StoreError> {
-        let keys = match state {
-            None => self.newest_jobs(cursor, limit, |_| true)?,
-            Some(kind @ (StateKind::Completed | StateKind::Dead | StateKind::Cancelled)) => {
-                self.newest_finished(kind, cursor, limit)?
-            }
-            Some(StateKind::Pending) => self.newest_ready(cursor, limit)?,
-            Some(kind @ (StateKind::Scheduled | StateKind::Failed)) => self.latest_due(kind, cursor, limit)?,
-            Some(StateKind::Processing) => self.newest_held(cursor, limit)?,
-            Some(StateKind::Blocked) => {
-                self.newest_jobs(cursor, limit, |record| record.kind() == StateKind::Blocked)?
-            }
-        };
-        let tables = JobTables::open(self)?;
-        let mut page = Page::default();
-        for (_, seq) in &keys {
-            let record: Option<JobRecord> = get(&tables.jobs, *seq)?;
-            let record = record.ok_or_else(|| StoreError::Damaged(format!("job {seq} is missing")))?;
-            page.jobs.push(tables.job(self, Seq(*seq), &record)?);
+    /// How many pending jobs of its queue or run are claimed before a job that is pending; at most `limit` are counted.
+    pub fn ahead(&self, seq: Seq, limit: usize) -> Result<usize, StoreError> {
+        let Some(record) = self.get::<_, JobRecord>(JOBS, seq.0)? else { return Ok(0) };
+        let lane: Option<LaneRecord> = self.get(LANES, record.lane)?;
+        let lane = lane.ok_or_else(|| StoreError::Damaged(format!("the lane of job {} is missing", seq.0)))?;
+        let mut lanes = vec![record.lane];
+        if lane.kind == LaneKind::Queue {
+            let queue = lane.queue.as_str();
+            let rows = self.open(QUEUES)?.range((queue, 0)..=(queue, u64::MAX))?;
+            lanes = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<_, StoreError>>()?;
         }
-        page.next = keys.last().filter(|_| keys.len() == limit).map(|last| Cursor { before: Some(*last) });
-        Ok(page)
-    }
-
-    fn newest_jobs(
-        &self,
-        cursor: &Cursor,
-        limit: usize,
-        wanted: impl Fn(&JobRecord) -> bool,
-    ) -> Result<Vec<(u64, u64)>, StoreError> {
-        let end = cursor.before.map_or(u64::MAX, |(_, seq)| seq);
-        let (jobs, mut keys) = (self.open(JOBS)?, Vec::new());
-        for (from, end) in self.hidden()?.visible(end) {
-            for row in jobs.range(from..end)?.rev() {
-                let (seq, record) = row?;
-                if keys.len() == limit {
-                    return Ok(keys);
-                }
-                if wanted(&decode("JOBS", record.value())?) {
-                    keys.push((0, seq.value()));
-                }
-            }
+        let (ready, mut ahead) = (self.open(READY)?, 0);
+        for lane in lanes {
+            ahead += ready.range((lane, 0, 0)..(lane, record.rank, seq.0))?.take(limit - ahead).count();
         }
-        Ok(keys)
-    }
-
-    fn newest_finished(&self, kind: StateKind, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let code = state_code(kind);
-        let (at, seq) = cursor.before.unwrap_or((u64::MAX, u64::MAX));
-        let mut keys = Vec::new();
-        for row in self.open(FINISHED)?.range((code, 0, 0)..(code, at, seq))?.rev().take(limit) {
-            let (_, at, seq) = row?.0.value();
-            keys.push((at, seq));
-        }
-        Ok(keys)
-    }
-
-    fn latest_due(&self, kind: StateKind, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let (jobs, schedule) = (self.open(JOBS)?, self.open(SCHEDULE)?);
-        let (due, seq) = cursor.before.unwrap_or((u64::MAX, u64::MAX));
-        let mut keys = Vec::new();
-        for lane in lanes_waiting(&schedule, &self.hidden()?)? {
-            let mut left = limit;
-            for row in schedule.range((lane, 0, 0)..(lane, due, seq))?.rev() {
-                if left == 0 {
-                    break;
-                }
-                let (_, due, seq) = row?.0.value();
-                let record: Option<JobRecord> = get(&jobs, seq)?;
-                if record.is_some_and(|record| record.kind() == kind) {
-                    keys.push((due, seq));
-                    left -= 1;
-                }
-            }
-        }
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        keys.truncate(limit);
-        Ok(keys)
-    }
-
-    /// The newest of all lanes: each (lane, rank) is a run of seqs of its own.
-    fn newest_ready(&self, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let (ready, hidden) = (self.open(READY)?, self.hidden()?);
-        let end = cursor.before.map_or(u64::MAX, |(_, seq)| seq);
-        let mut keys = Vec::new();
-        let mut from = (0, 0, 0);
-        while let Some(row) = ready.range(from..)?.next() {
-            let (lane, rank, _) = row?.0.value();
-            if hidden.hide_lane(lane) {
-                from = (lane, u8::MAX, u64::MAX);
-                continue;
-            }
-            for row in ready.range((lane, rank, 0)..(lane, rank, end))?.rev().take(limit) {
-                keys.push((0, row?.0.value().2));
-            }
-            from = (lane, rank, u64::MAX);
-        }
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        keys.truncate(limit);
-        Ok(keys)
-    }
-
-    fn newest_held(&self, cursor: &Cursor, limit: usize) -> Result<Vec<(u64, u64)>, StoreError> {
-        let end = cursor.before.map_or(u64::MAX, |(_, seq)| seq);
-        let mut keys = Vec::new();
-        for row in self.open(LEASES)?.range::<(&str, u64)>(..)? {
-            let seq = row?.0.value().1;
-            if seq < end {
-                keys.push((0, seq));
-            }
-        }
-        keys.sort_unstable_by(|a, b| b.cmp(a));
-        keys.truncate(limit);
-        Ok(keys)
+        Ok(ahead)
     }
 
     /// The states of a lane's jobs.
@@ -275,16 +154,23 @@ impl Snapshot {
     }
 }
 
+/// What a job is called.
+pub(super) fn id_of(specs: &ReadOnlyTable<u64, Record>, seq: Seq) -> Result<JobId, StoreError> {
+    let spec: Option<SpecRecord> = get(specs, seq.0)?;
+    let given = spec.map(|spec| spec.id()).transpose()?.flatten();
+    Ok(given.unwrap_or_else(|| JobId::from(seq)))
+}
+
 /// The tables that a job is gathered from, opened once.
-struct JobTables {
-    jobs: ReadOnlyTable<u64, Record>,
-    specs: ReadOnlyTable<u64, Record>,
+pub(super) struct JobTables {
+    pub(super) jobs: ReadOnlyTable<u64, Record>,
+    pub(super) specs: ReadOnlyTable<u64, Record>,
     lanes: ReadOnlyTable<u64, Record>,
-    attempts: ReadOnlyTable<(u64, u32), Record>,
+    pub(super) attempts: ReadOnlyTable<(u64, u32), Record>,
 }
 
 impl JobTables {
-    fn open(snapshot: &Snapshot) -> Result<Self, StoreError> {
+    pub(super) fn open(snapshot: &Snapshot) -> Result<Self, StoreError> {
         Ok(Self {
             jobs: snapshot.open(JOBS)?,
             specs: snapshot.open(SPECS)?,
@@ -293,7 +179,7 @@ impl JobTables {
         })
     }
 
-    fn job(&self, snapshot: &Snapshot, seq: Seq, record: &JobRecord) -> Result<Job, StoreError> {
+    pub(super) fn job(&self, snapshot: &Snapshot, seq: Seq, record: &JobRecord) -> Result<Job, StoreError> {
         let missing = |what: &str| StoreError::Damaged(format!("the {what} of job {} is missing", seq.0));
         let spec: SpecRecord = get(&self.specs, seq.0)?.ok_or_else(|| missing("spec"))?;
         let lane: LaneRecord = get(&self.lanes, record.lane)?.ok_or_else(|| missing("lane"))?;
@@ -307,6 +193,7 @@ impl JobTables {
             id: spec.id()?.unwrap_or_else(|| JobId::from(seq)),
             name: spec.name()?,
             tags: spec.tags()?,
+            key: spec.key()?,
             command: spec.command(),
             cwd: PathBuf::from(OsStr::from_bytes(&spec.cwd)),
             queue: queue_name(&lane.queue)?,
@@ -316,6 +203,7 @@ impl JobTables {
                 LaneKind::Queue => None,
             },
             progress: record.progress()?,
+            waits_for: record.needs,
             max_retries,
             created: Millis(record.created),
             updated: Millis(record.updated),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::StoreError;
 use super::claim::Serves;
+use super::placement::HELD_DUE;
 use super::records::queue_name;
 use super::runs::{lane_counts, unfinished};
-use super::tables::{COUNTS, QUEUES, Snapshot};
+use super::tables::{COUNTS, QUEUES, SCHEDULE, Snapshot};
 use crate::model::{QueueName, StateKind};
 
 /// A queue.
@@ -16,6 +17,8 @@ pub struct QueueInfo {
     pub name: QueueName,
     /// How many of its jobs are in each state, those of runs left out. No entries of zero.
     pub counts: BTreeMap<StateKind, u64>,
+    /// How many of those that are scheduled are held: they wait for a person.
+    pub held: u64,
     /// How many of them are processed at once, if that has a limit.
     pub parallel: Option<u32>,
     /// Whether they wait for a person.
@@ -38,9 +41,15 @@ impl QueueInfo {
         self.unfinished() - self.processing()
     }
 
-    /// How many of its jobs could still run without a person. What is processed ends even in a paused queue.
+    /// How many of its jobs could still run without a person, those that are blocked left out. What is processed ends even
+    /// in a paused queue.
     pub fn moving(&self) -> u64 {
-        if self.paused { self.processing() } else { self.unfinished() }
+        if self.paused { self.processing() } else { self.unfinished() - self.held - self.blocked() }
+    }
+
+    /// How many of its jobs wait for others, where these could let them in.
+    fn blocked(&self) -> u64 {
+        self.counts.get(&StateKind::Blocked).copied().unwrap_or_default()
     }
 }
 
@@ -56,8 +65,9 @@ impl Snapshot {
         }
         let (table, mut queues) = (self.open(COUNTS)?, Vec::with_capacity(lanes.len()));
         for (queue, lanes) in lanes {
-            let mut counts: BTreeMap<StateKind, u64> = BTreeMap::new();
+            let (mut counts, mut held): (BTreeMap<StateKind, u64>, u64) = (BTreeMap::new(), 0);
             for lane in lanes {
+                held += self.held(lane)?;
                 for (kind, count) in lane_counts(&table, lane)? {
                     *counts.entry(kind).or_default() += count;
                 }
@@ -66,6 +76,7 @@ impl Snapshot {
             queues.push(QueueInfo {
                 name: queue_name(&queue)?,
                 counts,
+                held,
                 parallel: settings.parallel,
                 paused: settings.paused,
             });
@@ -74,12 +85,34 @@ impl Snapshot {
     }
 
     /// How many jobs of the lanes that `serves` names could still run without a person, those that any pool holds
-    /// included.
+    /// included. What is blocked could, as long as anything anywhere could: it may wait for that.
     pub fn unfinished(&self, serves: &Serves) -> Result<u64, StoreError> {
-        if let Serves::Run(lane) = serves {
-            return Ok(unfinished(&self.lane_counts(*lane)?));
+        let queues = self.queues()?;
+        let is_served = |queue: &&QueueInfo| serves.queue(queue.name.as_str());
+        let (mut moving, mut blocked): (u64, u64) = (0, 0);
+        for queue in queues.iter().filter(is_served) {
+            moving += queue.moving();
+            blocked += if queue.paused { 0 } else { queue.blocked() };
         }
-        let queues = self.queues()?.into_iter().filter(|queue| serves.queue(queue.name.as_str()));
-        Ok(queues.map(|queue| queue.moving()).sum())
+        if let Serves::Run(lane) = serves {
+            let counts = self.lane_counts(*lane)?;
+            blocked = counts.get(&StateKind::Blocked).copied().unwrap_or_default();
+            moving = unfinished(&counts) - self.held(lane.0)? - blocked;
+        }
+        if blocked == 0 || moving > 0 {
+            return Ok(moving + blocked);
+        }
+        let mut elsewhere: u64 = queues.iter().map(QueueInfo::moving).sum();
+        for run in self.unfinished_runs()? {
+            let blocked = run.counts.get(&StateKind::Blocked).copied().unwrap_or_default();
+            elsewhere += run.unfinished() - self.held(run.lane.0)? - blocked;
+        }
+        Ok(if elsewhere > 0 || self.is_unsettled()? { blocked } else { 0 })
+    }
+
+    /// How many jobs of a lane are held and not blocked.
+    fn held(&self, lane: u64) -> Result<u64, StoreError> {
+        let rows = self.open(SCHEDULE)?.range((lane, HELD_DUE, 0)..=(lane, HELD_DUE, u64::MAX))?;
+        Ok(rows.count() as u64)
     }
 }

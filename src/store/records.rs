@@ -1,6 +1,6 @@
 //! What is on disk. Not the model's types: those may change from one version to the next, these may not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,9 @@ use serde_bytes::ByteBuf;
 
 use super::StoreError;
 use crate::model::{
-    Attempt, CancelReason, Claimed, Command, DeadReason, EnvChange, Environment, JobId, JobName, JobSpec, Kept, Lease,
-    Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit, WorkerId,
+    Attempt, CancelReason, Claimed, Command, DeadReason, Editable, EnvChange, Environment, JobId, JobKey, JobName,
+    JobSpec, Kept, Lease, Millis, Outcome, PoolId, Progress, QueueName, Run, State, StateKind, Tags, TimeLimit,
+    WorkerId,
 };
 
 /// META `head`: the counters that never go back.
@@ -25,7 +26,14 @@ pub(super) struct Head {
     pub enqueued: u64,
     /// Jobs removed since.
     pub removed: u64,
+    /// Where the newest time was when it had moved by more than a day in one step, the last time that it did; 0 for
+    /// never.
+    pub leapt: u64,
 }
+
+/// META `let_go`: up to where the outputs of jobs that ended were let go, for each state. No row when none were.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct LetGo(pub BTreeMap<u8, (u64, u64)>);
 
 /// META `generations`: what a waiting process reads when the bell rings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +61,10 @@ pub(super) struct BulkRecord {
     pub ranges: Vec<(u64, u64)>,
     /// The next of these to be given.
     pub next: u64,
-    /// How many of its jobs have an id that is not in IDS yet.
+    /// How many ids of its jobs are not in IDS yet, and keys not in KEYS.
     pub unnamed: u64,
+    /// Jobs that ended otherwise than one of its jobs wants: that is settled when it is published.
+    pub failed_needs: BTreeSet<u64>,
 }
 
 /// LANES: a stream of jobs.
@@ -86,6 +96,15 @@ pub(super) struct RunRecord {
     pub created: u64,
     /// The flags that its jobs were enqueued with, to tell when they differ.
     pub flags: String,
+    /// No job of it has a number outside of these, the first and the last.
+    pub seqs: (u64, u64),
+    /// Whether it is one command, with whose code it exits.
+    pub is_command: bool,
+}
+
+impl RunRecord {
+    /// What is known of the numbers of its jobs when nothing is.
+    pub(super) const ANY_SEQS: (u64, u64) = (0, u64::MAX);
 }
 
 /// JOBS: what changes of a job. Small, since it is rewritten at each move.
@@ -101,13 +120,15 @@ pub(super) struct JobRecord {
     pub attempts: u32,
     /// Jobs that it still waits for.
     pub needs: u32,
+    /// Whether `NEEDED_BY` has rows of it: the end of any other job is nobody's business.
+    pub is_needed: bool,
     pub state: StateRecord,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum StateRecord {
-    Scheduled { due: u64 },
-    Blocked,
+    Scheduled { due: u64, held: bool },
+    Blocked { due: Option<u64>, held: bool },
     Pending,
     Processing { lease: u64, pool: String, at: u64, cancel_asked: bool },
     Failed { due: u64, allowed: u32 },
@@ -157,7 +178,7 @@ impl JobRecord {
     pub(super) fn kind(&self) -> StateKind {
         match self.state {
             StateRecord::Scheduled { .. } => StateKind::Scheduled,
-            StateRecord::Blocked => StateKind::Blocked,
+            StateRecord::Blocked { .. } => StateKind::Blocked,
             StateRecord::Pending => StateKind::Pending,
             StateRecord::Processing { .. } => StateKind::Processing,
             StateRecord::Failed { .. } => StateKind::Failed,
@@ -169,8 +190,8 @@ impl JobRecord {
 
     pub(super) fn progress(&self) -> Result<Progress, StoreError> {
         let state = match &self.state {
-            StateRecord::Scheduled { due } => State::Scheduled { due: Millis(*due) },
-            StateRecord::Blocked => State::Blocked,
+            StateRecord::Scheduled { due, held } => State::Scheduled { due: Millis(*due), held: *held },
+            StateRecord::Blocked { due, held } => State::Blocked { due: due.map(Millis), held: *held },
             StateRecord::Pending => State::Pending,
             StateRecord::Processing { lease, pool, at, cancel_asked } => State::Processing(Claimed {
                 lease: Lease(*lease),
@@ -188,9 +209,11 @@ impl JobRecord {
         Ok(Progress { state, failures: self.failures, losses: self.losses, attempts: self.attempts })
     }
 
-    /// The record after a move to `progress` at `now`.
+    /// The record after a move to `progress` at `now`. What is not blocked waits for nobody.
     pub(super) fn moved(&self, progress: &Progress, now: Millis) -> Self {
+        let is_blocked = matches!(progress.state, State::Blocked { .. });
         Self {
+            needs: if is_blocked { self.needs } else { 0 },
             updated: now.0,
             failures: progress.failures,
             losses: progress.losses,
@@ -204,8 +227,8 @@ impl JobRecord {
 impl From<&State> for StateRecord {
     fn from(state: &State) -> Self {
         match state {
-            State::Scheduled { due } => Self::Scheduled { due: due.0 },
-            State::Blocked => Self::Blocked,
+            State::Scheduled { due, held } => Self::Scheduled { due: due.0, held: *held },
+            State::Blocked { due, held } => Self::Blocked { due: due.map(|due| due.0), held: *held },
             State::Pending => Self::Pending,
             State::Processing(claimed) => Self::Processing {
                 lease: claimed.lease.0,
@@ -253,10 +276,19 @@ impl From<CancelReasonRecord> for CancelReason {
     }
 }
 
+/// NEEDS: that one job waits for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NeedRecord {
+    /// Whether that one may end in any way; else it has to complete.
+    pub any: bool,
+    /// Whether it did, once. It stays so, even if that one is retried.
+    pub met: bool,
+}
+
 /// The key in TAGS that names have: no tag has it.
 pub(super) const NAME_KEY: &str = "";
 
-/// SPECS: what a job is. Written once.
+/// SPECS: what a job is. Written once, and when it is edited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct SpecRecord {
     pub id: Option<String>,
@@ -272,12 +304,23 @@ pub(super) struct SpecRecord {
     pub shell: Option<Vec<String>>,
     pub name: Option<String>,
     pub tags: Vec<(String, String)>,
+    /// Also in KEYS.
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum CommandRecord {
     Shell(ByteBuf),
     Argv(Vec<ByteBuf>),
+}
+
+impl From<&Command> for CommandRecord {
+    fn from(command: &Command) -> Self {
+        match command {
+            Command::Shell(text) => Self::Shell(ByteBuf::from(text.clone())),
+            Command::Argv(words) => Self::Argv(words.iter().cloned().map(ByteBuf::from).collect()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -313,10 +356,7 @@ impl SpecRecord {
         use std::os::unix::ffi::OsStrExt;
         Self {
             id: spec.id.as_ref().map(|id| id.as_str().to_owned()),
-            command: match &spec.command {
-                Command::Shell(text) => CommandRecord::Shell(ByteBuf::from(text.clone())),
-                Command::Argv(words) => CommandRecord::Argv(words.iter().cloned().map(ByteBuf::from).collect()),
-            },
+            command: CommandRecord::from(&spec.command),
             cwd: spec.cwd.as_os_str().as_bytes().to_vec(),
             env,
             env_change: spec
@@ -330,6 +370,18 @@ impl SpecRecord {
             shell: spec.shell.clone(),
             name: spec.name.as_ref().map(|name| name.as_str().to_owned()),
             tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            key: spec.key.as_ref().map(|key| key.as_str().to_owned()),
+        }
+    }
+
+    /// The record of a job that was edited.
+    pub(super) fn edited(&self, becomes: &Editable) -> Self {
+        Self {
+            command: CommandRecord::from(&becomes.command),
+            max_retries: becomes.max_retries,
+            timeout: becomes.timeout.map(Into::into),
+            name: becomes.name.as_ref().map(|name| name.as_str().to_owned()),
+            ..self.clone()
         }
     }
 
@@ -363,9 +415,13 @@ impl SpecRecord {
         Ok(tags)
     }
 
-    /// Whether its names and tags are such.
+    pub(super) fn key(&self) -> Result<Option<JobKey>, StoreError> {
+        self.key.as_ref().map(|key| key.parse().map_err(|_| damaged_name("key of a job"))).transpose()
+    }
+
+    /// Whether its names, key and tags are such.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        self.id().and(self.name().map(drop)).and(self.tags().map(drop))
+        self.id().and(self.name().map(drop)).and(self.tags().map(drop)).and(self.key().map(drop))
     }
 
     /// The keys and values that TAGS has for it: its name under [`NAME_KEY`], and its tags.
@@ -422,6 +478,8 @@ pub(super) enum KeptRecord {
         bytes: u64,
         left_out: u64,
     },
+    /// There were so many bytes.
+    LetGo(u64),
 }
 
 impl From<&Kept> for KeptRecord {
@@ -430,6 +488,7 @@ impl From<&Kept> for KeptRecord {
             Kept::Empty => Self::Empty,
             Kept::Inline(bytes) => Self::Inline(bytes.len() as u64),
             Kept::File { bytes, left_out } => Self::File { bytes: *bytes, left_out: *left_out },
+            Kept::LetGo { bytes } => Self::LetGo(*bytes),
         }
     }
 }

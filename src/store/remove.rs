@@ -3,8 +3,9 @@
 //! Precondition: each id is a job's, and that job has ended; else nothing is written. Afterwards no table has a row
 //! of it: its id is free, its number is not, for numbers are never given again. Its environment goes with the last
 //! job that shares it, the lane of a run or of a bulk with its last job; the first lane of a queue stays, as it is found
-//! by name. What it needed, or was needed by, is settled, since it has ended: those rows go too. (KEYS has no rows yet: whoever
-//! writes them says whether a key outlives its job.)
+//! by name. What is left to be said of its end to those that need it is said first: see [`super::settle`]; then the rows of
+//! what it needed and was needed by go, too. Only what is not published yet may still be blocked by a job that died: then
+//! that is not removed. Its key goes, too, and may be enqueued anew.
 //!
 //! # Crash points
 //!
@@ -25,9 +26,9 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::finish::{STDERR, STDOUT};
-use super::records::{AttemptRecord, KeptRecord, LaneKind, LaneRecord, SpecRecord};
+use super::records::{AttemptRecord, KeptRecord, LaneKind, LaneRecord, NeedRecord, SpecRecord};
 use super::tables::{JOBS, Snapshot, Tx};
-use crate::model::{JobId, LaneId, Progress, Seq, Stream};
+use crate::model::{JobId, LaneId, Progress, Seq, Stream, Verdict};
 
 /// A job that was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +39,37 @@ pub struct Removed {
     pub seq: Seq,
     /// Which of its attempts' streams are in files, to be deleted now.
     pub files: Vec<(u32, Stream)>,
+    /// How many bytes of output are gone with it, those of the files included.
+    pub output_bytes: u64,
 }
 
 impl Tx<'_> {
     /// Removes all of `ids`, which must have ended, or none.
     pub fn remove(&mut self, ids: &[JobId]) -> Result<Vec<Removed>, StoreError> {
-        let mut removed = Vec::with_capacity(ids.len());
+        let seqs: Vec<Seq> = self.plan(ids, Progress::remove)?.into_iter().map(|(seq, ())| seq).collect();
+        seqs.iter().try_for_each(|seq| self.refuse_needed_unseen(*seq))?;
+        self.take_away(&seqs)
+    }
+
+    /// Removes these jobs, each of which has ended.
+    pub(super) fn take_away(&mut self, seqs: &[Seq]) -> Result<Vec<Removed>, StoreError> {
+        let mut removed = Vec::with_capacity(seqs.len());
         let mut lanes = BTreeSet::new();
-        for (seq, ()) in self.plan(ids, Progress::remove)? {
+        // All of them first: what goes, too, is not to run again because of what is left to be said of another's end.
+        for seq in seqs {
+            self.remove_needs(*seq)?;
+        }
+        for seq in seqs.iter().copied() {
             let record = self.job(seq)?;
             let spec = self.spec(seq)?;
             let id = self.id_of(seq)?;
+            self.settle_whole(seq)?;
+            self.remove_needed(seq)?;
             self.displace_job(seq, &record)?;
             self.remove_spec(seq, &spec)?;
-            self.remove_needs(seq)?;
-            removed.push(Removed { id, seq, files: self.remove_attempts(seq)? });
+            let mut job = Removed { id, seq, files: Vec::new(), output_bytes: 0 };
+            self.remove_attempts(&mut job)?;
+            removed.push(job);
             lanes.insert(record.lane);
         }
         self.head.removed += removed.len() as u64;
@@ -65,6 +82,9 @@ impl Tx<'_> {
     pub(super) fn remove_spec(&mut self, seq: Seq, spec: &SpecRecord) -> Result<(), StoreError> {
         if let Some(id) = &spec.id {
             self.tables.ids.delete(id.as_str())?;
+        }
+        if let Some(key) = &spec.key {
+            self.tables.keys.delete(key.as_str())?;
         }
         for (key, value) in spec.labels() {
             self.tables.tags.take((key, value, seq.0))?;
@@ -80,49 +100,54 @@ impl Tx<'_> {
         self.tables.specs.delete(seq.0)
     }
 
-    /// Returns what of its outputs is in files.
-    fn remove_attempts(&mut self, seq: Seq) -> Result<Vec<(u32, Stream)>, StoreError> {
+    /// Notes what of its outputs is in files.
+    fn remove_attempts(&mut self, job: &mut Removed) -> Result<(), StoreError> {
+        let seq = job.seq;
         let mut attempts = Vec::new();
         for row in self.tables.attempts.open()?.range((seq.0, 0)..=(seq.0, u32::MAX))? {
             let (key, record) = row?;
             attempts.push((key.value().1, super::codec::decode::<AttemptRecord>("ATTEMPTS", record.value())?));
         }
-        let mut files = Vec::new();
         for (number, attempt) in attempts {
             for (code, stream, kept) in
                 [(STDOUT, Stream::Stdout, attempt.stdout), (STDERR, Stream::Stderr, attempt.stderr)]
             {
                 match kept {
                     KeptRecord::Empty => {}
-                    KeptRecord::Inline(_) => self.tables.output.delete((seq.0, number, code))?,
-                    KeptRecord::File { .. } => files.push((number, stream)),
+                    KeptRecord::Inline(bytes) => {
+                        self.tables.output.delete((seq.0, number, code))?;
+                        job.output_bytes += bytes;
+                    }
+                    KeptRecord::File { bytes, .. } => {
+                        job.files.push((number, stream));
+                        job.output_bytes += bytes;
+                    }
+                    // If it was in a file, that may be left over: see `sweep`.
+                    KeptRecord::LetGo(_) => job.files.push((number, stream)),
                 }
             }
             self.tables.attempts.delete((seq.0, number))?;
         }
-        Ok(files)
+        Ok(())
     }
 
-    fn remove_needs(&mut self, seq: Seq) -> Result<(), StoreError> {
-        let all = (seq.0, 0)..=(seq.0, u64::MAX);
-        let mut needed = Vec::new();
-        for row in self.tables.needs.open()?.range(all.clone())? {
-            needed.push(row?.0.value().1);
+    /// A job that died must not go before those learn of it that nobody sees yet.
+    fn refuse_needed_unseen(&mut self, seq: Seq) -> Result<(), StoreError> {
+        let record = self.job(seq)?;
+        if !record.is_needed || self.bulks.0.is_empty() {
+            return Ok(());
         }
-        let mut needed_by = Vec::new();
-        for row in self.tables.needed_by.open()?.range(all)? {
-            needed_by.push(row?.0.value().1);
-        }
-        let pairs = needed.into_iter().map(|needed| (seq.0, needed));
-        for (waiting, needed) in pairs.chain(needed_by.into_iter().map(|waiting| (waiting, seq.0))) {
-            self.tables.needs.delete((waiting, needed))?;
-            self.tables.needed_by.take((needed, waiting))?;
+        for waiting in self.needed_by(seq, 0, usize::MAX)?.into_iter().filter(|waiting| self.bulks.hide(waiting.0)) {
+            let need: Option<NeedRecord> = self.tables.needs.get((waiting.0, seq.0))?;
+            if need.is_some_and(|need| !need.met && Verdict::of(record.kind(), need.any) == Verdict::Failed) {
+                return Err(StoreError::NeededUnseen(self.id_of(seq)?));
+            }
         }
         Ok(())
     }
 
     /// A run without jobs is none. A queue needs one lane, by which it is found; others came of bulks.
-    fn remove_empty_lane(&mut self, lane: u64) -> Result<(), StoreError> {
+    pub(super) fn remove_empty_lane(&mut self, lane: u64) -> Result<(), StoreError> {
         let Some(record) = self.tables.lanes.get::<LaneRecord>(lane)? else { return Ok(()) };
         if !self.lane_counts(lane)?.is_empty() {
             return Ok(());

@@ -26,7 +26,8 @@ use super::replace::Seized;
 use super::salvage::Salvage;
 use super::scraps::Scraps;
 use super::tables::{
-    COUNTS, ENV_REFS, FINISHED, IDS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot, TAGS,
+    COUNTS, ENV_REFS, FINISHED, IDS, KEYS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot,
+    TAGS,
 };
 use super::turnstile::OnWait;
 use super::whole::{Part, WholeJob};
@@ -179,13 +180,14 @@ fn integrity(open: impl FnOnce() -> Result<Database, DatabaseError>) -> Result<O
 fn set_back(part: &mut Part, newest: u64, now: u64) {
     match part {
         Part::Job(job) => set_back_job(job, newest, now),
-        Part::Head(head) => head.newest = now,
+        // Nothing goes by its age before a day has passed.
+        Part::Head(head) => (head.newest, head.leapt) = (now, now),
         Part::Lane { record, .. } => {
             if let super::records::LaneKind::Run(run) = &mut record.kind {
                 run.created = run.created.min(now);
             }
         }
-        Part::Setting { .. } | Part::Key { .. } => {}
+        Part::Setting { .. } => {}
     }
 }
 
@@ -201,7 +203,7 @@ fn set_back_job(job: &mut WholeJob, newest: u64, now: u64) {
         | StateRecord::Processing { at, .. } => past(at),
         // It was counted from a time that was wrong. A start time was not: somebody wrote it.
         StateRecord::Failed { due, .. } => *due = now.saturating_add(due.saturating_sub(newest)),
-        StateRecord::Scheduled { .. } | StateRecord::Blocked | StateRecord::Pending => {}
+        StateRecord::Scheduled { .. } | StateRecord::Blocked { .. } | StateRecord::Pending => {}
     }
     for attempt in &mut job.attempts {
         past(&mut attempt.record.started);
@@ -220,6 +222,7 @@ fn compare_all(old: &Snapshot, new: &Snapshot, differences: &mut Lines) -> Resul
     compare(old, new, NEEDED_BY, |_| String::new(), differences)?;
     compare(old, new, TAGS, |_| String::new(), differences)?;
     compare(old, new, IDS, number, differences)?;
+    compare(old, new, KEYS, number, differences)?;
     compare(old, new, COUNTS, number, differences)?;
     compare(old, new, ENV_REFS, number, differences)?;
     compare_heads(old, new, differences)
@@ -313,7 +316,7 @@ fn compare_heads(old: &Snapshot, new: &Snapshot, differences: &mut Lines) -> Res
     let Ok(old) = fence(|| old.head()) else { return Ok(()) };
     let new = new.head()?;
     let fields = |head: &Head| {
-        let Head { next_seq, next_lease, next_lane, next_run, enqueued, removed, newest: _ } = *head;
+        let Head { next_seq, next_lease, next_lane, next_run, enqueued, removed, newest: _, leapt: _ } = *head;
         [
             ("the next number of a job", next_seq),
             ("the next lease", next_lease),

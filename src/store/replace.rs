@@ -8,6 +8,9 @@
 //! 3. Who begins a transaction compares, inside its turn, the file at the queue's path with the one that it opened,
 //!    and is refused if that is another: [`StoreError::Replaced`].
 //!
+//! A file that was deleted is refused in the same place, and looked at once more after the commit, before anything is
+//! acknowledged: [`StoreError::Gone`].
+//!
 //! Readers go on seeing the old queue until they end. Whether a pool lives is the caller's to know.
 //!
 //! # Crash points

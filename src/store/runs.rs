@@ -11,8 +11,8 @@ use redb::ReadableTable;
 
 use super::StoreError;
 use super::enqueue::Wanted;
-use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_of_code};
-use super::tables::{COUNTS, LANES, RUNS, Record, Snapshot, Tx};
+use super::records::{JobRecord, LaneKind, LaneRecord, RunRecord, state_code, state_of_code};
+use super::tables::{COUNTS, FINISHED, JOBS, LANES, RUNS, Record, Snapshot, Tx, get};
 use crate::model::{JobSpec, LaneId, Millis, QueueName, Seq, StateKind};
 
 /// What a `run` brings.
@@ -26,6 +26,10 @@ pub struct NewRun {
     pub folder: PathBuf,
     /// The flags that its jobs are enqueued with.
     pub flags: String,
+    /// Whether it is one command, with whose code it exits.
+    pub is_command: bool,
+    /// Whether it may take ids over from ended jobs of any run of its folder, not only of the same identity.
+    pub resumes: bool,
 }
 
 /// A run.
@@ -41,6 +45,8 @@ pub struct RunInfo {
     pub folder: PathBuf,
     /// The flags that its jobs were enqueued with.
     pub flags: String,
+    /// Whether it is one command, with whose code it exits.
+    pub is_command: bool,
     /// When it began.
     pub created: Millis,
     /// How many of its jobs are in each state.
@@ -113,19 +119,27 @@ impl Tx<'_> {
     }
 
     fn begin_run(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<RunInfo, StoreError> {
+        if specs.iter().any(|spec| spec.key.is_some()) {
+            return Err(jobs_without_keys());
+        }
         let wanted = Wanted::of(specs)?;
-        for seq in self.ids_to_take_over(run.identity, specs)? {
+        let giving = self.ids_to_take_over(run, specs)?;
+        let plan = self.plan_needs(specs, None)?;
+        for seq in giving {
             self.release_id(seq, &wanted)?;
         }
-        let record = self.new_run(run);
-        let queue = QueueName::default_queue().as_str().to_owned();
-        let lane = self.add_lane(&LaneRecord { queue, published: true, kind: LaneKind::Run(record.clone()) })?;
+        let mut record = self.new_run(run);
+        let (queue, kind) = (queue_of_runs(), LaneKind::Run(record.clone()));
+        let lane = self.add_lane(&LaneRecord { queue, published: true, kind })?;
         self.tables.runs.add((run.identity, lane.0))?;
-        self.enqueue_each(specs, &wanted, |_| lane)?;
+        let jobs = self.enqueue_each(specs, &wanted, &plan, |_| lane)?;
+        record.seqs = (jobs.first().map_or(0, |job| job.seq.0), jobs.last().map_or(0, |job| job.seq.0));
+        let (queue, kind) = (queue_of_runs(), LaneKind::Run(record.clone()));
+        self.tables.lanes.put(lane.0, &LaneRecord { queue, published: true, kind })?;
         Ok(info(lane, record, self.lane_counts(lane.0)?))
     }
 
-    /// The record of a run that begins now, under a new number.
+    /// The record of a run that begins now, under a new number; the numbers of its jobs are not known yet.
     pub(super) fn new_run(&mut self, run: &NewRun) -> RunRecord {
         let number = self.head.next_run;
         self.head.next_run += 1;
@@ -136,12 +150,14 @@ impl Tx<'_> {
             folder: run.folder.as_os_str().as_bytes().to_vec(),
             created: self.now.0,
             flags: run.flags.clone(),
+            seqs: RunRecord::ANY_SEQS,
+            is_command: run.is_command,
         }
     }
 
-    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity: those that have
-    /// to give theirs up.
-    fn ids_to_take_over(&mut self, identity: u128, specs: &[JobSpec]) -> Result<Vec<Seq>, StoreError> {
+    /// Ids in a run's file are taken over from ended jobs of earlier runs of the same identity, or if it resumes, of
+    /// the same folder: those that have to give theirs up.
+    fn ids_to_take_over(&mut self, run: &NewRun, specs: &[JobSpec]) -> Result<Vec<Seq>, StoreError> {
         let mut giving = Vec::new();
         for id in specs.iter().filter_map(|spec| spec.id.as_ref()) {
             let Some(seq) = self.find(id)? else {
@@ -150,7 +166,7 @@ impl Tx<'_> {
             };
             let record = self.job(seq)?;
             let given = self.spec(seq)?.id.is_some();
-            if !given || !record.kind().has_ended() || self.run_identity(&record)? != Some(identity) {
+            if !given || !record.kind().has_ended() || !self.comes_before(&record, run)? {
                 return Err(StoreError::Duplicate(id.clone()));
             }
             giving.push(seq);
@@ -158,11 +174,15 @@ impl Tx<'_> {
         Ok(giving)
     }
 
-    fn run_identity(&mut self, record: &JobRecord) -> Result<Option<u128>, StoreError> {
+    /// Whether a job is of a run that `run` repeats or resumes.
+    fn comes_before(&mut self, record: &JobRecord, run: &NewRun) -> Result<bool, StoreError> {
         let lane: Option<LaneRecord> = self.tables.lanes.get(record.lane)?;
-        Ok(lane.and_then(|lane| match lane.kind {
-            LaneKind::Run(run) => Some(run.identity),
-            LaneKind::Queue => None,
+        Ok(lane.is_some_and(|lane| match lane.kind {
+            LaneKind::Run(other) => {
+                let is_of_folder = other.folder == run.folder.as_os_str().as_bytes();
+                other.identity == run.identity || run.resumes && is_of_folder
+            }
+            LaneKind::Queue => false,
         }))
     }
 
@@ -191,6 +211,38 @@ impl Snapshot {
         run_info(lane, self.get(LANES, lane.0)?, || self.lane_counts(lane))
     }
 
+    /// The run of this number.
+    pub fn run_numbered(&self, number: u64) -> Result<Option<RunInfo>, StoreError> {
+        // Their lanes are in order of age, and the newest runs are the ones that are asked for.
+        for row in self.open(LANES)?.iter()?.rev() {
+            let (lane, record) = row?;
+            let record: LaneRecord = super::codec::decode("LANES", record.value())?;
+            if matches!(&record.kind, LaneKind::Run(run) if run.number == number) {
+                return self.run(LaneId(lane.value()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The run that began last.
+    pub fn newest_run(&self) -> Result<Option<RunInfo>, StoreError> {
+        Ok(self.newest_runs(1)?.pop())
+    }
+
+    /// The runs that began last, at most so many, the newest first.
+    pub fn newest_runs(&self, limit: usize) -> Result<Vec<RunInfo>, StoreError> {
+        let mut runs = Vec::new();
+        for row in self.open(LANES)?.iter()? {
+            let (lane, record) = row?;
+            if let LaneKind::Run(run) = super::codec::decode::<LaneRecord>("LANES", record.value())?.kind {
+                runs.push((run.number, LaneId(lane.value())));
+            }
+        }
+        runs.sort_unstable_by(|a, b| b.cmp(a));
+        let infos = runs.into_iter().take(limit).map(|(_, lane)| self.run(lane));
+        Ok(infos.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
     /// The run of this identity before the one in `lane`.
     pub fn run_before(&self, identity: u128, lane: LaneId) -> Result<Option<RunInfo>, StoreError> {
         let before = self.open(RUNS)?.range((identity, 0)..(identity, lane.0))?.next_back();
@@ -198,6 +250,24 @@ impl Snapshot {
             Some(lane) => self.run(lane),
             None => Ok(None),
         }
+    }
+
+    /// The jobs of a lane that ended at this time or later, in that order.
+    pub fn ended_since(&self, lane: LaneId, from: Millis) -> Result<Vec<(Millis, Seq, StateKind)>, StoreError> {
+        let (finished, jobs) = (self.open(FINISHED)?, self.open(JOBS)?);
+        let mut ended = Vec::new();
+        for kind in StateKind::ALL.into_iter().filter(|kind| kind.has_ended()) {
+            let code = state_code(kind);
+            for row in finished.range((code, from.0, 0)..=(code, u64::MAX, u64::MAX))? {
+                let (_, at, seq) = row?.0.value();
+                let record: Option<JobRecord> = get(&jobs, seq)?;
+                if record.is_some_and(|record| record.lane == lane.0) {
+                    ended.push((Millis(at), Seq(seq), kind));
+                }
+            }
+        }
+        ended.sort_unstable_by_key(|(at, seq, _)| (*at, *seq));
+        Ok(ended)
     }
 
     /// The runs that have jobs which could still run.
@@ -212,6 +282,16 @@ impl Snapshot {
         let infos = unfinished.into_iter().map(|lane| self.run(LaneId(lane)));
         Ok(infos.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
+}
+
+/// Whose settings the jobs of runs follow.
+fn queue_of_runs() -> String {
+    QueueName::default_queue().as_str().to_owned()
+}
+
+/// They are done once by being lines of a run.
+pub(super) fn jobs_without_keys() -> StoreError {
+    StoreError::Contradiction("the jobs of a run have no keys".to_owned())
 }
 
 fn run_info(
@@ -232,6 +312,7 @@ fn info(lane: LaneId, run: RunRecord, counts: BTreeMap<StateKind, u64>) -> RunIn
         line: run.line,
         folder: PathBuf::from(std::ffi::OsString::from_vec(run.folder)),
         flags: run.flags,
+        is_command: run.is_command,
         created: Millis(run.created),
         counts,
     }

@@ -15,10 +15,10 @@ use super::StoreError;
 use super::bulk::BULKS;
 use super::codec::{decode, encode};
 use super::records::{Bulks, Generations, Head, state_code, state_of_code};
-use crate::model::{Millis, Settings, StateKind};
+use crate::model::{LEAP, Millis, Settings, StateKind};
 
 /// Version of the tables below. A file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];
@@ -95,7 +95,7 @@ macro_rules! tables {
 }
 
 tables! {
-    /// `schema`, `head`, `generations`, `bulks` → their records.
+    /// `schema`, `head`, `generations`, `bulks`, `let_go` → their records.
     META, meta: &'static str => Record;
     /// (queue, or "" for all; setting) → text.
     CONFIG, config: (&'static str, &'static str) => Record;
@@ -111,20 +111,23 @@ tables! {
     SPECS, specs: u64 => Record;
     /// An id that a user gave → seq.
     IDS, ids: &'static str => Record;
-    /// (scope, key) → seq: for enqueueing once.
-    KEYS, keys: (u128, u128) => Record;
+    /// What a job was enqueued under → seq.
+    KEYS, keys: &'static str => Record;
     /// (lane, rank, seq): what is pending, in the order in which it is claimed.
     READY, ready: (u64, u8, u64) => ();
-    /// (lane, due, seq): what is scheduled or failed. The first key of each lane is its next deadline.
+    /// (lane, due, seq): what is scheduled or failed. The first key of each lane is its next deadline. What is held is
+    /// due at the end of time.
     SCHEDULE, schedule: (u64, u64, u64) => ();
     /// (pool, seq): what is processing. The lease itself is in the job's state.
     LEASES, leases: (&'static str, u64) => ();
     /// (state, ended at, seq): what has ended.
     FINISHED, finished: (u8, u64, u64) => ();
-    /// (seq, seq that it needs) → whether that is settled.
+    /// (seq, seq that it needs) → [`super::records::NeedRecord`].
     NEEDS, needs: (u64, u64) => Record;
     /// (seq, seq that needs it): the mirror of NEEDS.
     NEEDED_BY, needed_by: (u64, u64) => ();
+    /// A needed job that ended, or runs again, of which not all that need it know → the first that may not.
+    UNSETTLED, unsettled: u64 => Record;
     /// (tag, or "" for the name; value; seq).
     TAGS, tags: (&'static str, &'static str, u64) => ();
     /// (lane, state) → how many; no rows of zero.
@@ -296,7 +299,12 @@ impl<'t> Tx<'t> {
         let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
         let generations = tables.meta.get("generations")?.unwrap_or_default();
         let bulks: Option<Bulks> = tables.meta.get(BULKS)?;
-        head.newest = head.newest.max(now.0);
+        let before = head.newest;
+        head.newest = before.max(now.0);
+        // A new file begins with no time at all.
+        if before > 0 && Millis(head.newest).since(Millis(before)) > LEAP {
+            head.leapt = head.newest;
+        }
         let now = Millis(head.newest);
         Ok(Self {
             tables,

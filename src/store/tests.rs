@@ -228,13 +228,13 @@ fn cancel_and_retry_are_all_or_nothing() {
     assert_eq!(done, [(id("a"), Cancelled::Asked), (id("b"), Cancelled::Done)]);
     let pool = bench.pool.clone();
     let control = bench.store.read(|s| s.control(&pool)).unwrap().unwrap();
-    assert_eq!(control, Control { asked: Asked::Work, cancels: vec![claims[0].token.seq] });
+    assert_eq!(control, Control { asked: Asked::Work, workers: 2, cancels: vec![claims[0].token.seq] });
     bench.finish(&claims[0], &ran(Outcome::Failed, 6), 6);
     assert_eq!(bench.state("a"), StateKind::Cancelled);
-    let refused = bench.at(7, |tx| tx.retry(&[id("a"), id("c")]));
+    let refused = bench.at(7, |tx| tx.retry(&[id("a"), id("c")], &Terms::default()));
     assert!(matches!(refused, Err(StoreError::Refused { .. })));
     assert_eq!(bench.state("a"), StateKind::Cancelled);
-    bench.at(8, |tx| tx.retry(&[id("a"), id("b")])).unwrap();
+    bench.at(8, |tx| tx.retry(&[id("a"), id("b")], &Terms::default())).unwrap();
     assert_eq!(names(&bench.claim(9, 9)), ["a", "b", "c"], "a retry keeps its place");
 }
 
@@ -345,7 +345,14 @@ fn only_the_last_ended_pools_are_remembered() {
 }
 
 fn new_run(identity: u128) -> NewRun {
-    NewRun { identity, line: "queuectl run jobs.txt".to_owned(), folder: "/".into(), flags: String::new() }
+    NewRun {
+        identity,
+        line: "queuectl run jobs.txt".to_owned(),
+        folder: "/".into(),
+        flags: String::new(),
+        is_command: false,
+        resumes: false,
+    }
 }
 
 #[test]
@@ -386,7 +393,7 @@ fn a_transaction_sees_the_counts_that_it_changed() {
             assert!(matches!(tx.start_run(&new_run(7), &[later], false)?, RunStart::Continued(same) if same == info));
             tx.cancel(&[id("later"), id("a")])?;
             assert_eq!(tx.run_of_lane(info.lane)?.unwrap().counts, [(StateKind::Cancelled, 2)].into());
-            tx.retry(&[id("a")])?;
+            tx.retry(&[id("a")], &Terms::default())?;
             assert_eq!(tx.run_of_lane(info.lane)?.unwrap().unfinished(), 1);
             Ok(())
         })
@@ -520,5 +527,5 @@ fn files_that_are_no_queue_are_named() {
         })
         .unwrap();
     drop(store);
-    assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: 3 })));
+    assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: SCHEMA_VERSION })));
 }

@@ -3,8 +3,8 @@
 //! Backup, repair and export read these from one snapshot; backup, repair and import write them with
 //! [`Tx::adopt_jobs`](super::tables::Tx::adopt_jobs), which makes every index row anew. Nothing else copies jobs.
 //!
-//! **Primary** are settings, lanes, jobs with specs, attempts, outputs and needs, environments, keys, and the
-//! counters. All other tables follow from them. Leases and pools are left out: a copied queue never touches the
+//! **Primary** are settings, lanes, jobs with specs, attempts, outputs and needs, environments, and the counters.
+//! All other tables follow from them. Leases and pools are left out: a copied queue never touches the
 //! original's processes. So is what is not published: whoever enqueues it still does so in the original.
 //!
 //! # Damage
@@ -16,7 +16,7 @@
 //! - A record that is lost is made up for only if an index names the job, so that a key which was damaged into the
 //!   key of another job makes no job of its own.
 //! - A lost attempt leaves a place-holder that says so, since attempts are numbered; a lost output is empty.
-//! - Keys out of order are damaged keys. Values carry their own checksum.
+//! - Keys of rows out of order are damaged keys. Values carry their own checksum.
 //! - Pages that cannot be read read as empty: see [`super::salvage`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,11 +32,11 @@ use super::finish::{STDERR, STDOUT};
 use super::open::fence;
 use super::records::{
     AttemptRecord, CancelReasonRecord, DeadReasonRecord, EnvRecord, Head, JobRecord, KeptRecord, LaneKind, LaneRecord,
-    OutcomeRecord, RunRecord, SpecRecord, StateRecord, queue_name,
+    NeedRecord, OutcomeRecord, RunRecord, SpecRecord, StateRecord, queue_name,
 };
 use super::tables::{
-    ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, KEYS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE,
-    SPECS, Snapshot,
+    ATTEMPTS, CONFIG, ENVS, FINISHED, JOBS, LANES, LEASES, NEEDS, OUTPUT, QUEUES, READY, RUNS, Record, SCHEDULE, SPECS,
+    Snapshot,
 };
 use crate::model::{Environment, QueueName};
 
@@ -51,8 +51,8 @@ pub(super) struct WholeJob {
     pub env: Arc<Environment>,
     /// Number 1 first, as many as the record counts.
     pub attempts: Vec<WholeAttempt>,
-    /// The jobs that it needs, and whether that is settled.
-    pub needs: Vec<(u64, bool)>,
+    /// The jobs that it needs.
+    pub needs: Vec<(u64, NeedRecord)>,
 }
 
 /// One started run with what is kept of its streams in the file.
@@ -74,8 +74,6 @@ pub(super) enum Part {
     Lane { lane: u64, record: LaneRecord },
     /// Jobs, in the order of their numbers.
     Job(Box<WholeJob>),
-    /// What was enqueued under a key, after the jobs.
-    Key { scope: u128, key: u128, seq: u64 },
     /// The counters, last. Its `removed` are the jobs that were enqueued and are not among the parts.
     Head(Head),
 }
@@ -95,8 +93,8 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     if spec.id().is_err() {
         return wrong("has a bad id");
     }
-    if spec.name().is_err() || spec.tags().is_err() {
-        return wrong("has a bad name or tag");
+    if spec.name().is_err() || spec.tags().is_err() || spec.key().is_err() {
+        return wrong("has a bad name, tag or key");
     }
     if record.progress().is_err() {
         return wrong("is held by a pool with a bad name");
@@ -107,18 +105,15 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     if !is_justified(record) {
         return wrong("is in a state that its failures and losses do not explain");
     }
-    if (matches!(record.state, StateRecord::Blocked)) != (record.needs > 0) {
-        return wrong("is blocked without a need, or has one without being blocked");
-    }
-    if needs.iter().filter(|(_, settled)| !settled).count() != record.needs as usize {
-        return wrong("counts other needs than it has");
+    if !counts_its_needs(record, needs) {
+        return wrong("is blocked without a need, or has one without being blocked, or counts other needs than it has");
     }
     if attempts.iter().any(|attempt| attempt.record.ended < attempt.record.started) {
         return wrong("has an attempt that ends before it starts");
     }
     let is_kept = |kept: &KeptRecord, bytes: &Option<Vec<u8>>| match kept {
         KeptRecord::Inline(len) => bytes.as_ref().is_some_and(|bytes| bytes.len() as u64 == *len),
-        KeptRecord::Empty | KeptRecord::File { .. } => bytes.is_none(),
+        KeptRecord::Empty | KeptRecord::File { .. } | KeptRecord::LetGo(_) => bytes.is_none(),
     };
     let is_whole = |attempt: &WholeAttempt| {
         is_kept(&attempt.record.stdout, &attempt.stdout) && is_kept(&attempt.record.stderr, &attempt.stderr)
@@ -129,6 +124,16 @@ pub(super) fn contradiction(job: &WholeJob) -> Option<String> {
     None
 }
 
+/// Whether a job is blocked by as many needs as are not met. One that was cancelled may have some, too, and waits for none.
+pub(super) fn counts_its_needs(record: &JobRecord, needs: &[(u64, NeedRecord)]) -> bool {
+    let unmet = needs.iter().filter(|(_, need)| !need.met).count();
+    match record.state {
+        StateRecord::Blocked { .. } => record.needs > 0 && unmet == record.needs as usize,
+        StateRecord::Cancelled { .. } => record.needs == 0,
+        _ => record.needs == 0 && unmet == 0,
+    }
+}
+
 /// Whether failures and losses are within what the record says was allowed when it moved.
 pub(super) fn is_justified(record: &JobRecord) -> bool {
     let (failures, losses) = (record.failures, record.losses);
@@ -136,8 +141,10 @@ pub(super) fn is_justified(record: &JobRecord) -> bool {
         StateRecord::Failed { allowed, .. } => (1..=allowed).contains(&failures),
         StateRecord::Dead { reason: DeadReasonRecord::Lost, allowed, .. } => allowed > 0 && losses >= allowed,
         StateRecord::Dead { allowed, .. } => failures > allowed,
-        StateRecord::Scheduled { .. } | StateRecord::Blocked => failures == 0 && losses == 0,
-        StateRecord::Pending
+        StateRecord::Blocked { .. } => failures == 0 && losses == 0,
+        // A job that was to be tried again can be given another time, or be held.
+        StateRecord::Scheduled { .. }
+        | StateRecord::Pending
         | StateRecord::Processing { .. }
         | StateRecord::Completed { .. }
         | StateRecord::Cancelled { .. } => true,
@@ -156,7 +163,6 @@ impl Snapshot {
         reader.settings(take)?;
         reader.lanes(take)?;
         let jobs = reader.jobs(take)?;
-        reader.keys(take)?;
         let head = reader.head(jobs)?;
         take(Part::Head(head))
     }
@@ -328,6 +334,8 @@ impl<'a> Reader<'a> {
             folder: b"/".to_vec(),
             created: 0,
             flags: String::new(),
+            seqs: RunRecord::ANY_SEQS,
+            is_command: false,
         };
         let queue = QueueName::default_queue().as_str().to_owned();
         Some(LaneRecord { queue, published: true, kind: LaneKind::Run(run) })
@@ -409,6 +417,7 @@ impl<'a> Reader<'a> {
                 losses: 0,
                 attempts: 0,
                 needs: 0,
+                is_needed: false,
                 state: StateRecord::Pending,
             },
             spec,
@@ -554,8 +563,8 @@ impl<'a> Reader<'a> {
         let read = fence(|| {
             let mut needs = Vec::new();
             for row in self.snapshot.open(NEEDS)?.range((seq, 0)..=(seq, u64::MAX))? {
-                let (key, settled) = row?;
-                needs.push((key.value().1, decode::<bool>("NEEDS", settled.value())?));
+                let (key, need) = row?;
+                needs.push((key.value().1, decode::<NeedRecord>("NEEDS", need.value())?));
             }
             Ok(needs)
         });
@@ -566,10 +575,9 @@ impl<'a> Reader<'a> {
                 return Ok(false);
             }
         };
-        let open = |needs: &[(u64, bool)]| needs.iter().filter(|(_, settled)| !settled).count();
-        let (count, is_blocked) = (job.record.needs as usize, matches!(job.record.state, StateRecord::Blocked));
-        if open(&needs) != count || is_blocked != (count > 0) {
-            (self.lost)(format!("job {seq} counts {count} needs and has {}", open(&needs)))?;
+        if !counts_its_needs(&job.record, &needs) {
+            let (count, unmet) = (job.record.needs, needs.iter().filter(|(_, need)| !need.met).count());
+            (self.lost)(format!("job {seq} counts {count} needs and has {unmet}"))?;
             return Ok(false);
         }
         let mut gone = Vec::new();
@@ -584,8 +592,8 @@ impl<'a> Reader<'a> {
             (self.lost)(format!("job {seq} needed job {needed}, which is lost"))?;
         }
         job.needs = needs;
-        // What needed nothing more than what is lost has run its course all the same.
-        Ok(open(&job.needs) == count)
+        // What does not wait any more has run its course all the same.
+        Ok(counts_its_needs(&job.record, &job.needs))
     }
 
     /// Whether a job that another needs is handed out too, before it or after it.
@@ -595,37 +603,6 @@ impl<'a> Reader<'a> {
         }
         let record = numbered::<JobRecord>(&tables.jobs, needed);
         record.is_ok() && numbered::<SpecRecord>(&tables.specs, needed).is_ok_and(|spec| spec.check().is_ok())
-    }
-
-    fn keys(&mut self, take: &mut dyn FnMut(Part) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let mut rows = Vec::new();
-        let mut from = Some((0, 0));
-        while let Some(start) = from.take() {
-            rows.clear();
-            let read = fence(|| {
-                for row in self.snapshot.open(KEYS)?.range(start..)? {
-                    let (key, seq) = row?;
-                    rows.push((key.value(), decode::<u64>("KEYS", seq.value())));
-                    if rows.len() == KEYS_AT_ONCE {
-                        break;
-                    }
-                }
-                Ok(())
-            });
-            if let Err(error) = read {
-                (self.lost)(format!("some keys cannot be read: {error}"))?;
-            } else if rows.len() == KEYS_AT_ONCE {
-                from = rows.last().and_then(|((scope, key), _)| Some((*scope, key.checked_add(1)?)));
-            }
-            for ((scope, key), seq) in rows.drain(..) {
-                match seq {
-                    Ok(seq) if self.kept.contains(&seq) => take(Part::Key { scope, key, seq })?,
-                    Ok(_) => {}
-                    Err(error) => (self.lost)(format!("a key cannot be read: {error}"))?,
-                }
-            }
-        }
-        Ok(())
     }
 
     fn head(&mut self, jobs: u64) -> Result<Head, StoreError> {
@@ -646,9 +623,6 @@ impl<'a> Reader<'a> {
         })
     }
 }
-
-/// Keys that are read in one go.
-const KEYS_AT_ONCE: usize = 10_000;
 
 fn missing() -> StoreError {
     StoreError::Damaged("it is missing".to_owned())

@@ -7,6 +7,10 @@
 //!
 //! On disk: one page with the header, then one record of fixed size for each claim outstanding. No record
 //! crosses a page, so a pool killed in the middle of a write leaves the old record or the new one.
+//!
+//! Who stores a batch has such a file, too (see `bulk`). It has no records, but **ballast**: room on the disk that
+//! nobody else takes meanwhile. When the disk fills up, that is given back first, so that what was stored of the batch
+//! can be taken away, and what others do goes on.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -34,6 +38,9 @@ const SLOTS_AT_BYTES: u64 = 4096;
 
 /// Most slots of a board. More than any pool claims, and a bound for readers of a damaged file: 128 MiB.
 const SLOTS_MAX: usize = 1024 * 1024;
+
+/// How much room a batch keeps: pieces of the size in which it is taken away need less than half of that.
+const BALLAST_BYTES: u64 = 2 * 1024 * 1024;
 
 /// How many names are tried before giving up: with a million names there is something wrong by then.
 const NAMES_TRIED_MAX: usize = 100;
@@ -66,15 +73,25 @@ impl PoolFile {
     /// delete once its lock is free: should that hit a pool that had not come to locking yet, it makes
     /// another.
     pub(crate) fn create(run: &Path, slots: usize) -> io::Result<Self> {
-        Self::create_named(run, slots, random_name)
+        Self::create_named(run, slot_offset(slots)?, Identity::of_this_process()?, random_name)
     }
 
-    fn create_named(run: &Path, slots: usize, mut name: impl FnMut() -> io::Result<PoolId>) -> io::Result<Self> {
-        let identity = Identity::of_this_process()?;
+    /// Makes the file of a process that stores a batch, with its ballast.
+    pub(crate) fn create_maker(run: &Path) -> io::Result<Self> {
+        let identity = Identity { is_maker: true, ..Identity::of_this_process()? };
+        Self::create_named(run, SLOTS_AT_BYTES + BALLAST_BYTES, identity, random_name)
+    }
+
+    fn create_named(
+        run: &Path,
+        bytes: u64,
+        identity: Identity,
+        mut name: impl FnMut() -> io::Result<PoolId>,
+    ) -> io::Result<Self> {
         for _ in 0..NAMES_TRIED_MAX {
             let id = name()?;
             let path = run.join(id.as_str());
-            if let Some(file) = create_at(run, &path, slots, &identity)? {
+            if let Some(file) = create_at(run, &path, bytes, &identity)? {
                 return Ok(Self { file, path, id, identity });
             }
         }
@@ -94,6 +111,11 @@ impl PoolFile {
     /// Puts `slot` in place `index`. One `pwrite`, which rings nobody's bell.
     pub(crate) fn write(&self, index: usize, slot: &Slot) -> io::Result<()> {
         self.file.write_all_at(&slot.encode(), slot_offset(index)?)
+    }
+
+    /// Takes room for `slots` claims in all, if there is less.
+    pub(crate) fn make_room(&self, slots: usize) -> io::Result<()> {
+        take_room(&self.file, slot_offset(slots)?)
     }
 
     /// Ends the pool in good order: its file goes before its lock, so that peers find nothing to recover.
@@ -127,6 +149,21 @@ pub(crate) fn read_from_start(file: &File) -> io::Result<Board> {
     Ok(Board { identity, slots })
 }
 
+/// Who has the file at `path`; `None` if there is no such file.
+pub(crate) fn identity(path: &Path) -> io::Result<Option<Identity>> {
+    open_to_look(path)?.map(|file| read_identity(&file)).transpose()
+}
+
+/// Gives the ballast of a batch that is taken away back to the disk.
+pub(crate) fn drop_ballast(path: &Path) -> io::Result<()> {
+    let Some(file) = open_to_look(path)? else { return Ok(()) };
+    if file.metadata()?.len() > SLOTS_AT_BYTES && read_identity(&file)?.is_maker {
+        // By its name: to close it after writing would ring as a death does.
+        nix::unistd::truncate(path, SLOTS_AT_BYTES.cast_signed())?;
+    }
+    Ok(())
+}
+
 /// The pool whose file in `run/` has this name, if it is one that pools take.
 pub(crate) fn pool_name(name: &OsStr) -> Option<PoolId> {
     let &[first, second, third, last] = name.as_encoded_bytes() else { return None };
@@ -158,10 +195,10 @@ pub(crate) fn random_suffix() -> io::Result<String> {
 
 /// A locked file with a header at `path`; `None` if that name is taken, or the file was swept away
 /// before it was locked.
-fn create_at(run: &Path, path: &Path, slots: usize, identity: &Identity) -> io::Result<Option<File>> {
+fn create_at(run: &Path, path: &Path, bytes: u64, identity: &Identity) -> io::Result<Option<File>> {
     let temporary = run.join(format!(".new-{}", random_suffix()?));
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&temporary)?;
-    let named = prepare(&file, slots, identity).and_then(|()| rename_unless_taken(&temporary, path));
+    let named = prepare(&file, bytes, identity).and_then(|()| rename_unless_taken(&temporary, path));
     if !matches!(named, Ok(true)) {
         // Its own error matters less than the one at hand, and leaves a file that is nobody's.
         let _ = fs::remove_file(&temporary);
@@ -170,13 +207,17 @@ fn create_at(run: &Path, path: &Path, slots: usize, identity: &Identity) -> io::
     Ok(ours.then_some(file))
 }
 
-fn prepare(file: &File, slots: usize, identity: &Identity) -> io::Result<()> {
+fn prepare(file: &File, bytes: u64, identity: &Identity) -> io::Result<()> {
     life::lock(file)?;
     file.write_all_at(&identity.encode(), 0)?;
-    let bytes = slot_offset(slots)?;
+    take_room(file, bytes)
+}
+
+fn take_room(file: &File, bytes: u64) -> io::Result<()> {
     // Room taken now cannot be missing when a disk fills up: the board is needed most when things go wrong.
     match rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes)) {
-        Err(Errno::OPNOTSUPP) => file.set_len(bytes),
+        Err(Errno::OPNOTSUPP) if file.metadata()?.len() < bytes => file.set_len(bytes),
+        Err(Errno::OPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }
 }

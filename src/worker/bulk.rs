@@ -4,7 +4,10 @@
 //! Each piece is a transaction of its own, so that others get in between. The turnstile lets them: whoever waits for
 //! the file holds the turn, and the next piece comes after them.
 //!
-//! Ids are gathered as far as there is room for, and named in pieces of their own, sorted (see the store's
+//! A bulk that fills the disk has to be taken away by transactions that need room themselves. So the maker's file has
+//! ballast, which whoever takes a bulk away gives back to the disk first, and then works in small pieces.
+//!
+//! Ids and keys are gathered as far as there is room for, and named in pieces of their own, sorted (see the store's
 //! `bulk::names`): 300,000 random ones then cost a third of what they cost with their jobs, and others wait no longer
 //! than for ids in order.
 
@@ -13,9 +16,9 @@ use std::io;
 use std::time::Duration;
 
 use super::board::{self, Life, PoolFile};
-use crate::model::{JobId, JobSpec, PoolId, Seq};
+use crate::model::{JobId, JobKey, JobSpec, PoolId, Seq};
 use crate::queue::{Folder, Queue};
-use crate::store::{self, BulkInfo, BulkInto, Enqueued, NewRun, RunStart, StoreError, Wanted};
+use crate::store::{self, BulkInfo, BulkInto, Enqueued, Met, NewRun, RunStart, StoreError, Wanted};
 
 /// How long a piece should take before its commit. On a common disk that makes about 8 ms with it, of the 10 ms that any
 /// transaction may take: not every piece takes as long as the one before.
@@ -32,7 +35,10 @@ const PIECE_JOBS_MAX: usize = 20_000;
 /// Most bytes of input for one piece, and what fits one transaction and needs no bulk.
 pub const PIECE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Most room for ids that wait to be named.
+/// What is taken away has at most so many: on a disk that is full it has to do with the ballast.
+const UNDO_JOBS_MAX: usize = 1_000;
+
+/// Most room for ids, and for keys, that wait to be named.
 const NAMES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What each takes besides its text.
 const NAME_BYTES: usize = size_of::<(JobId, Seq)>() + 16;
@@ -85,63 +91,111 @@ pub struct BulkMaker<'q> {
     maker: Option<PoolFile>,
     wanted: Wanted,
     pace: Pace,
-    unnamed: Unnamed,
+    unnamed: Unnamed<JobId>,
+    unkeyed: Unnamed<JobKey>,
 }
 
-/// Ids of jobs that are there, to be named.
-struct Unnamed {
-    names: Vec<(JobId, Seq)>,
+/// Ids or keys of jobs that are there, to be named.
+struct Unnamed<T> {
+    names: Vec<(T, Seq)>,
     bytes: usize,
     pace: Pace,
 }
 
-impl<'q> BulkMaker<'q> {
-    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs;
-    /// `wanted` are the ids of all of them that look like numbers.
-    pub fn begin(queue: &'q Queue, into: &BulkInto, jobs: u64, wanted: Wanted) -> Result<Self, StoreError> {
-        remove_dead_bulks(queue, &BTreeSet::new())?;
-        let maker = PoolFile::create(&queue.folder().join("run"), 0)?;
-        let begun = queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)).map_err(unseen)?;
-        let pace = || Pace(PIECE_JOBS_FIRST);
-        let unnamed = Unnamed { names: Vec::new(), bytes: 0, pace: pace() };
-        Ok(Self { queue, begun, maker: Some(maker), wanted, pace: pace(), unnamed })
+impl<T: Ord> Unnamed<T> {
+    fn new() -> Self {
+        Self { names: Vec::new(), bytes: 0, pace: Pace(PIECE_JOBS_FIRST) }
     }
 
+    /// Takes note of a name of so many bytes.
+    fn note(&mut self, name: T, bytes: usize, seq: Seq) {
+        self.bytes += NAME_BYTES + bytes;
+        self.names.push((name, seq));
+    }
+
+    /// Names those so far, piece after piece.
+    fn name(
+        &mut self,
+        queue: &Queue,
+        mut name: impl FnMut(&mut store::Tx<'_>, &[(T, Seq)]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.names.sort_unstable();
+        let mut left = self.names.as_slice();
+        while !left.is_empty() {
+            let (piece, rest) = left.split_at(self.pace.0.min(left.len()));
+            let ((), took) = timed(queue, |tx| name(tx, piece)).map_err(unseen)?;
+            self.pace.learn(piece.len(), took);
+            left = rest;
+        }
+        self.names.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+/// A bulk that was begun, and has no jobs yet. Dropped, it is left to others to be taken away.
+pub struct BegunBulk {
+    begun: store::BulkLanes,
+    maker: PoolFile,
+}
+
+impl BegunBulk {
+    /// Begins, after what dead makers left is taken away: it might be in the way. There will be about so many jobs.
+    pub fn begin(queue: &Queue, into: &BulkInto, jobs: u64) -> Result<Self, StoreError> {
+        remove_dead_bulks(queue, &BTreeSet::new())?;
+        let maker = PoolFile::create_maker(&queue.folder().join("run"))?;
+        match queue.write(|tx| tx.begin_bulk(maker.id().as_str(), into, jobs)) {
+            Ok(begun) => Ok(Self { begun, maker }),
+            Err(error) => {
+                // What stays is swept away by others.
+                let _ = maker.remove();
+                Err(unseen(error))
+            }
+        }
+    }
+
+    /// To be filled in the same queue; `wanted` are the ids of all of its jobs that look like numbers.
+    pub fn fill(self, queue: &Queue, wanted: Wanted) -> BulkMaker<'_> {
+        let (pace, unnamed, unkeyed) = (Pace(PIECE_JOBS_FIRST), Unnamed::new(), Unnamed::new());
+        BulkMaker { queue, begun: self.begun, maker: Some(self.maker), wanted, pace, unnamed, unkeyed }
+    }
+}
+
+impl BulkMaker<'_> {
     /// How many jobs the next piece should have.
     pub fn room(&self) -> usize {
         self.pace.0
     }
 
-    /// Adds a piece. If it is refused, so is all of it: what may be an id of an earlier piece.
+    /// Adds a piece; for a job whose key another has, that one may stand. If it is refused, so is all of it: what may be
+    /// an id of an earlier piece.
     pub fn add(&mut self, specs: &[JobSpec]) -> Result<Vec<Enqueued>, StoreError> {
+        // What they need is found by its id.
+        if specs.iter().any(|spec| !spec.needs.is_empty()) {
+            self.name()?;
+        }
         let filled = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted));
         let (enqueued, took) = filled.map_err(unseen)?;
         self.pace.learn(specs.len(), took);
-        let with_id = specs.iter().zip(&enqueued).filter(|(spec, _)| spec.id.is_some());
-        for (_, job) in with_id {
-            self.unnamed.bytes += NAME_BYTES + job.id.as_str().len();
-            self.unnamed.names.push((job.id.clone(), job.seq));
+        for (spec, job) in specs.iter().zip(&enqueued).filter(|(_, job)| job.met == Met::New) {
+            if let Some(id) = &spec.id {
+                self.unnamed.note(id.clone(), id.as_str().len(), job.seq);
+            }
+            if let Some(key) = &spec.key {
+                self.unkeyed.note(key.clone(), key.as_str().len(), job.seq);
+            }
         }
-        if self.unnamed.bytes > NAMES_BYTES_MAX {
+        if self.unnamed.bytes.max(self.unkeyed.bytes) > NAMES_BYTES_MAX {
             self.name()?;
         }
         Ok(enqueued)
     }
 
-    /// Gives the jobs so far their ids. Has to be done before they are published.
+    /// Gives the jobs so far their ids and keys. Has to be done before they are published.
     pub fn name(&mut self) -> Result<(), StoreError> {
-        let Unnamed { names, bytes, pace } = &mut self.unnamed;
-        names.sort_unstable();
-        let mut left = names.as_slice();
-        while !left.is_empty() {
-            let (piece, rest) = left.split_at(pace.0.min(left.len()));
-            let ((), took) = timed(self.queue, |tx| tx.name_bulk(&self.begun, piece)).map_err(unseen)?;
-            pace.learn(piece.len(), took);
-            left = rest;
-        }
-        names.clear();
-        *bytes = 0;
-        Ok(())
+        let begun = &self.begun;
+        self.unnamed.name(self.queue, |tx, names| tx.name_bulk(begun, names))?;
+        self.unkeyed.name(self.queue, |tx, keys| tx.key_bulk(begun, keys))
     }
 
     /// Publishes all jobs. Answers how many they are.
@@ -230,12 +284,14 @@ pub(super) struct Undoing<'a> {
 
 impl<'a> Undoing<'a> {
     pub(super) fn new(queue: &'a Queue, bulk: &'a BulkInfo) -> Self {
-        Self { queue, bulk, pace: Pace(PIECE_JOBS_FIRST) }
+        // It is a help only where the disk is full.
+        let _ = board::drop_ballast(&queue.folder().join("run").join(&bulk.maker));
+        Self { queue, bulk, pace: Pace(PIECE_JOBS_MIN) }
     }
 
     /// Takes the next piece of it away. Says whether it is gone.
     pub(super) fn piece(&mut self) -> Result<bool, StoreError> {
-        let limit = self.pace.0;
+        let limit = self.pace.0.min(UNDO_JOBS_MAX);
         let (is_gone, took) = timed(self.queue, |tx| tx.undo_bulk(self.bulk, limit))?;
         self.pace.learn(limit, took);
         Ok(is_gone)
@@ -256,10 +312,14 @@ pub(super) fn dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<Vec
     Ok(bulks)
 }
 
-/// Enqueues; where an id is held by a bulk whose maker may be dead, after that is taken away.
+/// Enqueues; where an id or a key is held by a bulk whose maker may be dead, after that is taken away.
 pub fn past_dead_bulks<T>(queue: &Queue, mut enqueue: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
     match enqueue() {
-        Err(StoreError::Reserved(_)) if remove_dead_bulks(queue, &BTreeSet::new())? > 0 => enqueue(),
+        Err(StoreError::Reserved(_) | StoreError::KeyReserved(_))
+            if remove_dead_bulks(queue, &BTreeSet::new())? > 0 =>
+        {
+            enqueue()
+        }
         done => done,
     }
 }

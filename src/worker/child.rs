@@ -95,9 +95,40 @@ fn shell_argv<'a>(program: &'a CStr, argv: &[&'a CStr]) -> Vec<&'a CStr> {
     [ENOEXEC_SHELL, program].into_iter().chain(argv.iter().skip(1).copied()).collect()
 }
 
-/// Waits until the child has ended. It stays a zombie, so that its pid means no other process before [`reap`].
+/// What became of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It was stopped.
+    Stopped,
+    /// It goes on.
+    Continued,
+    /// It has ended.
+    Exited,
+}
+
+/// Waits until something becomes of the child. When it has ended, it stays a zombie, so that its pid means no other
+/// process before [`reap`].
+pub(crate) fn wait_for_change(pid: Pid) -> io::Result<Change> {
+    let changes = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED;
+    loop {
+        let all = changes | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let seen = retry_on_intr(|| waitid(WaitId::Pid(pid), all))?;
+        if seen.is_some_and(|seen| !seen.stopped() && !seen.continued()) {
+            return Ok(Change::Exited);
+        }
+        // Taken, so that it is not told again. By now it may be another.
+        match retry_on_intr(|| waitid(WaitId::Pid(pid), changes | WaitIdOptions::NOHANG))? {
+            Some(taken) if taken.stopped() => return Ok(Change::Stopped),
+            Some(_) => return Ok(Change::Continued),
+            None => {}
+        }
+    }
+}
+
+/// Waits until the child has ended, whatever becomes of it before.
+#[cfg(test)]
 pub(crate) fn wait_until_exited(pid: Pid) -> io::Result<()> {
-    retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT))?;
+    while wait_for_change(pid)? != Change::Exited {}
     Ok(())
 }
 

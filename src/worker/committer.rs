@@ -1,6 +1,7 @@
 //! The store thread of a pool: the only one that commits for it.
 //!
-//! One transaction carries what was learned since the last: finishes, promotions of due jobs, new claims. Jobs
+//! One transaction carries what was learned since the last: finishes, what they mean for jobs that need these,
+//! promotions of due jobs, new claims. Jobs
 //! are handed out after it. A commit that failed may have happened: the file is opened anew, finishes are
 //! repeated (a lease accepts one), and claims that nobody knows of are given back.
 
@@ -8,13 +9,18 @@ use std::collections::BTreeSet;
 
 use super::dispatcher::{Committed, Event, Finish, Report, StoreTask};
 use super::news::{JobNews, News};
+use super::output::delete_outputs;
 use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
-use crate::store::{Asked, Claim, ClaimCache, Finished, Generations, Serves, StoreError, Tx};
+use crate::store::{
+    Asked, Claim, ClaimCache, Finished, Generations, SETTLED_AT_ONCE, Serves, Snapshot, StoreError, Sweep, Swept, Tx,
+};
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
 const PROMOTED_MAX: usize = 1_000;
+/// Most jobs that a sweep passes over because they are still needed; the next one goes on behind them.
+const PASSED_OVER_MAX: u64 = 10_000;
 
 pub(super) struct Committer<'a> {
     shared: &'a Shared,
@@ -23,6 +29,9 @@ pub(super) struct Committer<'a> {
     cache: ClaimCache,
     /// Where the generations stood after the last look or commit.
     seen: Generations,
+    sweep: Sweep,
+    /// How many jobs this sweep has passed over.
+    passed_over: u64,
     /// Whether a commit failed since the last that succeeded.
     in_doubt: bool,
     /// What makes going on pointless. The board keeps the outcomes for whoever comes when it is mended.
@@ -34,14 +43,16 @@ struct Done {
     finished: Vec<Option<Finished>>,
     claims: Vec<Claim>,
     due: Option<crate::model::Millis>,
+    /// Whether some jobs are still to be told of the end of one that they need.
+    is_unsettled: bool,
     before: Generations,
     after: Generations,
 }
 
 impl<'a> Committer<'a> {
     pub(super) fn new(shared: &'a Shared, queue: Queue, serves: &'a Serves) -> Self {
-        let (cache, seen) = (ClaimCache::default(), Generations::default());
-        Self { shared, queue, serves, cache, seen, in_doubt: false, fatal: None }
+        let (cache, seen, sweep) = (ClaimCache::default(), Generations::default(), Sweep::default());
+        Self { shared, queue, serves, cache, seen, sweep, passed_over: 0, in_doubt: false, fatal: None }
     }
 
     /// Does what the dispatcher asks for, until it asks to finish.
@@ -55,6 +66,7 @@ impl<'a> Committer<'a> {
                 }
                 StoreTask::Commit { reports, want } => self.commit(reports, want, &claimed),
                 StoreTask::Check { is_empty } => self.check(is_empty),
+                StoreTask::Sweep => self.sweep(),
                 StoreTask::Finish(finish) => return self.finish(finish),
                 StoreTask::Wait => {}
             }
@@ -63,8 +75,12 @@ impl<'a> Committer<'a> {
 
     fn finish(mut self, finish: Finish) -> Result<PoolEnd, PoolError> {
         if let Some(error) = self.fatal {
+            let folder = self.queue.folder().to_owned();
             self.queue.leave();
-            return Err(error.into());
+            return Err(match error {
+                StoreError::Gone => PoolError::QueueMoved(folder),
+                error => error.into(),
+            });
         }
         let (end, why) = match finish {
             Finish::Stopped => (PoolEnd::Stopped, "stopped"),
@@ -105,8 +121,8 @@ impl<'a> Committer<'a> {
                 self.in_doubt = false;
                 self.tell(reports, done.finished);
                 // Without a claim nobody looked at what others brought, or what came due, since the last look.
-                let unseen = (done.after.work != self.seen.work).then_some(true);
-                let more_work = if want > 0 { Some(done.claims.len() == want) } else { unseen };
+                let unseen = (done.after.work != self.seen.work || done.is_unsettled).then_some(true);
+                let more_work = if want > 0 { Some(done.claims.len() == want || done.is_unsettled) } else { unseen };
                 let committed = Committed {
                     claims: done.claims,
                     more_work,
@@ -138,9 +154,11 @@ impl<'a> Committer<'a> {
                 if in_doubt {
                     give_back_unknown(tx, pool, claimed)?;
                 }
+                // Before the claims: what waited for these jobs may follow them at once.
+                let is_unsettled = tx.settle(SETTLED_AT_ONCE)?;
                 tx.promote_due(PROMOTED_MAX)?;
                 let claims = if want > 0 { tx.claim(pool, serves, want, cache)? } else { Vec::new() };
-                Ok(Done { finished, claims, due: tx.next_due()?, before, after: tx.generations() })
+                Ok(Done { finished, claims, due: tx.next_due()?, is_unsettled, before, after: tx.generations() })
             })
         })
     }
@@ -183,15 +201,15 @@ impl<'a> Committer<'a> {
     fn check(&mut self, is_empty: bool) {
         let look = self.queue.read(|snapshot| {
             let left = if is_empty { Some(snapshot.unfinished(self.serves)?) } else { None };
-            Ok((snapshot.generations()?, snapshot.next_due()?, left))
+            Ok((snapshot.generations()?, snapshot.next_due()?, snapshot.next_sweep()?, left))
         });
-        let Ok((now, due, left)) = look else {
+        let Ok((now, due, sweep, left)) = look else {
             // The next commit tells what is wrong.
-            self.shared.handle(Event::Checked { more_work: true, due: None });
+            self.shared.handle(Event::Checked { more_work: true, due: None, sweep: None });
             return;
         };
         let seen = std::mem::replace(&mut self.seen, now);
-        self.shared.handle(Event::Checked { more_work: now.work != seen.work, due });
+        self.shared.handle(Event::Checked { more_work: now.work != seen.work, due, sweep });
         if now.control != seen.control && !self.follow_control() {
             self.seen.control = seen.control;
         }
@@ -200,12 +218,44 @@ impl<'a> Committer<'a> {
         }
     }
 
+    /// Does a piece of a sweep.
+    fn sweep(&mut self) {
+        let (clock, sweep) = (self.shared.clock.earliest(), &mut self.sweep);
+        let swept = self.shared.in_transaction(|| self.queue.write(|tx| tx.sweep(sweep, clock)));
+        match swept {
+            Ok(swept) => self.swept(&swept),
+            Err(error) => {
+                self.sweep = Sweep::default();
+                self.shared.handle(Event::Swept { is_over: true, next: None });
+                self.not_committed(Vec::new(), error);
+            }
+        }
+    }
+
+    fn swept(&mut self, swept: &Swept) {
+        for (seq, files) in &swept.files {
+            for (path, error) in delete_outputs(self.queue.folder(), *seq, files) {
+                let trouble = format!("what job {} wrote could not be deleted: {}: {error}", seq.0, path.display());
+                self.shared.observer.news(News::Trouble(trouble));
+            }
+        }
+        self.passed_over += swept.kept;
+        if swept.is_over {
+            self.sweep = Sweep::default();
+        }
+        let is_over = swept.is_over || self.passed_over >= PASSED_OVER_MAX;
+        let next = if is_over { self.queue.read(Snapshot::next_sweep).unwrap_or_default() } else { None };
+        self.passed_over *= u64::from(!is_over);
+        self.shared.handle(Event::Swept { is_over, next });
+    }
+
     /// Does what a person asked; says whether it could be read.
     fn follow_control(&self) -> bool {
         let pool = self.shared.file.id();
         let control = self.queue.read(|snapshot| snapshot.control(pool));
         if let Ok(Some(control)) = &control {
             self.shared.handle(Event::Asked(control.asked));
+            self.shared.handle(Event::Scaled(control.workers as usize));
             self.shared.handle(Event::Cancel(control.cancels.clone()));
         }
         control.is_ok()

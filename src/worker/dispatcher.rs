@@ -5,7 +5,7 @@
 //! answers, so that a worker goes from one job to the next without waking another thread.
 //!
 //! True of every sequence of events:
-//! - never more jobs run than there are workers;
+//! - never more jobs start than there are workers, however many there were before;
 //! - every claim comes back in a batch for the store exactly once, started or not;
 //! - after a stop nothing starts, and the pool finishes when its last report is committed.
 
@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RING_PATIENCE: Duration = Duration::from_millis(100);
 /// A run this long is not one that claims made ahead were to wait for.
 const LONG_RUN: Duration = Duration::from_millis(100);
+/// Between two sweeps of what the settings do not keep any more: each takes away what came due meanwhile.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long the store waits before it tries again what failed, such as on a full disk.
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
@@ -84,13 +86,19 @@ pub(super) enum Event {
     /// The store could not commit: here is its batch back.
     NotCommitted { reports: Vec<Report> },
     /// The store looked at the generations.
-    Checked { more_work: bool, due: Option<Millis> },
+    Checked { more_work: bool, due: Option<Millis>, sweep: Option<Millis> },
+    /// The store did a piece of a sweep. If it was the last: when there is something to sweep again.
+    Swept { is_over: bool, next: Option<Millis> },
     /// The bell rang.
     Rang,
     /// A person asked the pool to stop: once gently, then firmly, then at once.
     Stop,
     /// A person asked, through the file or by a second signal.
     Asked(Asked),
+    /// There are to be so many workers: those with higher numbers end when they have nothing to run.
+    Scaled(usize),
+    /// The thread of a worker could not be started.
+    NotStarted { slot: usize },
     /// The queue is no longer where it was.
     QueueMoved,
     /// Nothing is left to do, and the pool was to end then.
@@ -101,6 +109,10 @@ pub(super) enum Event {
     Frozen,
     /// The pool and its jobs stood still for so long.
     Thawed { stood: Duration },
+    /// What a worker runs was stopped by a signal.
+    Stopped { slot: usize },
+    /// What a worker runs goes on.
+    Continued { slot: usize },
     /// A deadline has come.
     Tick,
 }
@@ -153,6 +165,8 @@ pub(super) enum StoreTask {
     Commit { reports: Vec<Report>, want: usize },
     /// Look whether the generations moved; if asked, whether anything is left to do.
     Check { is_empty: bool },
+    /// Do a piece of a sweep.
+    Sweep,
     /// Nothing before that time.
     Wait,
     /// Deregister the pool: it is done.
@@ -188,6 +202,8 @@ struct Running {
     id: JobId,
     started: Duration,
     timeout_at: Option<Duration>,
+    /// Since when it is stopped: its time limit stands still.
+    stopped: Option<Duration>,
     grace: Duration,
     why: Option<Why>,
     kill_at: Option<Duration>,
@@ -206,7 +222,12 @@ struct Done {
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Dispatcher {
+    /// What each worker runs; those that are to end too.
     slots: Vec<Option<Running>>,
+    /// How many workers there are to be.
+    size: usize,
+    /// Whether a worker has a thread.
+    threads: Vec<bool>,
     ready: VecDeque<Claim>,
     done: Vec<Done>,
     phase: Phase,
@@ -216,6 +237,15 @@ pub(super) struct Dispatcher {
     /// Whether a queue's limit kept the last claim from more.
     held_back: bool,
     due: Option<Millis>,
+    /// When there is something that the settings do not keep any more.
+    sweep: Option<Millis>,
+    sweeping: bool,
+    /// Whether a piece of a sweep comes before the next commit, so that both go on.
+    sweeps_next: bool,
+    /// When the last sweep ended.
+    swept: Option<Duration>,
+    /// Whether there was a sweep since there was nothing left to do.
+    swept_last: bool,
     /// When the bell rang first since the last look.
     rang: Option<Duration>,
     last_commit: Duration,
@@ -235,6 +265,8 @@ impl Dispatcher {
     pub(super) fn new(workers: usize, until_empty: bool) -> Self {
         Self {
             slots: (0..workers).map(|_| None).collect(),
+            size: workers,
+            threads: vec![true; workers],
             ready: VecDeque::new(),
             done: Vec::new(),
             phase: Phase::Working,
@@ -242,6 +274,11 @@ impl Dispatcher {
             more_work: true,
             held_back: false,
             due: None,
+            sweep: None,
+            sweeping: false,
+            sweeps_next: false,
+            swept: None,
+            swept_last: false,
             rang: None,
             last_commit: Duration::ZERO,
             is_empty_unknown: true,
@@ -265,9 +302,9 @@ impl Dispatcher {
             }
             Event::Committed(committed) => self.committed(committed, now),
             Event::NotCommitted { reports } => self.not_committed(reports, now),
-            Event::Checked { more_work, due } => {
+            Event::Checked { more_work, due, sweep } => {
                 self.more_work |= more_work;
-                self.due = due;
+                (self.due, self.sweep) = (due, sweep);
                 // What others did may also be what was waited for.
                 self.is_empty_unknown |= more_work;
             }
@@ -277,18 +314,37 @@ impl Dispatcher {
             }
             Event::Stop => return self.stop(now),
             Event::Asked(asked) => return self.asked(asked, now),
+            Event::Scaled(size) => self.scale(size),
+            Event::NotStarted { slot } => {
+                self.threads[slot] = false;
+                self.size = self.size.min(slot.max(1));
+            }
             Event::QueueMoved if matches!(self.phase, Phase::Ending(_)) => {}
             Event::QueueMoved => {
                 self.drain(Finish::QueueMoved);
                 return self.end_all(now);
             }
+            Event::Swept { is_over: false, .. } => {}
+            Event::Swept { is_over: true, next } => {
+                (self.sweep, self.sweeping, self.swept) = (next, false, Some(now.mono));
+            }
             Event::Empty => {
                 self.is_empty_unknown = false;
                 if self.is_idle() && self.until_empty {
-                    self.drain(Finish::Empty);
+                    self.end_empty(now);
                 }
             }
             Event::Cancel(seqs) => return self.cancel(&seqs, now),
+            Event::Stopped { slot } => {
+                if let Some(running) = &mut self.slots[slot] {
+                    running.stopped.get_or_insert(now.mono);
+                }
+            }
+            Event::Continued { slot } => {
+                if let Some(running) = &mut self.slots[slot] {
+                    running.go_on(now.mono);
+                }
+            }
             Event::Frozen => self.frozen = true,
             Event::Thawed { stood } => self.thawed(stood),
             Event::Tick => return self.tick(now),
@@ -299,7 +355,7 @@ impl Dispatcher {
     /// The next job for a worker that is idle. `None`: none for now, or, if the pool [`is_over`](Self::is_over)
     /// for workers, none ever.
     pub(super) fn take(&mut self, slot: usize, now: Moment) -> Option<Claim> {
-        if self.phase != Phase::Working {
+        if self.phase != Phase::Working || self.is_retired(slot) {
             return None;
         }
         let claim = self.ready.pop_front()?;
@@ -312,12 +368,41 @@ impl Dispatcher {
                 TimeLimit::Unlimited => None,
                 TimeLimit::After(limit) => Some(now.mono + limit),
             },
+            stopped: None,
             grace: claim.work.kill_grace,
             why: None,
             kill_at: None,
             look_at: now.mono + FIRST_LOOK,
         });
         Some(claim)
+    }
+
+    fn scale(&mut self, size: usize) {
+        self.size = size.max(1);
+        if self.slots.len() < self.size {
+            self.slots.resize_with(self.size, || None);
+            self.threads.resize(self.size, false);
+        }
+    }
+
+    /// Whether a worker is one too many.
+    pub(super) fn is_retired(&self, slot: usize) -> bool {
+        slot >= self.size
+    }
+
+    /// The thread of a worker that is one too many ends.
+    pub(super) fn leave(&mut self, slot: usize) {
+        self.threads[slot] = false;
+    }
+
+    /// The next worker whose thread is to be started now.
+    pub(super) fn next_to_start(&mut self) -> Option<usize> {
+        if self.phase != Phase::Working {
+            return None;
+        }
+        let slot = self.threads[..self.size].iter().position(|has_one| !has_one)?;
+        self.threads[slot] = true;
+        Some(slot)
     }
 
     /// Whether workers can go home.
@@ -383,11 +468,17 @@ impl Dispatcher {
         self.more_work |= self.due.is_some_and(|due| due <= now.wall);
         // Commits without pause must not keep the bell waiting.
         let is_overdue = self.rang.is_some_and(|rang| rang + RING_PATIENCE <= now.mono);
-        if self.should_commit(now) && !is_overdue {
+        let must_sweep = self.must_sweep(now) && !is_overdue;
+        if self.should_commit(now) && !is_overdue && !(must_sweep && self.sweeps_next) {
+            self.sweeps_next = true;
             let reports = self.batch(now);
             self.more_work |= self.held_back && !reports.is_empty();
             self.committing = true;
             return StoreTask::Commit { reports, want: self.wanted(now) };
+        }
+        if must_sweep {
+            (self.sweeping, self.sweeps_next) = (true, false);
+            return StoreTask::Sweep;
         }
         let is_empty = self.asks_if_empty();
         if is_empty || self.look_at().is_some_and(|at| at <= now.mono) {
@@ -415,7 +506,24 @@ impl Dispatcher {
         let flush = self.done.iter().map(|done| done.doubtful_until.unwrap_or(done.since + COMPANY_WAIT)).min();
         let due = self.due.filter(|_| self.phase == Phase::Working);
         let due = due.map(|due| now.mono + due.since(now.wall));
-        flush.into_iter().chain(due).chain(self.look_at()).chain(self.stalls_at()).min()
+        let sweep = self.sweep_at(now);
+        flush.into_iter().chain(due).chain(self.look_at()).chain(self.stalls_at()).chain(sweep).min()
+    }
+
+    /// When to sweep.
+    fn sweep_at(&self, now: Moment) -> Option<Duration> {
+        if self.phase != Phase::Working {
+            return None;
+        }
+        if self.sweeping {
+            return Some(now.mono);
+        }
+        let due = now.mono + self.sweep?.since(now.wall);
+        Some(self.swept.map_or(due, |swept| due.max(swept + SWEEP_EVERY)))
+    }
+
+    fn must_sweep(&self, now: Moment) -> bool {
+        self.sweep_at(now).is_some_and(|at| at <= now.mono)
     }
 
     /// When to look for the bell's sake: at once when nothing runs.
@@ -428,7 +536,7 @@ impl Dispatcher {
     /// Whether the pool ends without its last commit: nothing runs, a person asked for the third time, and the store
     /// cannot be written.
     fn is_given_up(&self) -> bool {
-        self.killed && self.retry_at.is_some() && self.idle_workers() == self.slots.len() && !self.committing
+        self.killed && self.retry_at.is_some() && self.runs_nothing() && !self.committing
     }
 
     fn should_commit(&self, now: Moment) -> bool {
@@ -476,7 +584,7 @@ impl Dispatcher {
         let window = 2 * (self.commit_cost + COMPANY_WAIT);
         let each = window.as_nanos() / run.as_nanos().max(1);
         let is_long = |run: &Running| now.mono >= run.started + self.long_run();
-        let workers = self.slots.iter().filter(|slot| !slot.as_ref().is_some_and(is_long)).count();
+        let workers = self.slots[..self.size].iter().filter(|slot| !slot.as_ref().is_some_and(is_long)).count();
         usize::try_from(each).unwrap_or(BATCH_MAX).saturating_mul(workers).min(BATCH_MAX)
     }
 
@@ -490,18 +598,23 @@ impl Dispatcher {
         if self.ready.is_empty() || self.phase != Phase::Working {
             return None;
         }
-        let latest =
-            self.slots.iter().try_fold(Duration::ZERO, |latest, slot| Some(latest.max(slot.as_ref()?.started)))?;
+        let latest = self.slots[..self.size]
+            .iter()
+            .try_fold(Duration::ZERO, |latest, slot| Some(latest.max(slot.as_ref()?.started)))?;
         Some(latest + self.long_run())
     }
 
     fn idle_workers(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.is_none()).count()
+        self.slots[..self.size].iter().filter(|slot| slot.is_none()).count()
+    }
+
+    fn runs_nothing(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
     }
 
     /// Whether every claim is back in the store.
     fn is_idle(&self) -> bool {
-        self.idle_workers() == self.slots.len() && self.ready.is_empty() && self.done.is_empty() && !self.committing
+        self.runs_nothing() && self.ready.is_empty() && self.done.is_empty() && !self.committing
     }
 
     fn asks_if_empty(&self) -> bool {
@@ -534,6 +647,7 @@ impl Dispatcher {
         self.more_work = committed.more_work.unwrap_or(self.more_work);
         self.due = committed.due;
         self.is_empty_unknown = true;
+        self.swept_last &= committed.claims.is_empty();
         self.ready.extend(committed.claims);
         if self.phase != Phase::Working {
             self.give_back();
@@ -546,6 +660,18 @@ impl Dispatcher {
         self.retry_at = Some(now.mono + STORE_RETRY);
         let back = |report| Done { report, since: now.mono, doubtful_until: None };
         self.done.extend(reports.into_iter().map(back));
+    }
+
+    /// Nothing is left to do: the pool ends, but sweeps first.
+    fn end_empty(&mut self, now: Moment) {
+        let is_due = self.sweep.is_some_and(|due| due <= now.wall);
+        if is_due && !std::mem::replace(&mut self.swept_last, true) {
+            self.swept = None;
+        }
+        self.is_empty_unknown = self.must_sweep(now);
+        if !self.is_empty_unknown {
+            self.drain(Finish::Empty);
+        }
     }
 
     fn give_back(&mut self) {
@@ -644,7 +770,7 @@ impl Dispatcher {
     fn thawed(&mut self, stood: Duration) {
         self.frozen = false;
         for running in self.slots.iter_mut().flatten() {
-            for at in [&mut running.timeout_at, &mut running.kill_at].into_iter().flatten() {
+            for at in [&mut running.timeout_at, &mut running.kill_at, &mut running.stopped].into_iter().flatten() {
                 *at += stood;
             }
             running.started += stood;
@@ -656,7 +782,7 @@ impl Dispatcher {
         if self.frozen {
             return Vec::new();
         }
-        let mut actions = self.end(now, Why::TimedOut, |running| running.timeout_at.is_some_and(|at| at <= now.mono));
+        let mut actions = self.end(now, Why::TimedOut, |running| running.time_limit().is_some_and(|at| at <= now.mono));
         for (slot, running) in self.slots.iter_mut().enumerate() {
             let Some(running) = running else { continue };
             if running.kill_at.is_some_and(|at| at <= now.mono) {
@@ -673,8 +799,20 @@ impl Dispatcher {
 }
 
 impl Running {
+    /// When it has run for too long; not while it is stopped.
+    fn time_limit(&self) -> Option<Duration> {
+        self.timeout_at.filter(|_| self.stopped.is_none())
+    }
+
+    fn go_on(&mut self, now: Duration) {
+        let Some(since) = self.stopped.take() else { return };
+        let stood = now.saturating_sub(since);
+        self.timeout_at = self.timeout_at.map(|at| at + stood);
+        self.started += stood;
+    }
+
     fn deadlines(&self) -> impl Iterator<Item = Duration> {
-        [self.timeout_at, self.kill_at, Some(self.look_at)].into_iter().flatten()
+        [self.time_limit(), self.kill_at, Some(self.look_at)].into_iter().flatten()
     }
 }
 

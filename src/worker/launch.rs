@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::plain;
@@ -129,11 +130,20 @@ fn argv(work: &Work) -> Option<Vec<CString>> {
     match &work.command {
         Command::Argv(words) => words.iter().map(|word| CString::new(word.as_slice()).ok()).collect(),
         Command::Shell(text) => {
-            // A blank means nothing to a shell, except that the text is not taken for options.
+            // A blank means nothing to a shell, except that the text is not taken for options. To others it may.
             let is_like_option = text.first().is_some_and(|first| b"-+".contains(first));
-            let blank: &[u8] = if is_like_option { b" " } else { b"" };
+            let blank: &[u8] = if is_like_option && is_a_shell(&work.shell) { b" " } else { b"" };
             let shell = work.shell.iter().map(|word| CString::new(word.as_bytes()).ok());
             shell.chain([CString::new([blank, text].concat()).ok()]).collect()
         }
     }
+}
+
+/// Shells, which pass over blanks before a command.
+const SHELLS: [&str; 10] = ["sh", "ash", "bash", "dash", "fish", "ksh", "mksh", "rbash", "yash", "zsh"];
+
+/// Whether what takes the command is called like a shell, perhaps after others as `env`.
+fn is_a_shell(words: &[String]) -> bool {
+    let names = words.iter().filter_map(|word| Path::new(word).file_name());
+    names.into_iter().any(|name| SHELLS.iter().any(|shell| name == *shell))
 }

@@ -1,6 +1,6 @@
 //! What the workers run at this moment, for the threads that have to signal it or look after it.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpgid, kill_process_group};
@@ -9,7 +9,7 @@ use super::dispatcher::Target;
 use super::monitor::lock;
 use super::output::Spool;
 use super::tree::{self, Mark, Reach};
-use crate::model::Lease;
+use crate::model::{Lease, WORKERS_MAX};
 
 /// What a worker runs.
 #[derive(Debug)]
@@ -22,11 +22,19 @@ pub(super) struct Live {
     pub(super) pid: Option<Pid>,
 }
 
-/// One entry for each worker. The lock of an entry is held while a job is spawned and while it is reaped, so
+/// One entry for each worker. The lock of its run is held while a job is spawned and while it is reaped, so
 /// that whoever signals it finds it before, or after, and never a stranger with its pid.
 pub(super) struct Lives {
-    runs: Vec<Mutex<Option<Live>>>,
-    outputs: Vec<Mutex<Option<Watched>>>,
+    /// Made when the worker is: a pool can be given more.
+    workers: Vec<OnceLock<Box<Worker>>>,
+    /// Held while a worker is added, and by who must know them all.
+    adding: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Worker {
+    run: Mutex<Option<Live>>,
+    output: Mutex<Option<Watched>>,
 }
 
 /// An output that grows.
@@ -37,15 +45,24 @@ struct Watched {
 
 impl Lives {
     pub(super) fn new(workers: usize) -> Self {
-        Self {
-            runs: (0..workers).map(|_| Mutex::default()).collect(),
-            outputs: (0..workers).map(|_| Mutex::default()).collect(),
-        }
+        let lives = Self { workers: (0..WORKERS_MAX).map(|_| OnceLock::new()).collect(), adding: Mutex::default() };
+        (0..workers).for_each(|slot| lives.add(slot));
+        lives
+    }
+
+    /// There is a worker of this number from now on.
+    pub(super) fn add(&self, slot: usize) {
+        let _adding = lock(&self.adding);
+        self.worker(slot);
+    }
+
+    fn worker(&self, slot: usize) -> &Worker {
+        self.workers[slot].get_or_init(Box::default)
     }
 
     /// What a worker runs, locked.
     pub(super) fn lock(&self, slot: usize) -> MutexGuard<'_, Option<Live>> {
-        lock(&self.runs[slot])
+        lock(&self.worker(slot).run)
     }
 
     /// SIGTERM to the trees of these workers, and SIGCONT, so that what is stopped can act on it.
@@ -72,7 +89,9 @@ impl Lives {
 
     /// Stops what the workers run, does something, and continues it. Nothing is spawned meanwhile.
     pub(super) fn while_frozen(&self, pause: impl FnOnce()) {
-        let lives: Vec<_> = (0..self.runs.len()).map(|slot| self.lock(slot)).collect();
+        let _adding = lock(&self.adding);
+        let workers = self.workers.iter().filter_map(OnceLock::get);
+        let lives: Vec<_> = workers.map(|worker| lock(&worker.run)).collect();
         let tree = |live: &Live| Tree { mark: live.mark.clone(), signalled_group: live.pid };
         let trees: Vec<Tree> = lives.iter().filter_map(|live| Some(tree(live.as_ref()?))).collect();
         let signal_all = |signal| {
@@ -87,17 +106,17 @@ impl Lives {
 
     /// Lets the timer look after the output of a run.
     pub(super) fn watch_output(&self, slot: usize, spool: Arc<Spool>, limit: u64) {
-        *lock(&self.outputs[slot]) = Some(Watched { spool, limit });
+        *lock(&self.worker(slot).output) = Some(Watched { spool, limit });
     }
 
     /// The run is over.
     pub(super) fn unwatch_output(&self, slot: usize) {
-        *lock(&self.outputs[slot]) = None;
+        *lock(&self.worker(slot).output) = None;
     }
 
     /// Looks after the output of a run; says when to look again.
     pub(super) fn look_at_output(&self, slot: usize, now: Duration) -> Option<Duration> {
-        let watched = lock(&self.outputs[slot]);
+        let watched = lock(&self.worker(slot).output);
         watched.as_ref().map(|watched| watched.spool.look(watched.limit, now))
     }
 }

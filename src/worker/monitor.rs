@@ -37,6 +37,16 @@ impl State {
     }
 }
 
+/// What the timer thread does next.
+pub(super) enum Next {
+    /// A deadline has come.
+    Tick,
+    /// Start the thread of this worker.
+    Start(usize),
+    /// The pool is over.
+    GoHome,
+}
+
 /// A thread that sleeps until a deadline, or until it is woken.
 #[derive(Default)]
 struct Sleeper {
@@ -102,8 +112,14 @@ impl Monitor {
     pub(super) fn handle(&self, event: Event) -> Vec<Action> {
         let mut state = lock(&self.state);
         let now = self.moment();
+        let is_scaled = matches!(event, Event::Scaled(_));
         let actions = state.dispatcher.handle(event, now);
         self.wake(&mut state, now);
+        if is_scaled {
+            // The timer starts threads; who is one too many goes.
+            self.timer.notify_one();
+            self.work.notify_all();
+        }
         actions
     }
 
@@ -124,7 +140,7 @@ impl Monitor {
         }
     }
 
-    /// The next job of a worker; `None` when the pool stops.
+    /// The next job of a worker; `None` when the pool stops, or has one worker too many.
     pub(super) fn next_claim(&self, slot: usize) -> Option<Claim> {
         let mut state = lock(&self.state);
         loop {
@@ -135,6 +151,10 @@ impl Monitor {
             if let Some(claim) = state.dispatcher.take(slot, now) {
                 self.wake(&mut state, now);
                 return Some(claim);
+            }
+            if state.dispatcher.is_retired(slot) {
+                state.dispatcher.leave(slot);
+                return None;
             }
             state.idle_workers += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -161,20 +181,23 @@ impl Monitor {
         }
     }
 
-    /// Waits until a deadline of the dispatcher has come; `false` when the pool is over.
-    pub(super) fn next_tick(&self) -> bool {
+    /// Waits until a deadline of the dispatcher has come, or a worker is to be started.
+    pub(super) fn next_tick(&self) -> Next {
         let mut state = lock(&self.state);
         while !state.over {
+            if let Some(slot) = state.dispatcher.next_to_start() {
+                return Next::Start(slot);
+            }
             let now = self.moment();
             let deadline = state.dispatcher.next_deadline();
             if deadline.is_some_and(|deadline| deadline <= now.mono) {
-                return true;
+                return Next::Tick;
             }
             state.timer.lie_down(deadline);
             state = wait(state, &self.timer, deadline, now);
             state.timer.asleep = false;
         }
-        false
+        Next::GoHome
     }
 
     /// Waits until the store thread has looked since the bell last rang: a busy pool's own commits ring it, and

@@ -45,6 +45,17 @@ pub fn output_path(queue: &Path, seq: Seq, attempt: u32, stream: Stream) -> Path
     queue.join("output").join(folder).join(format!("{}.{attempt}.{}", seq.0, suffix(stream)))
 }
 
+/// Deletes these large outputs of a job, which nothing names any more; tells what could not be deleted. After a power cut one may be
+/// missing.
+pub fn delete_outputs(queue: &Path, seq: Seq, files: &[(u32, Stream)]) -> Vec<(PathBuf, io::Error)> {
+    let paths = files.iter().map(|(attempt, stream)| output_path(queue, seq, *attempt, *stream));
+    let delete = |path: PathBuf| match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Some((path, error)),
+        _ => None,
+    };
+    paths.filter_map(delete).collect()
+}
+
 /// The folder of a pool's spool files.
 pub(super) fn spool_folder(queue: &Path, pool: &PoolId) -> PathBuf {
     queue.join("output").join(pool.as_str())

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | each worker | a claimed job, then the job's end | how it ended |
 //! | store | something to commit or to look at | commits, claims |
-//! | timer (the caller's) | the next deadline | ticks |
+//! | timer (the caller's) | the next deadline | ticks; starts workers when the pool is scaled |
 //! | bell | the queue file and `run/` | rings, dead peers |
 //! | signals | signals | wishes to stop or to stand still |
 //! | recoverer | news of dead peers | their jobs, set free |
@@ -26,7 +26,7 @@ use super::committer::Committer;
 use super::dispatcher::{Action, Dispatcher, Event};
 use super::launch;
 use super::lives::Lives;
-use super::monitor::{Monitor, lock};
+use super::monitor::{Monitor, Next, lock};
 use super::news::{News, Observer};
 use super::output::{make_spool_folder, spool_folder};
 use super::places::Places;
@@ -39,6 +39,8 @@ use crate::store::{Asked, PoolInfo, Serves, StoreError};
 
 /// How long standing still may wait for a transaction, which takes 10 ms once it has the file.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
+/// Room on the board beyond one place for each worker: for outcomes that are not committed yet.
+const PLACES_SPARE: usize = 64;
 
 /// What a pool is to be.
 #[derive(Debug, Clone)]
@@ -175,7 +177,7 @@ impl Pool {
             if started.is_err() {
                 shared_ref.handle(Event::Stop);
             }
-            keep_time(shared_ref);
+            keep_time(scope, shared_ref);
             let end = store.join().map_err(|_| io::Error::other("it panicked"));
             started.and(end)
         });
@@ -228,7 +230,8 @@ pub(super) fn token_prefix((dev, ino): (u64, u64), nonce: u64) -> String {
 fn register(queue: &Queue, options: &PoolOptions, queue_file: (u64, u64)) -> Result<PoolFile, PoolError> {
     let run = queue.folder().join("run");
     loop {
-        let file = PoolFile::create(&run, options.workers + 64).map_err(system("cannot make the pool's file"))?;
+        let file =
+            PoolFile::create(&run, options.workers + PLACES_SPARE).map_err(system("cannot make the pool's file"))?;
         let identity = file.identity();
         let info = PoolInfo {
             id: file.id().clone(),
@@ -260,10 +263,24 @@ fn work(shared: &Shared, slot: usize) {
     }
 }
 
-/// The timer: ticks when a deadline has come.
-fn keep_time(shared: &Shared) {
-    while shared.monitor.next_tick() {
-        shared.handle(Event::Tick);
+/// The timer: ticks when a deadline has come, and starts the workers that a pool gets later.
+fn keep_time<'scope>(scope: &'scope thread::Scope<'scope, '_>, shared: &'scope Shared) {
+    loop {
+        match shared.monitor.next_tick() {
+            Next::Tick => shared.handle(Event::Tick),
+            Next::Start(slot) => {
+                let started = shared.file.make_room(slot + 1 + PLACES_SPARE).and_then(|()| {
+                    shared.lives.add(slot);
+                    spawn(scope, "worker", move || work(shared, slot))
+                });
+                if let Err(error) = started {
+                    let trouble = format!("cannot have more than {slot} workers: {error}");
+                    shared.observer.news(News::Trouble(trouble));
+                    shared.handle(Event::NotStarted { slot });
+                }
+            }
+            Next::GoHome => return,
+        }
     }
 }
 

@@ -133,14 +133,12 @@ fn refuse_living(folder: &Folder) -> Result<(), NotQuiet> {
             continue;
         }
         // It ended in good order meanwhile.
-        let Some(board) = board::read(&path)? else { continue };
-        let pid = board.identity.pid;
-        // A file that cannot be read says of nobody what it is.
-        let of_file = registered(folder).ok();
-        let is_bulk = |known: &Registered| known.bulks.iter().any(|bulk| bulk.maker == pool.as_str());
-        if of_file.as_ref().is_some_and(is_bulk) {
+        let Some(Identity { pid, is_maker, .. }) = board::identity(&path)? else { continue };
+        if is_maker {
             return Err(NotQuiet::Bulk { pid });
         }
+        // A queue that cannot be read says of nobody what it is.
+        let of_file = registered(folder).ok();
         let is_run = |info: &PoolInfo| info.id == pool && matches!(info.serves, Serves::Run(_));
         let is_run = of_file.is_some_and(|known| known.pools.iter().any(is_run));
         return Err(NotQuiet::Alive { pool, pid, is_run });
@@ -225,4 +223,32 @@ fn end_by_board(folder: &Folder, pool: &PoolId, pools: &[PoolInfo], observer: &d
     }
     observer.news(News::Recovered { pool: pool.clone(), jobs: slots.len(), ended: ending.ended, dead: 0 });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::board::PoolFile;
+    use super::*;
+
+    struct Silent;
+
+    impl Observer for Silent {
+        fn news(&self, _: News) {}
+    }
+
+    #[test]
+    fn who_is_about_to_store_a_batch_is_told_from_a_pool() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::make(&dir.path().join("queue")).unwrap();
+        drop(Queue::open_or_create(&folder, Box::new(|| {})).unwrap());
+        let maker = PoolFile::create_maker(&run_of(&folder)).unwrap();
+        let bulk = Quiet::reach(&folder, &Silent).unwrap_err();
+        assert!(matches!(bulk, NotQuiet::Bulk { pid } if pid == std::process::id()), "{bulk}");
+        maker.remove().unwrap();
+        let pool = PoolFile::create(&run_of(&folder), 1).unwrap();
+        let alive = Quiet::reach(&folder, &Silent).unwrap_err();
+        assert!(matches!(&alive, NotQuiet::Alive { pool: found, .. } if found == pool.id()), "{alive}");
+        pool.remove().unwrap();
+        Quiet::reach(&folder, &Silent).unwrap().holds().unwrap();
+    }
 }

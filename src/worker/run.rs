@@ -15,8 +15,8 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use super::board::{Slot, Stage};
-use super::child::{self, Exit, Launch, Reaped};
-use super::dispatcher::{Report, Why};
+use super::child::{self, Change, Exit, Launch, Reaped};
+use super::dispatcher::{Event, Report, Why};
 use super::launch::{self, LastEnvironment, Strings};
 use super::lives::Live;
 use super::output::Ends;
@@ -216,7 +216,7 @@ impl Attempt<'_> {
         self.place.spool().begin(self.shared.clock.elapsed());
         self.shared.lives.watch_output(self.slot, Arc::clone(self.place.spool()), limit);
         // Waiting can only fail for a process that is not our child any more.
-        let waited = child::wait_until_exited(pid);
+        let waited = self.await_end(pid);
         let ended = self.shared.clock.now();
         // Before anything else: what ends by itself now is not ended by a deadline that comes a moment later.
         let why = self.shared.monitor.why(self.slot);
@@ -237,6 +237,17 @@ impl Attempt<'_> {
             Err(error) => add_error(&mut run, &format!("its output could not be kept: {error}")),
         }
         run
+    }
+
+    /// Waits until the command has ended. Time in which it is stopped does not count.
+    fn await_end(&self, pid: Pid) -> io::Result<()> {
+        loop {
+            match child::wait_for_change(pid)? {
+                Change::Stopped => self.shared.handle(Event::Stopped { slot: self.slot }),
+                Change::Continued => self.shared.handle(Event::Continued { slot: self.slot }),
+                Change::Exited => return Ok(()),
+            }
+        }
     }
 
     fn blank(&self, at: Millis) -> Run {

@@ -125,15 +125,27 @@ impl Drop for StopListener {
     }
 }
 
+/// A file that may not grow any more (`ulimit -f`) is an error for this process, and does not end it. Jobs get the signal
+/// as always: it is not ignored, but blocked, and they start with none blocked. To be called before there are threads.
+pub fn survive_file_limit() {
+    let limit: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    // It fails only for a wrong first argument.
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&limit), None);
+}
+
 /// Starts a thread that no signal of this process is delivered to. A pool's signals are for its listener: one thread
 /// that does not block them, started before the pool, would be where the kernel delivers them, and end the process.
-pub fn spawn_shielded(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+///
+/// # Errors
+///
+/// If the system has no room for it.
+pub fn spawn_shielded(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     let mut before = SigSet::empty();
     // It fails only for a wrong first argument.
     let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&SigSet::all()), Some(&mut before));
-    let thread = thread::spawn(work);
+    let thread = thread::Builder::new().spawn(work);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
-    thread
+    thread.map_err(|error| io::Error::new(error.kind(), format!("cannot start a thread: {error}")))
 }
 
 /// Stops this process until somebody continues it, unless somebody has done so since it was asked to stop. Sent to

@@ -33,6 +33,8 @@ fn total(bench: &Bench) -> usize {
 /// A bulk enqueue that waits for its turn in the middle, and the turn.
 fn in_the_middle(bench: &Bench) -> (Background, Turn) {
     write_jobs(bench, "jobs", LINES);
+    let keyed = bench.text("jobs").replacen("\"first\"", "\"first\",\"key\":\"first key\"", 1);
+    std::fs::write(bench.file("jobs"), keyed).unwrap();
     let enqueue = bench.cmd(["enqueue", "--file", "jobs"]).start();
     // It has made its lane, and has written some of its jobs.
     bench.until("a bulk is under way", || !bulks(bench).is_empty() && written(enqueue.pid()) > 500_000);
@@ -101,6 +103,41 @@ fn what_needs_the_queue_for_itself_tells_who_fills_it() {
     drop(turn);
     bench.ok("compact");
     assert_eq!((total(&bench), bulks(&bench)), (1, vec![]));
+    bench.is_clean();
+}
+
+#[test]
+fn a_key_that_another_takes_meanwhile_undoes_all() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    let other = bench.cmd(["enqueue", "--key", "first key", "-c", "true"]).start();
+    bench.until_at_turnstile(other.pid());
+    drop(turn);
+    assert_eq!(other.wait().0, 0);
+    assert_eq!(enqueue.wait().0, 4);
+    // Typed again, that job stands for the line.
+    let again = bench.ok("enqueue --file jobs");
+    assert_eq!(again, format!("✓ {} jobs enqueued; 1 there already\n", LINES - 1));
+    bench.check();
+}
+
+#[test]
+fn nothing_is_acknowledged_into_a_queue_that_was_deleted() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    std::fs::remove_dir_all(bench.queue()).unwrap();
+    drop(turn);
+    assert_eq!(enqueue.wait(), (5, String::new()));
+    // Moved as a whole it is the same queue.
+    bench.enqueue("true");
+    let (enqueue, turn) = in_the_middle(&bench);
+    std::fs::rename(bench.queue(), bench.file("moved")).unwrap();
+    drop(turn);
+    assert_eq!(enqueue.wait().0, 0);
+    std::fs::rename(bench.file("moved"), bench.queue()).unwrap();
+    assert_eq!(total(&bench), LINES + 1);
     bench.is_clean();
 }
 

@@ -12,23 +12,23 @@ use super::support::{Bench, Cmd, Process, Watch, naps, preload};
 const SLOW_MACHINE: Duration = Duration::from_secs(2);
 
 /// A wall clock for some processes, which tests can set.
-struct WallClock(PathBuf);
+pub struct WallClock(PathBuf);
 
 impl WallClock {
-    fn new(bench: &Bench) -> Self {
+    pub fn new(bench: &Bench) -> Self {
         let clock = Self(bench.file("clock"));
         clock.set(0);
         clock
     }
 
     /// Sets it to so many seconds after the true time.
-    fn set(&self, offset: i64) {
+    pub fn set(&self, offset: i64) {
         let new = self.0.with_extension("new");
         std::fs::write(&new, offset.to_string()).unwrap();
         std::fs::rename(new, &self.0).unwrap();
     }
 
-    fn on(&self, cmd: Cmd) -> Cmd {
+    pub fn on(&self, cmd: Cmd) -> Cmd {
         cmd.env("LD_PRELOAD", preload("set_clock")).env("CLOCK_OFFSET_FILE", &self.0)
     }
 }

@@ -38,12 +38,13 @@ fn in_shell(bench: &Bench, shell: &str, script: &str) -> Option<String> {
 }
 
 /// Lines of words, and what each shell has to offer for the last of them.
-const LINES: [(&str, &str); 7] = [
+const LINES: [(&str, &str); 8] = [
     ("sho", "show"),
     ("worker sto", "stop"),
     ("show gp", "gpu-2 gpu-1"),
     ("dlq retry ", "bad"),
     ("list --state comp", "completed"),
+    ("clean --older-than 1d --state d", "dead"),
     ("worker start --queue g", "gpu"),
     ("config get max-r", "max-retries"),
 ];
@@ -105,6 +106,10 @@ fn commands_are_offered_the_jobs_that_they_take() {
         (&["retry", ""], &["bad", "good"]),
         (&["remove", "go"], &["good"]),
         (&["dlq", "retry", ""], &["bad"]),
+        (&["list", "--run", ""], &["last"]),
+        (&["logs", "--state", "dead,comp"], &["dead,completed"]),
+        (&["cancel", "--queue", "g"], &["gpu"]),
+        (&["list", "--columns", "max_r"], &["max_retries", "max_rss_bytes"]),
     ] {
         let mut offered = offered(&bench, words);
         offered.retain(|word| !word.starts_with('-'));

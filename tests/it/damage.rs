@@ -238,8 +238,10 @@ fn a_newer_schema() {
         txn.commit().unwrap();
     };
     set_schema(99);
-    refused_by_all(&bench, &["schema version 99", "this program knows 3", "use a newer queuectl"]);
-    set_schema(3);
+    let known = queuectl::store::SCHEMA_VERSION;
+    let version = format!("this program knows {known}");
+    refused_by_all(&bench, &["schema version 99", &version, "use a newer queuectl"]);
+    set_schema(known.try_into().unwrap());
     assert_eq!(bench.json("list --json"), before);
     bench.check();
 }

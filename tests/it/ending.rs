@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::support::{Bench, Terminal, Watch, lives};
+use super::support::{Bench, Terminal, Watch, lives, state_letter};
 
 /// Children that ignore SIGTERM, that called setsid, and that did both, their pids in `pids`.
 const TREE: &str = "\
@@ -55,11 +55,16 @@ fn a_job_that_heeds_sigterm_is_not_waited_for_longer() {
 #[test]
 fn a_job_that_is_stopped_is_continued_to_be_ended() {
     let bench = Bench::new();
-    let command = "trap 'echo tidy >>mark; exit 0' TERM; kill -STOP $$; sleep 100";
-    bench.enqueue_json(&json!({"command": command, "timeout": 0.5, "max_retries": 0}));
+    let command = "trap 'echo tidy >>mark; exit 0' TERM; echo $$ >pid; kill -STOP $$; sleep 100";
+    // No time passes for a job that is stopped.
+    let id = bench.enqueue_json(&json!({"command": command, "timeout": 2, "max_retries": 0}));
     bench.ok("config set kill-grace 1h");
-    assert_eq!(bench.cmd(["worker", "start", "--until-empty"]).run().code, 1);
-    assert_eq!(bench.lines("mark"), ["tidy"]);
+    let pool = bench.pool("");
+    let pid = bench.until_pids("pid", 1)[0];
+    bench.until("it stands", || state_letter(pid) == 'T');
+    bench.ok(&format!("cancel {id}"));
+    assert_eq!((bench.lines("mark"), bench.outcomes(&id)), (vec!["tidy".to_owned()], vec!["cancelled".to_owned()]));
+    drop(pool);
     bench.is_clean();
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{Background, Bench, has_fields};
 
-const JOB: &str = "id command argv cwd queue name priority tags state reason attempts max_retries created_at updated_at started_at \
+const JOB: &str = "id command argv cwd queue name priority tags key run state reason held attempts max_retries created_at updated_at started_at \
                    finished_at next_run_at exit_code error worker";
 const ATTEMPT: &str = "attempt worker started_at ended_at outcome exit_code signal cpu_ms max_rss_bytes error";
 
@@ -53,7 +53,19 @@ fn a_pending_job_has_every_field() {
     );
     assert_eq!(
         nulls(job),
-        ["argv", "error", "exit_code", "finished_at", "name", "next_run_at", "reason", "started_at", "worker"]
+        [
+            "argv",
+            "error",
+            "exit_code",
+            "finished_at",
+            "key",
+            "name",
+            "next_run_at",
+            "reason",
+            "run",
+            "started_at",
+            "worker"
+        ]
     );
 }
 
@@ -73,21 +85,39 @@ fn each_state_has_its_fields() {
     bench.ok("worker stop");
     assert_eq!(pool.wait().0, 0);
     for (id, state, reason, exit_code, absent) in [
-        ("good", "completed", json!(null), json!(0), &["command", "error", "name", "next_run_at", "reason"][..]),
-        ("bad", "dead", json!("failed"), json!(5), &["argv", "name", "next_run_at"]),
-        ("killed", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at"]),
-        ("slow", "dead", json!("failed"), json!(null), &["argv", "exit_code", "name", "next_run_at"]),
+        (
+            "good",
+            "completed",
+            json!(null),
+            json!(0),
+            &["command", "error", "key", "name", "next_run_at", "reason", "run", "why"][..],
+        ),
+        ("bad", "dead", json!("failed"), json!(5), &["argv", "key", "name", "next_run_at", "run", "why"]),
+        (
+            "killed",
+            "dead",
+            json!("failed"),
+            json!(null),
+            &["argv", "exit_code", "key", "name", "next_run_at", "run", "why"],
+        ),
+        (
+            "slow",
+            "dead",
+            json!("failed"),
+            json!(null),
+            &["argv", "exit_code", "key", "name", "next_run_at", "run", "why"],
+        ),
         (
             "off",
             "cancelled",
             json!("asked"),
             json!(null),
-            &["argv", "error", "exit_code", "name", "next_run_at", "started_at", "worker"],
+            &["argv", "error", "exit_code", "key", "name", "next_run_at", "run", "started_at", "why", "worker"],
         ),
-        ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "name", "reason"]),
+        ("again", "failed", json!(null), json!(1), &["argv", "finished_at", "key", "name", "reason", "run"]),
     ] {
         let job = bench.json(&format!("show {id} --json"));
-        has_fields(&job, &format!("{JOB} history env_names"));
+        has_fields(&job, &format!("{JOB} history env_names why needs needed_by"));
         assert_eq!((&job["state"], &job["exit_code"]), (&json!(state), &exit_code), "{id}");
         assert_eq!(job["reason"].is_null(), reason.is_null(), "{job}");
         assert_eq!(nulls(&job), absent, "{id}");
@@ -131,7 +161,7 @@ fn status_as_json_has_every_field() {
     let bench = Bench::new();
     let pool = running(&bench);
     let status = bench.json("status --json");
-    has_fields(&status, "queue_path total jobs next_due_at queues workers runs");
+    has_fields(&status, "queue_path total jobs next_due_at queues workers runs recent_runs");
     has_fields(&status["jobs"], "scheduled blocked pending processing failed completed dead cancelled");
     assert_eq!((&status["total"], &status["jobs"]["processing"]), (&json!(1), &json!(1)));
     assert_eq!(status["queue_path"], bench.queue().to_str().unwrap());

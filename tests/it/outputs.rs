@@ -183,3 +183,24 @@ fn logs_follows_a_job_into_its_next_attempt() {
     pool.wait().ok();
     bench.is_clean();
 }
+
+#[test]
+fn a_result_that_cannot_be_told_is_not_taken_for_one_that_is_not_there() {
+    let bench = Bench::new();
+    let untold = "but this could not be written to the standard output: No space left on device";
+    for (line, done) in [
+        ("enqueue -c true", "job 1 is enqueued"),
+        ("config set timeout 1m", "it is done"),
+        ("cancel 1", "it is done"),
+        ("remove 1", "it is done"),
+    ] {
+        let told = bench.script(&format!("queuectl {line} >/dev/full")).run();
+        told.says(7, &[&format!("{done}, {untold}")]);
+    }
+    let looked = bench.script("queuectl status >/dev/full").run();
+    looked.says(7, &["cannot write to the standard output: No space left on device"]);
+    assert_eq!(bench.json("status --json")["total"].as_u64(), Some(0));
+    let many = bench.script("yes true | head -1500 | queuectl enqueue - >/dev/full").run();
+    many.says(7, &[&format!("1500 jobs are enqueued, {untold}")]);
+    bench.is_clean();
+}

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::support::{Bench, has_fields};
 
-const KEYS: &str =
-    "max-retries backoff-base max-backoff timeout kill-grace max-losses output-limit shell parallel paused";
+const KEYS: &str = "max-retries backoff-base max-backoff timeout kill-grace max-losses output-limit shell parallel paused \
+     retain-completed retain-dead retain-cancelled retain-output";
 
 #[test]
 fn every_setting_has_its_default() {
@@ -15,6 +15,7 @@ fn every_setting_has_its_default() {
     let expected = json!({
         "max-retries": 3, "backoff-base": 2.0, "max-backoff": 3600.0, "timeout": 30.0, "kill-grace": 5.0,
         "max-losses": 3, "output-limit": 10 * 1024 * 1024, "shell": ["/bin/sh", "-c"], "parallel": "none", "paused": false,
+        "retain-completed": "forever", "retain-dead": "forever", "retain-cancelled": "forever", "retain-output": "forever",
     });
     assert_eq!(settings, expected);
     let listed = bench.ok("config list");
@@ -43,6 +44,9 @@ fn what_is_set_is_got_and_can_be_unset() {
         ("parallel", "none", "none", json!("none"), "none"),
         ("paused", "true", "true", json!(true), "false"),
         ("max_retries", "9", "9", json!(9), "3"),
+        ("retain-completed", "10000jobs", "10000 jobs", json!("10000 jobs"), "forever"),
+        ("retain-dead", "7d", "7d", json!(604_800.0), "forever"),
+        ("retain-output", "12h", "12h", json!(43_200.0), "forever"),
     ] {
         let name = key.replace('_', "-");
         assert_eq!(bench.cmd(["config", "set", key, value]).run().ok(), format!("✓ {name} = {shown}\n"));
@@ -73,6 +77,8 @@ fn a_bad_value_is_refused_with_the_range() {
         ("max-losses", "", "a whole number"),
         ("output-limit", "1", "a size from 4KiB to 1TiB"),
         ("shell", "  ", "one or more words"),
+        ("retain-cancelled", "some", "a number of jobs such as 10000jobs"),
+        ("retain-output", "5jobs", "`forever`, or a duration"),
     ] {
         bench.cmd(["config", "set", key, value]).run().says(2, &[key, &format!("`{}`", value.trim()), range]);
     }
@@ -149,4 +155,20 @@ fn output_beyond_the_limit_loses_its_middle_and_says_how_much() {
     let run = bench.cmd(["run", "-q", "--", "sh", "-c", "seq 100000; echo the end"]).run().ok();
     assert_eq!(run, kept);
     bench.check();
+}
+
+#[test]
+fn what_is_no_shell_gets_a_command_as_it_is() {
+    let bench = Bench::new();
+    let command = serde_json::json!({"command": "-x"});
+    bench.cmd(["config", "set", "shell", "/usr/bin/printf <%s>"]).run().ok();
+    let id = bench.enqueue_json(&command);
+    bench.work().ok();
+    assert_eq!(bench.cmd(["logs", &id]).run().ok(), "<-x>");
+    // To a shell it is no option.
+    bench.cmd(["config", "set", "shell", "/usr/bin/env /bin/sh -c"]).run().ok();
+    bench.cmd(["config", "set", "max-retries", "0"]).run().ok();
+    let id = bench.enqueue_json(&command);
+    assert_eq!(bench.work().code, 1);
+    assert!(bench.show(&id)["error"].to_string().contains("127"));
 }

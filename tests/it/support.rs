@@ -84,6 +84,13 @@ impl Bench {
         self.program(env!("CARGO_BIN_EXE_queuectl"), args)
     }
 
+    /// The same, in an environment and under a name that are the same everywhere.
+    pub fn bare_cmd<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Cmd {
+        let mut cmd = self.cmd(args);
+        cmd.command.arg0("queuectl").env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/");
+        cmd
+    }
+
     /// A shell script in which `queuectl` is the binary.
     pub fn script(&self, text: &str) -> Cmd {
         let binaries = Path::new(env!("CARGO_BIN_EXE_queuectl")).parent().unwrap();

@@ -127,3 +127,29 @@ fn a_job_can_use_the_queue_that_it_is_in() {
     pool.wait().ok();
     bench.is_clean();
 }
+
+#[test]
+fn a_machine_without_room_for_threads_is_no_crash() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    let Some(user) = bench.ordinary_user() else { return };
+    for line in ["worker start --count 8", "run -j 4 -- true"] {
+        let done = user.script(&bench, &format!("exec prlimit --nproc=1 queuectl {line}"));
+        done.says(7, &["cannot start a thread: Resource temporarily unavailable"]);
+    }
+    user.script(&bench, "queuectl worker start --until-empty && queuectl run -j 4 -- true").ok();
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_here_and_a_signal_in_jobs() {
+    let bench = Bench::new();
+    bench.script("ulimit -f 1; queuectl enqueue -c true").run().says(5, &["File too large", "see `ulimit -f`"]);
+    let jobs = ["dd if=/dev/zero of=big bs=65536 count=2000", "dd if=/dev/zero of=big bs=65536 count=2000 2>&1"];
+    let ids = jobs.map(|command| bench.enqueue_json(&serde_json::json!({"command": command, "max_retries": 0})));
+    assert_eq!(bench.script("ulimit -f 50000; queuectl worker start --until-empty").run().code, 1);
+    for id in ids {
+        let error = bench.show(&id)["error"].to_string();
+        assert!(error.contains("SIGXFSZ") || error.contains("153"), "{error}");
+    }
+    bench.is_clean();
+}

@@ -251,7 +251,7 @@ fn outputs(snapshot: &Snapshot, queue: &Path, known: &Known, wrongs: &mut Wrongs
     for run in history.iter().filter(|run| matches!(run.outcome, Outcome::Completed | Outcome::Failed)) {
         for (stream, name, bytes) in [(Stream::Stdout, "out", kind.out), (Stream::Stderr, "err", kind.err)] {
             let (kept, left_out) = match snapshot.output(job.seq, run.number, stream)? {
-                None | Some(Output::Empty) => (Vec::new(), 0),
+                None | Some(Output::Empty | Output::LetGo { .. }) => (Vec::new(), 0),
                 Some(Output::Inline(bytes)) => (bytes, 0),
                 Some(Output::File { left_out, .. }) => {
                     (fs::read(output_path(queue, job.seq, run.number, stream)).unwrap_or_default(), left_out)

@@ -1,47 +1,92 @@
-//! `cancel`, `retry`, `dlq retry` and `remove`.
+//! `cancel`, `retry`, `dlq retry` and `remove`: of jobs by their ids in one transaction, all or none; of those that a
+//! filter lets through in pieces.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
+use super::many::{Many, Verb};
 use super::status::continue_line;
 use super::wait::ring;
-use crate::model::{JobId, LaneId, State, StateKind};
+use crate::model::{Filter, JobId, LaneId, State, StateKind};
 use crate::queue::Queue;
-use crate::store::{Cancelled, StoreError};
-use crate::worker::{self, Bell, News, Observer, output_path};
+use crate::store::{Cancelled, Removed, StoreError, Terms, Tx};
+use crate::worker::{self, Bell, News, Observer, delete_outputs};
 
-/// Most jobs of one transaction of a command that takes all.
-const BATCH: usize = 1_000;
+const CANCEL: Verb = Verb { present: "cancels", past: "cancelled", not: "that ended before" };
+const RETRY: Verb = Verb { present: "retries", past: "retried", not: "neither dead nor cancelled" };
+const REMOVE: Verb = Verb { present: "removes", past: "removed", not: "yet to end" };
+
+const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
+const NOT_ENDED: [StateKind; 5] =
+    [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Processing, StateKind::Failed];
+/// What is run again if nothing is said about states.
+const FAILED_FOR_GOOD: [StateKind; 2] = [StateKind::Dead, StateKind::Cancelled];
+
+/// What became of a job that was to be cancelled.
+enum End {
+    Cancelled,
+    Completed,
+    Removed,
+}
 
 pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Failure> {
-    let queue = context.open()?;
+    let mut queue = context.open()?;
     let mut bell = Bell::new(queue.folder())?;
-    let done = queue.write(|tx| tx.cancel(&args.ids)).map_err(|error| refused(error, "queuectl list"))?;
     let mut out = stdout();
-    for (id, cancelled) in done {
-        if cancelled == Cancelled::Asked {
-            match await_end(&queue, &mut bell, &id)? {
-                Some(StateKind::Completed) => {
-                    writeln!(out, "Job {id} completed before it could be cancelled")?;
-                    continue;
-                }
-                None => {
-                    writeln!(out, "Job {id} ended and was removed")?;
-                    continue;
-                }
-                Some(_) => {}
+    if args.filters.are_given() {
+        cancel_many(&queue, &mut bell, args, &mut out)?;
+    } else {
+        let done = context.first(&mut queue, |queue| queue.write_and_settle(|tx| tx.cancel(&args.ids)));
+        let done = done.map_err(|error| refused(error, "queuectl list"))?;
+        for (id, how) in done {
+            match end_of(&queue, &mut bell, &id, how)? {
+                End::Cancelled => writeln!(out, "✓ Job {id} cancelled")?,
+                End::Completed => writeln!(out, "Job {id} completed before it could be cancelled")?,
+                End::Removed => writeln!(out, "Job {id} ended and was removed")?,
             }
         }
-        writeln!(out, "✓ Job {id} cancelled")?;
     }
     out.flush()?;
     queue.leave();
     Ok(Exit::Done)
+}
+
+fn cancel_many(queue: &Queue, bell: &mut Bell, args: &args::Cancel, out: &mut impl Write) -> Result<(), Failure> {
+    let filter = args.filters.resolve(queue)?;
+    let mut many = Many::find(queue, CANCEL, &filter, [&NOT_ENDED, &NOT_ENDED])?;
+    many.confirm(args.yes)?;
+    let mut asked = Vec::new();
+    let count = many.each(
+        queue,
+        |ids, tx| tx.cancel(ids),
+        |done| asked.extend(done.into_iter().filter(|(_, how)| *how == Cancelled::Asked).map(|(id, _)| id)),
+    )?;
+    let mut escaped = 0;
+    for id in asked {
+        escaped += u64::from(!matches!(end_of(queue, bell, &id, Cancelled::Asked)?, End::Cancelled));
+    }
+    writeln!(out, "✓ {} cancelled", human::count(count - escaped, "job"))?;
+    if escaped > 0 {
+        say(format_args!("{} ended before that", human::count(escaped, "job")));
+    }
+    many.tell_left_out();
+    Ok(())
+}
+
+/// Waits for the end of a job that is being cancelled, if it has to be ended first.
+fn end_of(queue: &Queue, bell: &mut Bell, id: &JobId, how: Cancelled) -> Result<End, Failure> {
+    if how == Cancelled::Done {
+        return Ok(End::Cancelled);
+    }
+    Ok(match await_end(queue, bell, id)? {
+        Some(StateKind::Completed) => End::Completed,
+        None => End::Removed,
+        Some(_) => End::Cancelled,
+    })
 }
 
 /// Waits until the pool of a job has ended it; if that pool is dead, recovers it. `None` if it was removed meanwhile.
@@ -57,6 +102,7 @@ fn await_end(queue: &Queue, bell: &mut Bell, id: &JobId) -> Result<Option<StateK
         }
         if !worker::dead_pools(queue)?.is_empty() {
             if worker::recover(queue, &Quiet)? {
+                queue.settle()?;
                 continue;
             }
             let state = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.state(seq)))?;
@@ -88,76 +134,114 @@ impl Observer for Quiet {
     }
 }
 
-pub(crate) fn retry(context: &Context, ids: &[JobId], all_dead: bool) -> Result<Exit, Failure> {
+/// What is to be retried.
+enum Chosen<'a> {
+    Ids(&'a [JobId]),
+    /// With whether nobody needs to be asked.
+    Filter(Filter, bool),
+    AllDead,
+}
+
+pub(crate) fn retry(context: &Context, args: &args::Retry) -> Result<Exit, Failure> {
     let queue = context.open()?;
-    let mut lanes = BTreeSet::new();
-    let mut out = stdout();
-    if all_dead {
-        let count = retry_all(&queue, &mut lanes)?;
-        if count == 0 {
-            writeln!(out, "The dead letter queue is empty")?;
-        } else {
-            writeln!(out, "✓ {} will run again", human::count(count, "job"))?;
-        }
+    let chosen = if args.all_dead {
+        Chosen::AllDead
+    } else if args.filters.are_given() {
+        Chosen::Filter(args.filters.resolve(&queue)?, args.yes)
     } else {
-        let done = queue.write(|tx| tx.retry(ids)).map_err(|error| refused(error, "queuectl dlq list"))?;
-        for (id, lane) in done {
-            lanes.insert(lane);
-            writeln!(out, "✓ Job {id} will run again")?;
+        Chosen::Ids(&args.ids)
+    };
+    retry_chosen(context, queue, chosen, &args.terms)
+}
+
+pub(crate) fn dlq_retry(context: &Context, args: &args::DlqRetry) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let chosen = if args.all {
+        Chosen::AllDead
+    } else if args.which.is_given() {
+        Chosen::Filter(Filter { states: [StateKind::Dead].into(), ..args.which.resolve(&queue)? }, args.yes)
+    } else {
+        Chosen::Ids(&args.ids)
+    };
+    retry_chosen(context, queue, chosen, &args.terms)
+}
+
+fn retry_chosen(context: &Context, mut queue: Queue, chosen: Chosen<'_>, terms: &args::Terms) -> Result<Exit, Failure> {
+    let terms = Terms { max_retries: terms.max_retries, timeout: terms.timeout };
+    let (mut lanes, mut out) = (BTreeSet::new(), stdout());
+    let (filter, is_sure, none) = match chosen {
+        Chosen::Ids(ids) => {
+            let done = context.first(&mut queue, |queue| queue.write_and_settle(|tx| tx.retry(ids, &terms)));
+            let done = done.map_err(|error| refused(error, "queuectl dlq list"))?;
+            for (id, lane) in done {
+                lanes.insert(lane);
+                writeln!(out, "✓ Job {id} will run again")?;
+            }
+            out.flush()?;
+            tell_runs(&queue, &lanes)?;
+            queue.leave();
+            return Ok(Exit::Done);
         }
+        Chosen::Filter(filter, is_sure) => (filter, is_sure, None),
+        Chosen::AllDead => (Filter::of_states([StateKind::Dead]), true, Some("The dead letter queue is empty")),
+    };
+    let mut many = Many::find(&queue, RETRY, &filter, [&FAILED_FOR_GOOD, &ENDED])?;
+    many.confirm(is_sure)?;
+    let retry = |ids: &[JobId], tx: &mut Tx<'_>| tx.retry(ids, &terms);
+    let count = many.each(&queue, retry, |done| lanes.extend(done.into_iter().map(|(_, lane)| lane)))?;
+    match none {
+        Some(none) if count == 0 => writeln!(out, "{none}")?,
+        _ => writeln!(out, "✓ {} will run again", human::count(count, "job"))?,
     }
     out.flush()?;
+    many.tell_left_out();
     tell_runs(&queue, &lanes)?;
     queue.leave();
     Ok(Exit::Done)
 }
 
 pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Failure> {
-    let queue = context.open()?;
-    let removed = queue.write(|tx| tx.remove(&args.ids)).map_err(|error| match &error {
-        StoreError::Refused { id, .. } => {
-            let next = format!("queuectl cancel {id}    then the same line again");
-            refused(error, &next)
-        }
-        _ => refused(error, "queuectl list"),
-    })?;
+    let mut queue = context.open()?;
+    // So that what is left to be told is little.
+    context.first(&mut queue, Queue::settle)?;
     let (mut out, mut exit) = (stdout(), Exit::Done);
-    for job in removed {
-        for (attempt, stream) in job.files {
-            let path = output_path(queue.folder(), job.seq, attempt, stream);
-            // It may be missing after a power cut.
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
-                exit = Exit::Other;
+    if args.filters.are_given() {
+        let mut many = Many::find(&queue, REMOVE, &args.filters.resolve(&queue)?, [&ENDED, &ENDED])?;
+        many.confirm(args.yes)?;
+        let count = many.each(
+            &queue,
+            |ids, tx| tx.remove(ids),
+            |removed| removed.iter().for_each(|job| delete_files(&queue, job, &mut exit)),
+        )?;
+        writeln!(out, "✓ {} removed", human::count(count, "job"))?;
+        many.tell_left_out();
+    } else {
+        let removed = context.first(&mut queue, |queue| queue.write(|tx| tx.remove(&args.ids)));
+        let removed = removed.map_err(|error| match &error {
+            StoreError::Refused { id, .. } => {
+                let next = format!("queuectl cancel {id}    then the same line again");
+                refused(error, &next)
             }
+            _ => refused(error, "queuectl list"),
+        })?;
+        for job in removed {
+            delete_files(&queue, &job, &mut exit);
+            writeln!(out, "✓ Job {} removed", job.id)?;
         }
-        writeln!(out, "✓ Job {} removed", job.id)?;
     }
     out.flush()?;
     queue.leave();
     Ok(exit)
 }
 
-/// In transactions of bounded size, oldest death first; as many as were dead at the start, so that one which dies
-/// again meanwhile is not retried for ever.
-fn retry_all(queue: &Queue, lanes: &mut BTreeSet<LaneId>) -> Result<u64, Failure> {
-    let dead = queue.read(|snapshot| Ok(snapshot.counts()?[&StateKind::Dead]))?;
-    let mut count = 0;
-    while count < dead {
-        let limit = usize::try_from(dead - count).unwrap_or(BATCH).min(BATCH);
-        let done = queue.write(|tx| {
-            let dead = tx.dead(limit)?;
-            tx.retry(&dead)
-        })?;
-        if done.is_empty() {
-            break;
+/// Deletes what a removed job wrote.
+fn delete_files(queue: &Queue, job: &Removed, exit: &mut Exit) {
+    for (path, error) in delete_outputs(queue.folder(), job.seq, &job.files) {
+        {
+            say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
+            *exit = Exit::Other;
         }
-        count += done.len() as u64;
-        lanes.extend(done.into_iter().map(|(_, lane)| lane));
     }
-    Ok(count)
 }
 
 /// Jobs of a run wait for that run: its line continues it.

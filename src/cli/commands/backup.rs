@@ -100,6 +100,6 @@ fn explain(context: &Context, error: BackupError) -> Failure {
             let failure = context.explain(error);
             if is_damaged { failure.next(format_args!("queuectl{} check", context.db_words())) } else { failure }
         }
-        BackupError::Io { .. } => Failure::new(Exit::Other, error),
+        BackupError::Io { error: ref why, .. } => Failure::new(Exit::of_system(why), error),
     }
 }

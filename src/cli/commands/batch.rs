@@ -1,17 +1,21 @@
 //! A batch on its way from an input to the queue: few jobs at once, many in pieces.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use super::super::context::say;
+use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
-use super::super::input::{self, Base, Few, Format, InputError, Jobs, Source, Survey, Warning};
+use super::super::input::{self, Base, Few, Format, InputError, Jobs, Repeat, Source, Survey, Warning, key_hash};
 use super::super::render::human;
 use super::super::stop::Stop;
-use crate::model::{JobId, JobSpec};
+use crate::model::{IfExists, JobId, JobKey, JobSpec, StateKind};
 use crate::queue::Queue;
-use crate::store::{BulkInto, Enqueued, StoreError};
-use crate::worker::{BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
+use crate::store::{BulkInto, Enqueued, Met, StoreError};
+use crate::worker::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
+
+/// Most jobs of a batch that may have others retried or replaced: all of that is one transaction.
+pub(crate) const CHANGING_JOBS_MAX: u64 = 10_000;
 
 /// An input that was looked at, and can be taken.
 pub(crate) struct Batch {
@@ -22,6 +26,8 @@ pub(crate) struct Batch {
     /// What was found.
     pub survey: Survey,
     prefix: Vec<u8>,
+    /// The lines of jobs that are not taken.
+    left_out: HashSet<usize>,
 }
 
 impl Batch {
@@ -38,7 +44,27 @@ impl Batch {
                 Warning::ByteOrderMark => say(format_args!("{name} begins with a byte order mark, which is dropped")),
             }
         }
-        Ok(Self { source, format, name, survey, prefix: prefix.to_vec() })
+        Ok(Self { source, format, name, survey, prefix: prefix.to_vec(), left_out: HashSet::new() })
+    }
+
+    /// Leaves out the jobs that `is_done` says, which is asked in their order. Answers how many they are.
+    pub(crate) fn leave_out(&mut self, base: &Base, mut is_done: impl FnMut(&JobSpec) -> bool) -> Result<u64, Failure> {
+        let before = self.survey.jobs;
+        if let Some(few) = &mut self.survey.few {
+            few.retain(|(_, spec)| !is_done(spec));
+            self.survey.jobs = few.len() as u64;
+        } else {
+            let mut left_out = HashSet::new();
+            self.again(base, |jobs| {
+                while let Some((line, spec)) = jobs.next()? {
+                    left_out.extend(is_done(&spec).then_some(line));
+                }
+                Ok(())
+            })?;
+            self.survey.jobs -= left_out.len() as u64;
+            self.left_out = left_out;
+        }
+        Ok(before - self.survey.jobs)
     }
 
     /// All jobs with their lines, at once: for what has to be one transaction.
@@ -47,10 +73,13 @@ impl Batch {
             return Ok(few.into_iter().unzip());
         }
         let (mut lines, mut specs) = (Vec::new(), Vec::new());
+        let left_out = std::mem::take(&mut self.left_out);
         self.again(base, |jobs| {
             while let Some((line, spec)) = jobs.next()? {
-                lines.push(line);
-                specs.push(spec);
+                if !left_out.contains(&line) {
+                    lines.push(line);
+                    specs.push(spec);
+                }
             }
             Ok(())
         })?;
@@ -61,15 +90,19 @@ impl Batch {
     /// them appear. A signal before that ends the process, and nothing was enqueued.
     pub(crate) fn store<'q, T>(
         &mut self,
-        queue: &'q Queue,
+        context: &Context,
+        queue: &'q mut Queue,
         into: &BulkInto,
         base: &Base,
         each: &mut dyn FnMut(&[Enqueued]),
         publish: impl FnOnce(BulkMaker<'q>) -> Result<T, StoreError>,
     ) -> Result<Stored<T>, Failure> {
+        self.refuse_repeats(base)?;
         let stop = Stop::listen();
         let wanted = std::mem::take(&mut self.survey.wanted);
-        let mut bulk = BulkMaker::begin(queue, into, self.survey.jobs, wanted).map_err(nothing_done)?;
+        let jobs = self.survey.jobs;
+        let begun = context.first(queue, |queue| BegunBulk::begin(queue, into, jobs)).map_err(nothing_done)?;
+        let mut bulk = begun.fill(queue, wanted);
         self.fill(base, &mut bulk, each)?;
         stop.hold_back();
         let published = publish(bulk).map_err(nothing_done)?;
@@ -83,21 +116,49 @@ impl Batch {
         bulk: &mut BulkMaker<'_>,
         each: &mut dyn FnMut(&[Enqueued]),
     ) -> Result<(), Failure> {
-        let mut specs = Vec::new();
+        let mut piece = Piece::default();
+        let mut repeats = Repeats::of(&self.survey.repeats);
+        let left_out = std::mem::take(&mut self.left_out);
         self.again(base, |jobs| {
             loop {
                 let (room, begin) = (bulk.room(), jobs.bytes_read());
-                while specs.len() < room && jobs.bytes_read() - begin < PIECE_BYTES_MAX as u64 {
-                    let Some((_, spec)) = jobs.next()? else { break };
-                    specs.push(spec);
+                while piece.specs.len() < room && jobs.bytes_read() - begin < PIECE_BYTES_MAX as u64 {
+                    let Some((line, spec)) = jobs.next()? else { break };
+                    match repeats.lines.get(&line) {
+                        _ if left_out.contains(&line) => {}
+                        Some(key) => piece.repeats.push((piece.specs.len(), *key)),
+                        None => piece.specs.push(spec),
+                    }
                 }
-                if specs.is_empty() {
+                if piece.specs.is_empty() && piece.repeats.is_empty() && jobs.bytes_read() == begin {
                     return Ok(bulk.name()?);
                 }
-                each(&bulk.add(&specs)?);
-                specs.clear();
+                let added = if piece.specs.is_empty() { Vec::new() } else { bulk.add(&piece.specs)? };
+                each(&repeats.interleave(&piece, added));
+                piece = Piece::default();
             }
         })
+    }
+
+    /// A line whose key one before it has is left out only if that is what it says.
+    fn refuse_repeats(&mut self, base: &Base) -> Result<(), Failure> {
+        let refuses = |repeat: &&Repeat| matches!(repeat.if_exists, IfExists::Error | IfExists::Replace);
+        let Some(Repeat { line, first, .. }) = self.survey.repeats.iter().find(refuses).copied() else {
+            return Ok(());
+        };
+        let input = self.source.read().map_err(|error| wrong_input(error).of(&self.name))?;
+        let mut jobs = Jobs::new(input, self.format, base, &self.prefix);
+        let wrong = loop {
+            match jobs.next() {
+                Ok(Some((at, JobSpec { key: Some(key), .. }))) if at == line => {
+                    break InputError::DuplicateKey { key, first, line };
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break InputError::Changed,
+                Err(error) => break error,
+            }
+        };
+        Err(wrong_input(wrong).of(&self.name))
     }
 
     /// Reads it once more; it has to be what it was.
@@ -113,9 +174,12 @@ impl Batch {
         });
         done.map_err(|wrong| match wrong {
             // Nothing was wrong with it at the first look.
-            Wrong::Input(InputError::Job { .. } | InputError::DuplicateId { .. }) => {
-                wrong_input(InputError::Changed).of(&self.name)
-            }
+            Wrong::Input(
+                InputError::Job { .. }
+                | InputError::DuplicateId { .. }
+                | InputError::DuplicateKey { .. }
+                | InputError::NeedsLater { .. },
+            ) => wrong_input(InputError::Changed).of(&self.name),
             Wrong::Input(error) => wrong_input(error).of(&self.name),
             Wrong::Queue(error) => self.explain(base, error),
         })
@@ -123,25 +187,81 @@ impl Batch {
 
     /// With the line that the queue refused, which is looked for.
     fn explain(&mut self, base: &Base, error: StoreError) -> Failure {
-        let line = match &error {
-            StoreError::Duplicate(id) | StoreError::Reserved(id) => self.line_of(base, id),
-            _ => None,
-        };
+        let line = blamed(&error).and_then(|blamed| self.line_of(base, |spec| blamed.is(spec)));
+        let changes = matches!(error, StoreError::KeyTaken { .. }) && self.survey.changes_others;
         let failure = nothing_done(error);
+        let why = format_args!("a batch of over {CHANGING_JOBS_MAX} jobs replaces and retries no others");
+        let failure = if changes { failure.and(why) } else { failure };
         match line {
             Some(line) => failure.of(format_args!("line {line}")),
             None => failure,
         }
     }
 
-    fn line_of(&mut self, base: &Base, id: &JobId) -> Option<usize> {
+    fn line_of(&mut self, base: &Base, is_it: impl Fn(&JobSpec) -> bool) -> Option<usize> {
         let mut jobs = Jobs::new(self.source.read().ok()?, self.format, base, &self.prefix);
         while let Some((line, spec)) = jobs.next().ok()? {
-            if spec.id.as_ref() == Some(id) {
+            if is_it(&spec) {
                 return Some(line);
             }
         }
         None
+    }
+}
+
+/// Jobs that are stored in one transaction.
+#[derive(Default)]
+struct Piece {
+    specs: Vec<JobSpec>,
+    /// The jobs between them for which others stand: after how many of `specs`, and the hash of the key.
+    repeats: Vec<(usize, u128)>,
+}
+
+/// Lines whose keys others before them have: the first job of a key stands for all of them.
+struct Repeats {
+    /// Their hashes.
+    lines: HashMap<usize, u128>,
+    first: HashMap<u128, Option<Enqueued>>,
+}
+
+impl Repeats {
+    fn of(repeats: &[Repeat]) -> Self {
+        Self {
+            lines: repeats.iter().map(|repeat| (repeat.line, repeat.key)).collect(),
+            first: repeats.iter().map(|repeat| (repeat.key, None)).collect(),
+        }
+    }
+
+    /// What became of all jobs of a piece, in their order.
+    fn interleave(&mut self, piece: &Piece, added: Vec<Enqueued>) -> Vec<Enqueued> {
+        if self.lines.is_empty() {
+            return added;
+        }
+        let mut all = Vec::with_capacity(added.len() + piece.repeats.len());
+        let mut repeats = piece.repeats.iter().peekable();
+        for (n, (job, spec)) in added.into_iter().zip(&piece.specs).enumerate() {
+            while let Some((_, key)) = repeats.next_if(|(after, _)| *after <= n) {
+                all.extend(self.again(*key));
+            }
+            if let Some(first) = spec.key.as_ref().and_then(|key| self.first.get_mut(&key_hash(key))) {
+                *first = Some(job.clone());
+            }
+            all.push(job);
+        }
+        for (_, key) in repeats {
+            all.extend(self.again(*key));
+        }
+        all
+    }
+
+    fn again(&self, key: u128) -> Option<Enqueued> {
+        let first = self.first.get(&key)?.clone()?;
+        let state = match (&first.met, first.due) {
+            (Met::Exists(state) | Met::Retried(state), _) => *state,
+            (Met::New | Met::Replaced(_), None) => StateKind::Pending,
+            (Met::New | Met::Replaced(_), Some(_)) => StateKind::Scheduled,
+        };
+        Some(Enqueued { due: None, met: Met::Exists(state), ..first })
     }
 }
 
@@ -153,11 +273,43 @@ pub(crate) struct Stored<T> {
     pub was_asked_to_stop: bool,
 }
 
+/// The job of a batch that a refusal is about.
+enum Blamed<'e> {
+    /// The one with this id.
+    With(&'e JobId),
+    /// One with this key.
+    Key(&'e JobKey),
+    /// The first that needs this one.
+    Needing(&'e JobId),
+}
+
+impl Blamed<'_> {
+    fn is(&self, spec: &JobSpec) -> bool {
+        match self {
+            Self::With(id) => spec.id.as_ref() == Some(id),
+            Self::Key(key) => spec.key.as_ref() == Some(key),
+            Self::Needing(id) => spec.needs.iter().any(|need| need.id == **id),
+        }
+    }
+}
+
+fn blamed(error: &StoreError) -> Option<Blamed<'_>> {
+    match error {
+        StoreError::Duplicate(id) | StoreError::Reserved(id) => Some(Blamed::With(id)),
+        StoreError::KeyTaken { key, .. } | StoreError::KeyTwice(key) | StoreError::KeyReserved(key) => {
+            Some(Blamed::Key(key))
+        }
+        StoreError::NoSuchJob(id) | StoreError::NeedsLater(id) | StoreError::NeedEnded { id, .. } => {
+            Some(Blamed::Needing(id))
+        }
+        _ => None,
+    }
+}
+
 /// Why nothing of a batch was enqueued; unless that is not known.
 fn nothing_done(error: StoreError) -> Failure {
-    let (is_refusal, is_unknown) =
-        (matches!(error, StoreError::Duplicate(_) | StoreError::Reserved(_)), error.outcome_is_unknown());
-    let failure = Failure::from(error);
+    let (is_refusal, is_unknown) = (blamed(&error).is_some(), error.outcome_is_unknown());
+    let failure = refusal(error);
     if is_refusal || is_unknown { failure } else { failure.and("nothing was enqueued") }
 }
 
@@ -197,22 +349,35 @@ fn open(file: &Path) -> Result<(String, Source), Failure> {
 /// Input that is not taken.
 pub(crate) fn wrong_input(error: InputError) -> Failure {
     let exit = match error {
-        InputError::DuplicateId { .. } => Exit::Refused,
-        InputError::Job { .. } => Exit::Usage,
+        InputError::DuplicateId { .. } | InputError::DuplicateKey { .. } => Exit::Refused,
+        InputError::Job { .. } | InputError::NeedsLater { .. } => Exit::Usage,
         InputError::Changed | InputError::Unreadable(_) => Exit::Other,
     };
     Failure::new(exit, error)
 }
 
-/// Which line of a batch the store refused.
-pub(crate) fn explain(error: StoreError, specs: &[JobSpec], lines: &[usize]) -> Failure {
-    let at = match &error {
-        StoreError::Duplicate(id) | StoreError::Reserved(id) => {
-            specs.iter().position(|spec| spec.id.as_ref() == Some(id))
-        }
+/// Why the store refused it, with what can be done.
+fn refusal(error: StoreError) -> Failure {
+    let next = match &error {
+        StoreError::KeyTaken { id, state: StateKind::Processing, .. } => Some(format!("queuectl wait {id}")),
+        StoreError::KeyTaken { id, .. } => Some(format!("queuectl show {id}")),
         _ => None,
     };
     let failure = Failure::from(error);
+    match next {
+        Some(next) => failure.next(next),
+        None => failure,
+    }
+}
+
+/// Which line of a batch the store refused.
+pub(crate) fn explain(error: StoreError, specs: &[JobSpec], lines: &[usize]) -> Failure {
+    let at = blamed(&error).and_then(|blamed| match blamed {
+        // Of two the second is the one.
+        Blamed::Key(_) if matches!(error, StoreError::KeyTwice(_)) => specs.iter().rposition(|spec| blamed.is(spec)),
+        _ => specs.iter().position(|spec| blamed.is(spec)),
+    });
+    let failure = refusal(error);
     match at {
         // One job alone may be the last piece of many.
         Some(at) if specs.len() > 1 || lines[at] > 1 => failure.of(format_args!("line {}", lines[at])),

@@ -178,7 +178,7 @@ pub(crate) fn not_quiet(context: &Context, error: NotQuiet) -> Failure {
             Failure::new(Exit::Refused, error).next(format_args!("kill {pid}    ends it; or wait until it is done"))
         }
         NotQuiet::Left(_) => Failure::new(Exit::Refused, error),
-        NotQuiet::Unknown(_) => Failure::new(Exit::Other, error),
+        NotQuiet::Unknown(ref why) => Failure::new(Exit::of_system(why), error),
         NotQuiet::Store(error @ StoreError::Damaged(_)) => {
             context.explain(error).next(format_args!("queuectl{db} restore BACKUP    if there is one"))
         }

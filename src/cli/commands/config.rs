@@ -9,7 +9,9 @@ use super::super::args;
 use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
-use crate::model::{QueueName, SettingKey, Settings};
+use super::status::shell_word;
+use crate::model::{QueueName, Retention, SettingKey, Settings};
+use crate::store::StoreError;
 
 pub(crate) fn config(context: &Context, args: args::Config) -> Result<Exit, Failure> {
     match args {
@@ -38,11 +40,15 @@ fn key(name: &str) -> Result<SettingKey, Failure> {
 fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
     let key = key(&args.key)?;
     // Checked before a queue is made for it.
+    if key.is_of_all_queues() && args.scope.queue.is_some() {
+        let failure = Failure::from(StoreError::OfAllQueues(key));
+        return Err(failure.next(format_args!("queuectl config set {} {}", key.name(), shell_word(&args.value))));
+    }
     let mut settings = Settings::default();
     settings.set(key, &args.value).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let queue = context.open_or_create()?;
+    let mut queue = context.open_or_create()?;
     let scope = args.scope.queue.as_ref();
-    queue.write(|tx| tx.set(scope, key, &args.value))?;
+    context.first(&mut queue, |queue| queue.write(|tx| tx.set(scope, key, &args.value)))?;
     print(format_args!("✓ {} = {}{}", key.name(), settings.get(key), of(scope)))?;
     queue.leave();
     Ok(Exit::Done)
@@ -50,9 +56,9 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
 
 fn unset(context: &Context, args: &args::ConfigUnset) -> Result<Exit, Failure> {
     let key = key(&args.key)?;
-    let queue = context.open()?;
+    let mut queue = context.open()?;
     let scope = args.scope.queue.as_ref();
-    let was_set = queue.write(|tx| tx.unset(scope, key))?;
+    let was_set = context.first(&mut queue, |queue| queue.write(|tx| tx.unset(scope, key)))?;
     let (settings, common) = queue.read(|snapshot| Ok((snapshot.settings(scope)?, snapshot.settings_set(None)?)))?;
     let origin = if common.contains(&key) { "as all queues" } else { "default" };
     let (name, value) = (key.name(), settings.get(key));
@@ -156,5 +162,16 @@ fn value(settings: &Settings, key: SettingKey) -> Value {
         SettingKey::Shell => settings.shell.clone().into(),
         SettingKey::Parallel => settings.parallel.map_or_else(|| "none".into(), Value::from),
         SettingKey::Paused => settings.paused.into(),
+        SettingKey::RetainCompleted => retention(settings.retain_completed),
+        SettingKey::RetainDead => retention(settings.retain_dead),
+        SettingKey::RetainCancelled => retention(settings.retain_cancelled),
+        SettingKey::RetainOutput => retention(settings.retain_output),
+    }
+}
+
+fn retention(kept: Retention) -> Value {
+    match kept {
+        Retention::For(long) => long.as_secs_f64().into(),
+        Retention::Forever | Retention::Newest(_) => kept.to_string().into(),
     }
 }

@@ -11,10 +11,10 @@ use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Asked, Base, Format};
 use super::super::local::Local;
 use super::super::render::{human, json};
-use super::batch::{Batch, explain, wrong_input};
-use crate::model::{JobName, JobSpec, Millis, Seq, Start, Tags};
+use super::batch::{Batch, CHANGING_JOBS_MAX, explain, wrong_input};
+use crate::model::{JobId, JobName, JobSpec, Millis, Need, Seq, Start, Tags};
 use crate::queue::Queue;
-use crate::store::{BulkInto, Enqueued};
+use crate::store::{BulkInto, Enqueued, Met};
 use crate::worker::{BulkMaker, past_dead_bulks};
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
@@ -22,20 +22,24 @@ pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, F
     base.asked = asked(args, &base)?;
     let base = base;
     if let Some(spec) = one(args, &base)? {
+        if args.if_exists.is_some() && spec.key.is_none() {
+            return Err(Failure::new(Exit::Usage, "--if-exists needs a key").next("queuectl enqueue --key KEY …"));
+        }
         return few(context, args, &base.local, &[spec], &[1], false);
     }
-    if base.asked.id.is_some() {
-        return Err(Failure::new(Exit::Usage, "--id is for one job").next("queuectl enqueue --help"));
+    for (flag, is_given) in [("--id", base.asked.id.is_some()), ("--key", base.asked.key.is_some())] {
+        if is_given {
+            return Err(Failure::new(Exit::Usage, format!("{flag} is for one job")).next("queuectl enqueue --help"));
+        }
     }
     let file = args.file.as_ref().map_or(OsStr::new("-"), |file| file.as_os_str());
     let mut batch = Batch::look_at(Path::new(file), Format::Auto, &base, b"")?;
-    match batch.survey.few.take() {
-        Some(jobs) => {
-            let (lines, specs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-            few(context, args, &base.local, &specs, &lines, true)
-        }
-        None => many(context, args, &mut batch, &base),
+    let is_few = batch.survey.few.is_some();
+    if is_few || batch.survey.changes_others && batch.survey.jobs <= CHANGING_JOBS_MAX {
+        let (lines, specs) = batch.all(&base)?;
+        return few(context, args, &base.local, &specs, &lines, true);
     }
+    many(context, args, &mut batch, &base)
 }
 
 /// What the flags say.
@@ -56,9 +60,18 @@ fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
         queue: args.queue.clone(),
         priority: args.priority.unwrap_or_default(),
         start,
+        needs: needs(&args.after, &args.after_any),
         name: args.name.clone(),
         tags: all_tags(&args.tags)?,
+        key: args.key.clone(),
+        if_exists: args.if_exists.unwrap_or_default(),
     })
+}
+
+/// What is to be waited for, by the ids that were typed.
+fn needs(after: &[JobId], after_any: &[JobId]) -> Vec<Need> {
+    let need = |any| move |id: &JobId| Need { id: id.clone(), any };
+    after.iter().map(need(false)).chain(after_any.iter().map(need(true))).collect()
 }
 
 /// The tags that were typed; of two with the same key the last.
@@ -96,8 +109,8 @@ fn few(
     if specs.is_empty() {
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
-    let queue = context.open_or_create()?;
-    let enqueued = past_dead_bulks(&queue, || queue.enqueue(specs));
+    let mut queue = context.open_or_create()?;
+    let enqueued = context.first(&mut queue, |queue| past_dead_bulks(queue, || queue.enqueue(specs)));
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
     let mut shown = Shown::default();
     shown.add(args, &enqueued);
@@ -111,10 +124,10 @@ fn few(
 
 /// What does not: others get in between, and all of it appears at once.
 fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
-    let queue = context.open_or_create()?;
+    let mut queue = context.open_or_create()?;
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
     let mut shown = Shown::default();
-    batch.store(&queue, &into, base, &mut |enqueued| shown.add(args, enqueued), BulkMaker::publish)?;
+    batch.store(context, &mut queue, &into, base, &mut |enqueued| shown.add(args, enqueued), BulkMaker::publish)?;
     show(&queue, args, &base.local, &shown, true)?;
     queue.leave();
     Ok(Exit::Done)
@@ -128,6 +141,9 @@ struct Shown {
     last: String,
     /// What people call it, if it is the only one.
     name: Option<JobName>,
+    /// How many wait for others, and for how many the last does.
+    blocked: u64,
+    waits_for: u32,
     /// How many wait for a time, and the first of these times.
     later: u64,
     first: Option<Millis>,
@@ -135,20 +151,30 @@ struct Shown {
     differ: bool,
     /// All names, a line each, if they are asked for.
     names: Vec<u8>,
-    /// All numbers, if the jobs are.
-    seqs: Vec<Seq>,
+    /// All numbers, if the jobs are; and whether they existed.
+    seqs: Vec<(Seq, bool)>,
+    /// How many were there already, and how many of these run again.
+    existed: u64,
+    retried: u64,
+    /// How the last one fared.
+    met: Option<Met>,
 }
 
 impl Shown {
     fn add(&mut self, args: &args::Enqueue, enqueued: &[Enqueued]) {
-        self.jobs += enqueued.len() as u64;
+        let existed = enqueued.iter().filter(|job| job.met.existed()).count() as u64;
+        self.existed += existed;
+        self.retried += enqueued.iter().filter(|job| matches!(job.met, Met::Retried(_))).count() as u64;
+        self.jobs += enqueued.len() as u64 - existed;
+        self.blocked += enqueued.iter().filter(|job| job.waits_for > 0).count() as u64;
+        self.waits_for = enqueued.last().map_or(0, |job| job.waits_for);
         for due in enqueued.iter().filter_map(|job| job.due) {
             self.later += 1;
             self.differ |= self.first.is_some_and(|first| first != due);
             self.first = Some(self.first.map_or(due, |first| first.min(due)));
         }
         if args.json {
-            self.seqs.extend(enqueued.iter().map(|job| job.seq));
+            self.seqs.extend(enqueued.iter().map(|job| (job.seq, job.met.existed())));
         } else if args.quiet {
             for job in enqueued {
                 self.names.extend_from_slice(job.id.as_str().as_bytes());
@@ -157,6 +183,7 @@ impl Shown {
         }
         if let Some(job) = enqueued.last() {
             self.last = job.id.to_string();
+            self.met = Some(job.met.clone());
         }
     }
 }
@@ -173,28 +200,67 @@ fn start(local: &Local, shown: &Shown) -> String {
     }
 }
 
+/// What jobs wait for besides a time.
+fn waits(shown: &Shown) -> String {
+    match (shown.jobs, shown.blocked) {
+        (_, 0) => String::new(),
+        (1, _) => format!(", waits for {}", human::count(shown.waits_for.into(), "job")),
+        (_, 1) => ", 1 of them waits for others".to_owned(),
+        (_, blocked) => format!(", {blocked} of them wait for others"),
+    }
+}
+
 fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
+    write(queue, args, local, shown, is_batch).map_err(|failure| match shown.jobs {
+        1 => failure.after(format_args!("job {} is enqueued", shown.last)),
+        jobs => failure.after(format_args!("{} are enqueued", human::count(jobs, "job"))),
+    })
+}
+
+fn write(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
     let mut out = stdout();
     if args.json {
         show_json(queue, &shown.seqs, is_batch, &mut out)?;
     } else if args.quiet {
         out.write_all(&shown.names)?;
-    } else if shown.jobs == 1 {
-        let job = human::called(&shown.last, shown.name.as_ref());
-        writeln!(out, "✓ Job {job} enqueued{}", start(local, shown))?;
     } else {
-        writeln!(out, "✓ {} enqueued{}", human::count(shown.jobs, "job"), start(local, shown))?;
+        writeln!(out, "✓ {}", told(local, shown))?;
     }
     out.flush()?;
     Ok(())
 }
 
-fn show_json(queue: &Queue, seqs: &[Seq], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
+fn told(local: &Local, shown: &Shown) -> String {
+    let start = format!("{}{}", waits(shown), start(local, shown));
+    if let (1, Some(met)) = (shown.jobs + shown.existed, &shown.met) {
+        let id = &shown.last;
+        let job = human::called(id, shown.name.as_ref());
+        return match met {
+            Met::New => format!("Job {job} enqueued{start}"),
+            Met::Replaced(other) if other.as_str() == id => format!("Job {job} enqueued anew{start}"),
+            Met::Replaced(other) => format!("Job {job} enqueued in the place of job {other}{start}"),
+            Met::Exists(state) => format!("Job {id} is there already ({})", human::state(*state)),
+            Met::Retried(state) => format!("Job {id} is there already ({}); it will run again", human::state(*state)),
+        };
+    }
+    let enqueued = format!("{} enqueued{start}", human::count(shown.jobs, "job"));
+    match (shown.existed, shown.retried) {
+        (0, _) => enqueued,
+        (existed, 0) => format!("{enqueued}; {existed} there already"),
+        (existed, retried) => format!("{enqueued}; {existed} there already, of which {retried} will run again"),
+    }
+}
+
+fn show_json(queue: &Queue, seqs: &[(Seq, bool)], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut separator = if is_batch { "[" } else { "" };
     for chunk in seqs.chunks(1_000) {
-        let jobs = queue.read(|snapshot| chunk.iter().map(|seq| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
-        for job in jobs.into_iter().flatten() {
-            write!(out, "{separator}{}", serde_json::Value::from(json::job(&job, None)))?;
+        let jobs =
+            queue.read(|snapshot| chunk.iter().map(|(seq, _)| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
+        for (job, (_, existed)) in jobs.into_iter().zip(chunk) {
+            let Some(job) = job else { continue };
+            let mut job = json::job(&job, None);
+            job.insert("existed".to_owned(), (*existed).into());
+            write!(out, "{separator}{}", serde_json::Value::from(job))?;
             separator = ",\n";
         }
     }

@@ -24,6 +24,8 @@ use crate::store::{Salvage, Snapshot, StoreError};
 
 /// Bytes that are written at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// What is said of where results go.
+const STDOUT: &str = "standard output";
 /// How many losses and missing files are named.
 const NAMED_MAX: u64 = 100;
 
@@ -46,7 +48,7 @@ pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Fai
             write(&source, file, &mut told).map_err(|stop| stopped(stop, &path.display().to_string()))?
         }
         // As it is: nothing in it is colour.
-        None => write(&source, io::stdout().lock(), &mut told).map_err(|stop| stopped(stop, "standard output"))?,
+        None => write(&source, io::stdout().lock(), &mut told).map_err(|stop| stopped(stop, STDOUT))?,
     };
     let was_damaged = matches!(source, Source::Damaged { .. });
     if let Source::Queue(queue) = source {
@@ -148,14 +150,16 @@ fn to_file(source: &Source, path: &Path, told: &mut Told) -> Result<Written, Fai
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::Other, format!("cannot write {}: {error}", path.display()))
+    Failure::new(Exit::of_system(error), format!("cannot write {}: {error}", path.display()))
 }
 
 fn stopped(stop: Stop, to: &str) -> Failure {
     match stop {
         Stop::Store(error) => Failure::from(error).next("queuectl check --repair    makes what it can of the queue"),
         Stop::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Failure::silent(Exit::Done),
-        Stop::Output(error) => Failure::new(Exit::Other, format!("cannot write {to}: {error}")),
+        // Where results go is not the queue's disk.
+        Stop::Output(error) if to == STDOUT => Failure::new(Exit::Other, format!("cannot write {to}: {error}")),
+        Stop::Output(error) => Failure::new(Exit::of_system(&error), format!("cannot write {to}: {error}")),
     }
 }
 

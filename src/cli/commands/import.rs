@@ -103,7 +103,7 @@ impl Input {
                 .next("queuectl enqueue --file FILE    takes commands, or jobs as JSON, a line each"),
             BadExport::CutShort(_) => failure(Exit::Usage).next("queuectl export --output FILE    writes it anew"),
             BadExport::Line { .. } => failure(Exit::Usage),
-            BadExport::Io(_) => failure(Exit::Other),
+            BadExport::Io(why) => failure(Exit::of_system(why)),
         }
     }
 
@@ -150,7 +150,8 @@ impl Survey {
 /// Writes the large outputs.
 fn take_outputs(queue: &Queue, input: &Input, survey: &Survey) -> Result<Option<Incoming>, Failure> {
     let failed = |error: io::Error| {
-        Failure::new(Exit::Other, format!("cannot write into {}: {error}", queue.folder().join("output").display()))
+        let outputs = queue.folder().join("output");
+        Failure::new(Exit::of_system(&error), format!("cannot write into {}: {error}", outputs.display()))
     };
     let mut incoming = Incoming::begin(queue.folder())
         .map_err(failed)?

@@ -1,29 +1,38 @@
-//! `pause` and `resume`: words for the setting `paused`.
+//! `pause` and `resume`: of queues they are words for the setting `paused`; jobs are held, each for itself.
 
 use std::io::Write;
 
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
-use crate::model::{QueueName, SettingKey};
+use crate::model::{JobId, QueueName, SettingKey, StateKind};
 use crate::queue::Queue;
-use crate::store::{QueueInfo, Snapshot};
+use crate::store::{QueueInfo, Snapshot, StoreError, Tx};
 
-pub(crate) fn pause(context: &Context, names: &[QueueName]) -> Result<Exit, Failure> {
-    let queue = context.open()?;
-    queue.write(|tx| {
+pub(crate) fn pause(context: &Context, ids: &[JobId], names: &[QueueName]) -> Result<Exit, Failure> {
+    let mut queue = context.open()?;
+    if !ids.is_empty() {
+        let held = context.first(&mut queue, |queue| queue.write(|tx| tx.hold(ids))).map_err(refused)?;
+        return tell_jobs(queue, &held, "paused");
+    }
+    let pause = |tx: &mut Tx<'_>| {
         if names.is_empty() {
             tx.unset_everywhere(SettingKey::Paused)?;
             tx.set(None, SettingKey::Paused, "true")?;
         }
         names.iter().try_for_each(|name| tx.set(Some(name), SettingKey::Paused, "true"))
-    })?;
+    };
+    context.first(&mut queue, |queue| queue.write(pause))?;
     tell(queue, names, "paused")
 }
 
-pub(crate) fn resume(context: &Context, names: &[QueueName]) -> Result<Exit, Failure> {
-    let queue = context.open()?;
-    queue.write(|tx| {
+pub(crate) fn resume(context: &Context, ids: &[JobId], names: &[QueueName]) -> Result<Exit, Failure> {
+    let mut queue = context.open()?;
+    if !ids.is_empty() {
+        let released = context.first(&mut queue, |queue| queue.write(|tx| tx.release(ids))).map_err(refused)?;
+        return tell_jobs(queue, &released, "resumed");
+    }
+    let resume = |tx: &mut Tx<'_>| {
         if names.is_empty() {
             tx.unset_everywhere(SettingKey::Paused)?;
         }
@@ -37,8 +46,29 @@ pub(crate) fn resume(context: &Context, names: &[QueueName]) -> Result<Exit, Fai
             }
         }
         Ok(())
-    })?;
+    };
+    context.first(&mut queue, |queue| queue.write(resume))?;
     tell(queue, names, "resumed")
+}
+
+fn tell_jobs(queue: Queue, ids: &[JobId], done: &str) -> Result<Exit, Failure> {
+    let mut out = stdout();
+    ids.iter().try_for_each(|id| writeln!(out, "✓ Job {id} {done}"))?;
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+/// What runs cannot wait, and what has ended waits for nothing.
+fn refused(error: StoreError) -> Failure {
+    let next = match &error {
+        StoreError::Refused { id, refusal } if refusal.state == StateKind::Processing => {
+            format!("queuectl cancel {id}    ends it")
+        }
+        StoreError::Refused { id, .. } => format!("queuectl retry {id}    runs it again"),
+        _ => "queuectl list".to_owned(),
+    };
+    Failure::from(error).next(next)
 }
 
 /// Says of each queue what was done, and what is in it.

@@ -1,10 +1,14 @@
 //! `run`: a batch in one go, by a pool of its own.
 //!
+//! `--resume` leaves out what completed before: that is read once, before the batch is stored. `--detach` stores the
+//! batch, and lets this program again, in a session of its own, work on it by its number.
+//!
 //! Crash points: before the transaction that stores the batch, or publishes it if it is large, nothing has happened;
-//! after it, whatever ends this process, the same line finds the run by its identity and goes on.
+//! after it, whatever ends this process or the one in the background, the same line finds the run by its identity and goes on.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +17,19 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::args;
 use super::super::context::{Context, say};
+use super::super::detach;
 use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Asked, Base, Format};
+use super::super::journal::Journal;
 use super::super::render::human;
 use super::super::reporter::Reporter;
 use super::batch::{Batch, explain, wrong_input};
 use super::enqueue::all_tags;
+use super::runs;
 use super::status::shell_word;
+use super::worker::start_pool;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
-use crate::queue::Queue;
+use crate::queue::{Folder, Queue};
 use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
 use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_dead_bulks};
 
@@ -44,6 +52,9 @@ enum Jobs {
 }
 
 pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> {
+    if let Some(number) = args.detached {
+        return work_on(context, args, number);
+    }
     let mut input = read(context, args)?;
     if let Jobs::Batch(batch) = &input.jobs
         && batch.survey.jobs == 0
@@ -51,35 +62,99 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
         say(format_args!("{} has no commands: nothing to do", batch.name));
         return Ok(Exit::Done);
     }
-    let queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
+    let mut queue = if args.quiet { context.open_or_create_quietly()? } else { context.open_or_create()? };
     let clock = Arc::clone(queue.clock());
     let started = clock.elapsed();
-    let start = input.start(&queue, args)?;
+    if args.resume && !input.skip_completed(&queue, args)? {
+        queue.leave();
+        return Ok(Exit::Done);
+    }
+    let start = input.start(context, &mut queue, args)?;
     let lane = start.info().lane;
     if !args.quiet {
         tell_start(&queue, &start, &input.run)?;
     }
     drop(input);
-    let reporter = Arc::new(Reporter::new(&queue, start.info(), args.quiet));
+    if args.detach {
+        let number = start.info().number;
+        queue.leave();
+        return detach::run(context.folder_path(), args, number);
+    }
+    let reporter =
+        Reporter::new(&queue, start.info(), args.quiet).map_err(|error| cut_short_by(&error, &start.info().line))?;
+    let reporter = Arc::new(reporter);
     let options = PoolOptions {
         workers: args.jobs.unwrap_or_else(cores),
         serves: Serves::Run(lane),
         until_empty: true,
         log: None,
     };
-    let looker = Queue::open_read_only(&crate::queue::Folder::make(queue.folder())?, Box::new(|| {}));
-    let end = Pool::start(queue, options, Arc::clone(&reporter) as Arc<dyn Observer>).and_then(Pool::run);
+    let folder = Folder::make(queue.folder())?;
+    let is_still_it = |queue: &Queue| {
+        let found = queue.read(|snapshot| snapshot.run(lane))?;
+        Ok(found.is_some_and(|run| (run.created, run.line) == (start.info().created, start.info().line.clone())))
+    };
+    let end = start_pool(context, queue, &options, &(Arc::clone(&reporter) as _), is_still_it).and_then(|pool| {
+        let looker = Queue::open_read_only(&folder, Box::new(|| {}));
+        let end = pool.run()?;
+        Ok((looker?, end))
+    });
     reporter.close();
-    let (queue, end) = (looker?, end?);
-    let summary = Summary::read(&queue, &start, clock.elapsed().saturating_sub(started))?;
-    let verdict = summary.tell(args, end);
+    let (queue, end) = end?;
+    let took = clock.elapsed().saturating_sub(started);
+    let summary = Summary::read(&queue, start.info(), Some(took))?;
+    let verdict = summary.tell(args.quiet, end);
     queue.leave();
     verdict
 }
 
+/// In the background process: the run is stored.
+fn work_on(context: &Context, args: &args::Run, number: u64) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let run = runs::named(&queue, args::RunName::Numbered(number))?;
+    let log = detach::log_path(queue.folder());
+    let journal = Arc::new(Journal::to_file(&log)?);
+    let options = PoolOptions {
+        workers: args.jobs.unwrap_or_else(cores),
+        serves: Serves::Run(run.lane),
+        until_empty: true,
+        log: Some(log),
+    };
+    let pool = Pool::start(queue, options, Arc::clone(&journal) as Arc<dyn Observer>)?;
+    detach::tell_ready(pool.id())?;
+    journal.note(&format!("run {number}: {} of {} to go", run.unfinished(), human::count(run.total(), "job")));
+    let end = pool.run();
+    match &end {
+        Ok(PoolEnd::Stopped) => journal.note(&format!("run {number} stopped")),
+        Ok(PoolEnd::Empty) => journal.note(&format!("run {number} ended")),
+        Err(error) => journal.note(&format!("run {number} stopped: {}", human::plain(&error.to_string()))),
+    }
+    journal.close();
+    end?;
+    Ok(Exit::Done)
+}
+
 impl Input {
+    /// Leaves out what completed in earlier runs of this folder; says whether anything is left. A run that was cut off
+    /// goes on as it is.
+    fn skip_completed(&mut self, queue: &Queue, args: &args::Run) -> Result<bool, Failure> {
+        let Jobs::Batch(batch) = &mut self.jobs else { return Ok(true) };
+        if cut_off(queue, &self.run, args.fresh)?.is_some() {
+            return Ok(true);
+        }
+        let mut completed = queue.read(|snapshot| snapshot.completed_in(&self.run.folder))?;
+        let skipped = batch.leave_out(&self.base, |spec| completed.take(spec))?;
+        let left = batch.survey.jobs;
+        if !args.quiet {
+            let verb = if skipped == 1 { "is" } else { "are" };
+            let rest = if left == 0 { "; nothing is left to do".to_owned() } else { format!("; {left} to go") };
+            say(format_args!("{} completed before {verb} skipped{rest}", human::count(skipped, "line")));
+        }
+        Ok(left > 0)
+    }
+
     /// Continues the run, or begins it: in one transaction if its jobs are few, else in pieces.
-    fn start(&mut self, queue: &Queue, args: &args::Run) -> Result<RunStart, Failure> {
+    fn start(&mut self, context: &Context, queue: &mut Queue, args: &args::Run) -> Result<RunStart, Failure> {
         let (lines, specs) = match &mut self.jobs {
             Jobs::Command(spec) => (vec![1], vec![spec.clone()]),
             Jobs::Batch(batch) if batch.survey.few.is_some() => batch.all(&self.base)?,
@@ -88,14 +163,15 @@ impl Input {
                 if let Some(cut_off) = cut_off(queue, &self.run, args.fresh)? {
                     return Ok(RunStart::Continued(cut_off));
                 }
-                if !takes_over(queue, batch, &self.run)? {
-                    return start_many(queue, batch, &self.run, &self.base, args.fresh);
+                if !takes_over(queue, batch, &self.run, args.resume)? {
+                    return start_many(context, queue, batch, &self.run, &self.base, args.fresh);
                 }
                 batch.all(&self.base)?
             }
         };
-        let start = || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh));
-        past_dead_bulks(queue, start).map_err(|error| explain(error, &specs, &lines))
+        let start =
+            |queue: &Queue| past_dead_bulks(queue, || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh)));
+        context.first(queue, start).map_err(|error| explain(error, &specs, &lines))
     }
 }
 
@@ -106,13 +182,20 @@ fn cut_off(queue: &Queue, run: &NewRun, fresh: bool) -> Result<Option<RunInfo>, 
 
 /// Whether the jobs may take ids over from those of an earlier run: that and the new run are one transaction, however
 /// many they are, as nobody may see the one without the other.
-fn takes_over(queue: &Queue, batch: &Batch, run: &NewRun) -> Result<bool, StoreError> {
+fn takes_over(queue: &Queue, batch: &Batch, run: &NewRun, resumes: bool) -> Result<bool, StoreError> {
     let earlier = || queue.read(|snapshot| snapshot.run_before(run.identity, LaneId(u64::MAX)));
-    Ok(batch.survey.has_ids && earlier()?.is_some())
+    Ok(batch.survey.has_ids && (resumes || earlier()?.is_some()))
 }
 
-fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh: bool) -> Result<RunStart, Failure> {
-    let start = batch.store(queue, &BulkInto::Run, base, &mut |_| {}, |bulk| bulk.publish_run(run, fresh))?;
+fn start_many(
+    context: &Context,
+    queue: &mut Queue,
+    batch: &mut Batch,
+    run: &NewRun,
+    base: &Base,
+    fresh: bool,
+) -> Result<RunStart, Failure> {
+    let start = batch.store(context, queue, &BulkInto::Run, base, &mut |_| {}, |bulk| bulk.publish_run(run, fresh))?;
     if start.was_asked_to_stop {
         return Err(cut_short(&run.line));
     }
@@ -122,6 +205,11 @@ fn start_many(queue: &Queue, batch: &mut Batch, run: &NewRun, base: &Base, fresh
 /// Stopped, and to be continued.
 fn cut_short(line: &str) -> Failure {
     Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again").next(line)
+}
+
+/// The run is stored, but nobody works on it.
+fn cut_short_by(error: &io::Error, line: &str) -> Failure {
+    Failure::new(Exit::Other, format!("{error}; to continue, type the same line again")).next(line)
 }
 
 fn cores() -> usize {
@@ -153,11 +241,17 @@ fn read(context: &Context, args: &args::Run) -> Result<Input, Failure> {
                 (false, false) => Format::Auto,
             };
             let batch = Batch::look_at(file, format, &base, &prefix)?;
+            if let Some(line) = batch.survey.first_key {
+                let what = "a run takes no `key`: `queuectl run --resume` skips what completed before";
+                return Err(Failure::new(Exit::Usage, format!("line {line}: {what}")).of(&batch.name));
+            }
             let identity = batch.survey.digest;
             (Jobs::Batch(batch), identity)
         }
     };
-    let run = NewRun { identity, line: line(args), folder: context.cwd.clone(), flags };
+    let is_command = matches!(jobs, Jobs::Command(_));
+    let folder = context.cwd.clone();
+    let run = NewRun { identity, line: line(args), folder, flags, is_command, resumes: args.resume };
     Ok(Input { jobs, run, base })
 }
 
@@ -217,8 +311,8 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
 fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError> {
     let (before, unfinished) =
         queue.read(|snapshot| Ok((snapshot.run_before(new.identity, run.lane)?, snapshot.unfinished_runs()?)))?;
-    if let Some(before) = before.filter(|before| before.unfinished() == 0) {
-        say(format_args!("run {} of this input has ended ({}); beginning anew", before.number, counts(&before)));
+    if let Some(before) = before.filter(|before| before.unfinished() == 0 && !new.resumes) {
+        say(format_args!("run {} of this input has ended ({}); beginning anew", before.number, runs::counts(&before)));
     }
     let same_line = |other: &&RunInfo| other.lane != run.lane && other.line == new.line && other.folder == new.folder;
     for other in unfinished.iter().filter(same_line) {
@@ -231,38 +325,25 @@ fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError
     Ok(())
 }
 
-/// What a run's jobs have come to.
-fn counts(run: &RunInfo) -> String {
-    let shown = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
-    let count = |kind| run.counts.get(&kind).copied().unwrap_or_default();
-    let part = |kind: StateKind| {
-        let style = human::style(kind);
-        format!("{style}{} {}{style:#}", count(kind), kind.name())
-    };
-    let mut parts: Vec<String> = shown.into_iter().filter(|kind| count(*kind) > 0).map(part).collect();
-    if run.unfinished() > 0 {
-        parts.push(format!("{} to go", run.unfinished()));
-    }
-    parts.join(", ")
-}
-
 /// What a run came to.
-struct Summary {
-    run: RunInfo,
+pub(crate) struct Summary {
+    pub run: RunInfo,
     /// How many of its jobs were removed while it was at work: nobody can tell how those ended.
     removed: u64,
     dead: Vec<Job>,
-    took: Duration,
+    /// How long it was worked on, if that is known.
+    took: Option<Duration>,
 }
 
 impl Summary {
-    fn read(queue: &Queue, start: &RunStart, took: Duration) -> Result<Self, Failure> {
-        let lane = start.info().lane;
+    /// Of a run as it is now, which was `begun`.
+    pub(crate) fn read(queue: &Queue, begun: &RunInfo, took: Option<Duration>) -> Result<Self, Failure> {
+        let lane = begun.lane;
         let (run, mut dead) =
             queue.read(|snapshot| Ok((snapshot.run(lane)?, snapshot.dead_of_lane(lane, DEAD_NAMED_MAX)?)))?;
         // It goes with the last of its jobs.
-        let run = run.unwrap_or_else(|| RunInfo { counts: BTreeMap::new(), ..start.info().clone() });
-        let removed = start.info().total().saturating_sub(run.total());
+        let run = run.unwrap_or_else(|| RunInfo { counts: BTreeMap::new(), ..begun.clone() });
+        let removed = begun.total().saturating_sub(run.total());
         // As they stand in the input.
         dead.sort_by_key(|job| job.seq);
         Ok(Self { run, removed, dead, took })
@@ -272,18 +353,34 @@ impl Summary {
         self.run.counts.get(&kind).copied().unwrap_or_default()
     }
 
-    fn tell(&self, args: &args::Run, end: PoolEnd) -> Result<Exit, Failure> {
-        let failed = self.count(StateKind::Dead) + self.count(StateKind::Cancelled) + self.removed;
-        if !args.quiet || failed > 0 || end == PoolEnd::Stopped {
+    /// How many did not complete.
+    fn failed(&self) -> u64 {
+        self.count(StateKind::Dead) + self.count(StateKind::Cancelled) + self.removed
+    }
+
+    /// Says what its jobs have come to, unless that is as it should be and `quiet`.
+    pub(crate) fn tell_counts(&self, quiet: bool, end: PoolEnd) {
+        if !quiet || self.failed() + self.run.unfinished() > 0 || end == PoolEnd::Stopped {
             let removed = if self.removed > 0 { format!("{} removed", self.removed) } else { String::new() };
-            let parts: Vec<String> = [counts(&self.run), removed].into_iter().filter(|part| !part.is_empty()).collect();
-            say(format_args!("run {}: {} in {}", self.run.number, parts.join(", "), human::about(self.took)));
+            let parts: Vec<String> =
+                [runs::counts(&self.run), removed].into_iter().filter(|part| !part.is_empty()).collect();
+            let took = self.took.map(|took| format!(" in {}", human::about(took))).unwrap_or_default();
+            say(format_args!("run {}: {}{took}", self.run.number, parts.join(", ")));
         }
+    }
+
+    /// Says what it came to, and how that exits.
+    pub(crate) fn tell(&self, quiet: bool, end: PoolEnd) -> Result<Exit, Failure> {
+        let failed = self.failed();
+        self.tell_counts(quiet, end);
         if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
             return Err(cut_short(&self.run.line));
         }
+        if self.run.unfinished() > 0 {
+            return Err(self.left());
+        }
         self.name_the_dead();
-        let exit = self.exit(args, failed);
+        let exit = self.exit(failed);
         match self.dead.first() {
             None if failed == 0 => Ok(exit),
             None if self.count(StateKind::Cancelled) == 0 => Err(Failure::silent(exit).next("queuectl list")),
@@ -294,6 +391,14 @@ impl Summary {
                 Err(Failure::silent(exit).next(format_args!("queuectl retry {what}    then the same line again")))
             }
         }
+    }
+
+    /// What waits for a person, and what waits for that.
+    fn left(&self) -> Failure {
+        let left = human::count(self.run.unfinished(), "job");
+        let failure =
+            Failure::new(Exit::JobsFailed, format!("{left} cannot go on without you: held, or after what is"));
+        failure.next("queuectl list --state scheduled    tells which; queuectl resume ID, then the same line again")
     }
 
     fn name_the_dead(&self) {
@@ -312,8 +417,8 @@ impl Summary {
     }
 
     /// `run -- CMD` gives CMD's own code.
-    fn exit(&self, args: &args::Run, failed: u64) -> Exit {
-        let last = self.dead.first().and_then(|job| job.last_attempt.as_ref()).filter(|_| !args.argv.is_empty());
+    fn exit(&self, failed: u64) -> Exit {
+        let last = self.dead.first().and_then(|job| job.last_attempt.as_ref()).filter(|_| self.run.is_command);
         match last {
             _ if failed == 0 => Exit::Done,
             Some(last) if last.outcome == Outcome::TimedOut => Exit::Of(TIMED_OUT),

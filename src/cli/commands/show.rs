@@ -9,8 +9,9 @@ use super::super::bytes::to_json;
 use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
+use super::super::why;
 use super::list::{activities, activity_of};
-use crate::model::{Attempt, EnvChange, Environment, Job, JobId, Millis, Seq};
+use crate::model::{Attempt, EnvChange, Environment, Job, JobId, Millis, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::worker::Activity;
@@ -19,16 +20,22 @@ pub(crate) fn show(context: &Context, args: &args::Show) -> Result<Exit, Failure
     let queue = context.open_read_only()?;
     let seq = find(&queue, &args.id)?;
     let activities = activities(&queue)?;
-    let (job, attempts, variables) =
-        queue.read(|snapshot| Ok((snapshot.job(seq)?, snapshot.attempts(seq)?, snapshot.environment(seq)?)))?;
+    let (job, attempts, variables, needs) = queue.read(|snapshot| {
+        Ok((snapshot.job(seq)?, snapshot.attempts(seq)?, snapshot.environment(seq)?, snapshot.needs(seq)?))
+    })?;
     let (Some(job), Some((env, change))) = (job, variables) else {
         return Err(Failure::from(StoreError::NoSuchJob(args.id.clone())));
     };
     let variables = Variables::of(env, change);
     let activity = activity_of(&job, &activities);
+    let why = why::why(&queue, &job, &needs)?;
     let mut out = stdout();
     if args.json {
         let mut object = json::job(&job, activity);
+        object.insert("why".to_owned(), why.into());
+        object.insert("needs".to_owned(), needs.iter().map(json::need).collect());
+        let needed_by = queue.read(|snapshot| snapshot.needed_by(seq, usize::MAX))?;
+        object.insert("needed_by".to_owned(), needed_by.iter().map(JobId::as_str).collect());
         let mut history: Vec<Value> = attempts.iter().map(json::attempt).collect();
         history.extend(activity.map(running));
         object.insert("history".to_owned(), history.into());
@@ -38,7 +45,12 @@ pub(crate) fn show(context: &Context, args: &args::Show) -> Result<Exit, Failure
         }
         writeln!(out, "{}", Value::from(object))?;
     } else {
-        write_job(&mut out, &job, activity, queue.clock().now())?;
+        write_job(&mut out, &job, activity, why, queue.clock().now())?;
+        for (name, jobs) in [("After", why::needs_in_short(&needs)), ("Before", why::needed_by(&queue, &job)?)] {
+            if !jobs.is_empty() {
+                writeln!(out, "{name:<10}{jobs}")?;
+            }
+        }
         writeln!(out, "{:<10}{}", "Variables", variables.in_short(args.env))?;
         write_attempts(&mut out, &attempts, activity, queue.clock().now())?;
         if args.env {
@@ -117,9 +129,17 @@ fn running(run: &Activity) -> Value {
     })
 }
 
-fn write_job(out: &mut impl Write, job: &Job, activity: Option<&Activity>, now: Millis) -> Result<(), Failure> {
+fn write_job(
+    out: &mut impl Write,
+    job: &Job,
+    activity: Option<&Activity>,
+    why: Option<String>,
+    now: Millis,
+) -> Result<(), Failure> {
     let state = &job.progress.state;
-    let detail = human::detail(job, now);
+    // Why it waits has a line of its own.
+    let waits = matches!(state.kind(), StateKind::Scheduled | StateKind::Blocked);
+    let detail = if waits { String::new() } else { human::detail(job, now) };
     let detail = if detail.is_empty() { detail } else { format!("   {detail}") };
     let mut line = |name: &str, value: String| writeln!(out, "{name:<10}{value}");
     line("Job", job.id.to_string())?;
@@ -127,6 +147,9 @@ fn write_job(out: &mut impl Write, job: &Job, activity: Option<&Activity>, now: 
         line("Name", human::plain(name.as_str()))?;
     }
     line("State", format!("{}{detail}", human::state(state.kind())))?;
+    if let Some(why) = why {
+        line("Why", human::plain(&why))?;
+    }
     line("Command", human::plain(&job.command.to_string()))?;
     line("Folder", human::plain(&job.cwd.to_string_lossy()))?;
     line("Queue", job.queue.to_string())?;
@@ -135,6 +158,9 @@ fn write_job(out: &mut impl Write, job: &Job, activity: Option<&Activity>, now: 
     }
     if !job.tags.is_empty() {
         line("Tags", human::plain(&job.tags.to_string()))?;
+    }
+    if let Some(key) = &job.key {
+        line("Key", human::plain(key.as_str()))?;
     }
     if let Some(run) = job.run {
         line("Run", run.to_string())?;

@@ -11,6 +11,8 @@ use super::super::bytes::to_json;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::{human, json};
+use super::runs;
+use super::watch;
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Job, JobName, LaneId, Millis, QueueName, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo, Serves, StoreError};
@@ -19,20 +21,25 @@ use crate::worker::{self, Activity};
 /// How much of a command that runs is shown.
 const COMMAND_CHARS_MAX: usize = 60;
 
+/// How many of the newest runs are shown, those that have ended included.
+const RUNS_SHOWN: usize = 5;
+
 /// What `status` shows, read at one moment.
-struct Status {
+pub(super) struct Status {
     counts: BTreeMap<StateKind, u64>,
     /// When the next of the jobs that wait for their time is due.
     next_due: Option<Millis>,
-    pools: Vec<PoolStatus>,
+    pub(super) pools: Vec<PoolStatus>,
     queues: Vec<QueueInfo>,
+    /// Those that have jobs to go.
     runs: Vec<RunInfo>,
+    newest_runs: Vec<RunInfo>,
     ended: Vec<PoolInfo>,
     now: Millis,
 }
 
-struct PoolStatus {
-    pool: PoolInfo,
+pub(super) struct PoolStatus {
+    pub(super) pool: PoolInfo,
     alive: bool,
     /// What it runs.
     running: Vec<(Activity, Job)>,
@@ -41,9 +48,9 @@ struct PoolStatus {
 }
 
 impl Status {
-    fn read(queue: &Queue) -> Result<Self, StoreError> {
+    pub(super) fn read(queue: &Queue) -> Result<Self, StoreError> {
         let mut ended = Vec::new();
-        let (counts, next_due, queues, pools, runs) = queue.read(|snapshot| {
+        let (counts, next_due, queues, pools, runs, newest_runs) = queue.read(|snapshot| {
             let mut pools = Vec::new();
             for pool in snapshot.pools()? {
                 if pool.ended.is_some() {
@@ -66,30 +73,60 @@ impl Status {
                 pools.push(PoolStatus { pool, alive, running, claimed: held.len() });
             }
             let (counts, queues) = (snapshot.counts()?, snapshot.queues()?);
-            Ok((counts, snapshot.next_due()?, queues, pools, snapshot.unfinished_runs()?))
+            let (runs, newest_runs) = (snapshot.unfinished_runs()?, snapshot.newest_runs(RUNS_SHOWN)?);
+            Ok((counts, snapshot.next_due()?, queues, pools, runs, newest_runs))
         })?;
-        Ok(Self { counts, next_due, queues, pools, runs, ended, now: queue.clock().now() })
+        Ok(Self { counts, next_due, queues, pools, runs, newest_runs, ended, now: queue.clock().now() })
     }
 
-    /// Whether a living pool works on a run.
-    fn is_served(&self, run: LaneId) -> bool {
-        self.pools.iter().any(|pool| pool.alive && pool.pool.serves == Serves::Run(run))
+    pub(super) fn write(&self, queue: &Queue, is_json: bool, out: &mut impl Write) -> Result<(), Failure> {
+        if is_json {
+            writeln!(out, "{}", self.json(queue))?;
+            return Ok(());
+        }
+        show(queue, self, out)
+    }
+
+    pub(super) fn json(&self, queue: &Queue) -> Value {
+        let workers: Vec<Value> = self.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
+        let runs =
+            |runs: &[RunInfo]| -> Value { runs.iter().map(|run| json::run(run, self.worker_of(run.lane))).collect() };
+        json!({
+            "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
+            "total": self.counts.values().sum::<u64>(),
+            "jobs": json::counts(&self.counts),
+            "next_due_at": self.next_due.map(json::time),
+            "queues": self.queues.iter().map(json::queue).collect::<Vec<_>>(),
+            "workers": workers,
+            "runs": runs(&self.runs),
+            "recent_runs": runs(&self.newest_runs),
+        })
+    }
+
+    /// A living pool that works on a run.
+    fn worker_of(&self, run: LaneId) -> Option<&PoolInfo> {
+        let works = |pool: &&PoolStatus| pool.alive && pool.pool.serves == Serves::Run(run);
+        self.pools.iter().find(works).map(|pool| &pool.pool)
     }
 }
 
-pub(crate) fn status(context: &Context, args: &args::Json) -> Result<Exit, Failure> {
+pub(crate) fn status(context: &Context, args: &args::Status) -> Result<Exit, Failure> {
     let queue = context.open_read_only()?;
     if queue.clock().ahead() > CLOCK_BEHIND_WORTH_SAYING {
         let ahead = human::about(queue.clock().ahead());
         say(format_args!("the newest time in the queue is {ahead} ahead of the clock: waiting times follow the queue"));
     }
+    if let Some(run) = args.run {
+        runs::status(&queue, run, args.json)?;
+        queue.leave();
+        return Ok(Exit::Done);
+    }
+    if args.watch {
+        return watch::watch(queue, args.json);
+    }
     let status = Status::read(&queue)?;
     let mut out = stdout();
-    if args.json {
-        writeln!(out, "{}", status_json(&queue, &status))?;
-    } else {
-        show(&queue, &status, &mut out)?;
-    }
+    status.write(&queue, args.json, &mut out)?;
     out.flush()?;
     queue.leave();
     Ok(Exit::Done)
@@ -101,8 +138,12 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
     for kind in StateKind::ALL {
         let style = human::style(kind);
         let count = status.counts.get(&kind).copied().unwrap_or_default();
-        let ahead = if kind == StateKind::Processing { claimed_ahead(status, count) } else { String::new() };
-        writeln!(out, "  {style}{:<12}{style:#}{count:>9}{ahead}", kind.name())?;
+        let note = match kind {
+            StateKind::Processing => claimed_ahead(status, count),
+            StateKind::Scheduled => held(status),
+            _ => String::new(),
+        };
+        writeln!(out, "  {style}{:<12}{style:#}{count:>9}{note}", kind.name())?;
     }
     writeln!(out, "  {:<12}{:>9}", "Total", status.counts.values().sum::<u64>())?;
     if let Some(due) = status.next_due {
@@ -111,6 +152,14 @@ fn show(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<(), Fail
     show_queues(status, out)?;
     show_pools(queue, status, out)?;
     show_runs(status, out)
+}
+
+/// Jobs that a person holds back.
+fn held(status: &Status) -> String {
+    match status.queues.iter().map(|queue| queue.held).sum() {
+        0_u64 => String::new(),
+        held => format!("   {held} held"),
+    }
 }
 
 /// Jobs that a pool holds but has not started yet.
@@ -159,7 +208,8 @@ fn show_pools(queue: &Queue, status: &Status, out: &mut impl Write) -> Result<()
             .filter_map(|kind| status.counts.get(kind))
             .sum();
         let of_runs: u64 = status.runs.iter().map(RunInfo::unfinished).sum();
-        if waiting > of_runs {
+        let held: u64 = status.queues.iter().map(|queue| queue.held).sum();
+        if waiting > of_runs + held {
             writeln!(out, "  to run what waits, type: queuectl worker start")?;
         }
     }
@@ -215,12 +265,21 @@ fn queues(serves: &Serves) -> String {
 fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
     for run in &status.runs {
         let (left, total) = (run.unfinished(), run.total());
-        if status.is_served(run.lane) {
-            writeln!(out, "\nRun {}: {left} of {} to go", run.number, human::count(total, "job"))?;
+        if let Some(pool) = status.worker_of(run.lane) {
+            let (number, jobs) = (run.number, human::count(total, "job"));
+            writeln!(out, "\nRun {number}, by process {}: {left} of {jobs} to go", pool.pid)?;
         } else {
             writeln!(out, "\nRun {} was cut off: {left} of {} to go", run.number, human::count(total, "job"))?;
             writeln!(out, "  to continue it with its input as it was, type: {}", human::plain(&continue_line(run)))?;
         }
+    }
+    let mut ended = status.newest_runs.iter().filter(|run| run.unfinished() == 0).peekable();
+    if ended.peek().is_some() {
+        writeln!(out)?;
+    }
+    for run in ended {
+        let (line, since) = (human::plain(&run.line), human::ago(run.created, status.now));
+        writeln!(out, "Run {} ended: {}   began {since}   {line}", run.number, runs::counts(run))?;
     }
     Ok(())
 }
@@ -236,24 +295,12 @@ pub(crate) fn shell_word(word: &str) -> String {
     crate::model::Command::Argv(vec![word.as_bytes().to_vec()]).to_string()
 }
 
-fn status_json(queue: &Queue, status: &Status) -> Value {
-    let workers: Vec<Value> = status.pools.iter().filter(|pool| pool.alive).flat_map(workers_json).collect();
-    let runs: Vec<Value> = status.runs.iter().map(|run| json::run(run, status.is_served(run.lane))).collect();
-    json!({
-        "queue_path": to_json(queue.folder().as_os_str().as_bytes()),
-        "total": status.counts.values().sum::<u64>(),
-        "jobs": json::counts(&status.counts),
-        "next_due_at": status.next_due.map(json::time),
-        "queues": status.queues.iter().map(json::queue).collect::<Vec<_>>(),
-        "workers": workers,
-        "runs": runs,
-    })
-}
-
 /// A line for each worker of a pool, the idle ones with no job.
 fn workers_json(status: &PoolStatus) -> Vec<Value> {
     let pool = &status.pool;
-    (0..pool.workers)
+    // Those that are one too many, as long as they run something.
+    let busy = status.running.iter().map(|(activity, _)| activity.worker.slot + 1).max().unwrap_or_default();
+    (0..pool.workers.max(busy))
         .map(|slot| {
             let job = status.running.iter().find(|(activity, _)| activity.worker.slot == slot);
             json!({

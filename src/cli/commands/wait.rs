@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::super::args;
+use super::super::bar::Bar;
 use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
+use super::super::{args, selected};
 use super::show::find;
-use crate::model::{Seq, StateKind};
+use crate::model::{Filter, Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{Cursor, Snapshot, StoreError};
+use crate::store::{Snapshot, StoreError};
 use crate::worker::{self, Bell, Ring};
 
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
@@ -19,26 +20,41 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     let mut bell = Bell::new(queue.folder())?;
     let mut waited_for = Waited::default();
     if args.all {
-        waited_for.open = unfinished(&queue)?;
+        waited_for.open.extend(selected::seqs(&queue, &Filter::of_states(unended()))?);
+    } else if args.filters.are_given() {
+        waited_for.find(&queue, &args.filters.resolve(&queue)?)?;
     } else {
         for id in &args.ids {
             waited_for.open.insert(find(&queue, id)?);
         }
     }
     let deadline = args.timeout.map(|timeout| queue.clock().elapsed() + timeout);
+    let total = waited_for.total();
     waited_for.look(&queue)?;
-    if !waited_for.open.is_empty() {
+    let is_over = |waited_for: &Waited| waited_for.open.is_empty() || args.fail_fast && waited_for.failed > 0;
+    if !is_over(&waited_for) {
         tell_if_nobody_works(&queue)?;
     }
-    while !waited_for.open.is_empty() {
+    let mut bar = Bar::new(total, total - waited_for.open.len() as u64, true, queue.clock());
+    while !is_over(&waited_for) {
         if !ring(&queue, &mut bell, deadline)? {
+            bar.clear();
             let left = waited_for.open.len() as u64;
             return Err(Failure::new(Exit::TimedOut, format!("timed out; {} not ended", count_is(left))));
         }
+        // What comes while the bar rests is looked at with this.
+        let rested = queue.clock().elapsed() + bar.rest();
+        while !bar.rest().is_zero() && ring(&queue, &mut bell, Some(rested))? {}
         waited_for.look(&queue)?;
+        bar.show(total - waited_for.open.len() as u64, waited_for.failed, || {});
     }
+    bar.clear();
     queue.leave();
     waited_for.verdict()
+}
+
+fn unended() -> impl Iterator<Item = StateKind> {
+    StateKind::ALL.into_iter().filter(|state| !state.has_ended())
 }
 
 /// Waiting for jobs that no pool will run is worth a word.
@@ -70,26 +86,12 @@ pub(crate) fn ring(queue: &Queue, bell: &mut Bell, deadline: Option<Duration>) -
 }
 
 /// Why a queue is no longer where it was.
-fn gone(queue: &Queue) -> &'static str {
+pub(super) fn gone(queue: &Queue) -> &'static str {
     if queue.file().exists() {
         "the queue file was replaced, by a compaction, a repair or a restore: type it again"
     } else {
         "the queue was moved or deleted"
     }
-}
-
-/// Every job that has not ended.
-fn unfinished(queue: &Queue) -> Result<BTreeSet<Seq>, StoreError> {
-    let mut seqs = BTreeSet::new();
-    for state in StateKind::ALL.into_iter().filter(|state| !state.has_ended()) {
-        let mut cursor = Some(Cursor::default());
-        while let Some(at) = cursor {
-            let page = queue.read(|snapshot| snapshot.page(Some(state), &at, 10_000))?;
-            seqs.extend(page.jobs.iter().map(|job| job.seq));
-            cursor = page.next;
-        }
-    }
-    Ok(seqs)
 }
 
 #[derive(Default)]
@@ -102,6 +104,25 @@ struct Waited {
 }
 
 impl Waited {
+    /// What a filter lets through: what has ended counts, but is not remembered.
+    fn find(&mut self, queue: &Queue, filter: &Filter) -> Result<(), StoreError> {
+        if let Some(open) = filter.within(unended()) {
+            self.open.extend(selected::seqs(queue, &open)?);
+        }
+        if let Some(failed) = filter.within([StateKind::Dead, StateKind::Cancelled]) {
+            // One may have ended since.
+            let is_new = |seq: &Seq| !self.open.contains(seq);
+            let mut count = 0;
+            selected::each_page_of_seqs(queue, &failed, |seqs| count += seqs.iter().filter(|seq| is_new(seq)).count())?;
+            self.failed = count as u64;
+        }
+        Ok(())
+    }
+
+    fn total(&self) -> u64 {
+        self.open.len() as u64
+    }
+
     fn look(&mut self, queue: &Queue) -> Result<(), StoreError> {
         queue.read(|snapshot| {
             for seq in std::mem::take(&mut self.open) {

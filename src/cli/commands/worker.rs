@@ -1,12 +1,14 @@
-//! `worker start` and `worker stop`.
+//! `worker start`, `worker stop` and `worker scale`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::super::args;
-use super::super::context::{Context, say, stdout};
+use super::super::context::{Context, REPLACED_MAX, say, stdout};
 use super::super::detach;
 use super::super::exit::{Exit, Failure};
 use super::super::journal::Journal;
@@ -14,8 +16,8 @@ use super::super::render::human;
 use super::wait::ring;
 use crate::model::PoolId;
 use crate::queue::{Folder, Queue};
-use crate::store::{Asked, PoolInfo, QueueInfo, Serves, Snapshot};
-use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolOptions};
+use crate::store::{Asked, PoolInfo, Serves, Snapshot, StoreError};
+use crate::worker::{self, Bell, News, Observer, Pool, PoolEnd, PoolError, PoolOptions};
 
 /// How long `worker stop` waits for the process of a pool that has ended.
 const EXIT_PATIENCE: Duration = Duration::from_secs(1);
@@ -31,10 +33,10 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     let log = args.detached.then(|| detach::log_path(queue.folder()));
     let journal = Arc::new(match &log {
         Some(path) => Journal::to_file(path)?,
-        None => Journal::to_terminal(),
+        None => Journal::to_terminal()?,
     });
     let options = PoolOptions { workers: args.count, serves, until_empty: args.until_empty, log };
-    let pool = Pool::start(queue, options, Arc::clone(&journal) as Arc<dyn Observer>)?;
+    let pool = start_pool(context, queue, &options, &(Arc::clone(&journal) as _), |_| Ok(true))?;
     let workers = human::count(args.count as u64, "worker");
     if args.detached {
         detach::tell_ready(pool.id())?;
@@ -60,10 +62,31 @@ pub(crate) fn start(context: &Context, args: &args::WorkerStart) -> Result<Exit,
     Ok(if args.until_empty && journal.deaths() > 0 { Exit::JobsFailed } else { Exit::Done })
 }
 
+/// Starts a pool; with what took the queue's place if it was replaced since it was opened, and is still what the pool is
+/// for.
+pub(crate) fn start_pool(
+    context: &Context,
+    mut queue: Queue,
+    options: &PoolOptions,
+    observer: &Arc<dyn Observer>,
+    is_still_it: impl Fn(&Queue) -> Result<bool, StoreError>,
+) -> Result<Pool, PoolError> {
+    for _ in 0..REPLACED_MAX {
+        match Pool::start(queue, options.clone(), Arc::clone(observer)) {
+            Err(PoolError::Store(StoreError::Replaced)) => queue = context.open_anew()?,
+            started => return started,
+        }
+        if !is_still_it(&queue)? {
+            break;
+        }
+    }
+    Err(StoreError::Replaced.into())
+}
+
 /// How many jobs have not ended when a pool has nothing left to do.
 #[derive(Default)]
 struct Left {
-    /// Those of paused queues.
+    /// Those of paused queues, those that are held, and those that wait for such.
     paused: u64,
     /// All: those of queues that the pool does not serve, and of runs, too.
     all: u64,
@@ -79,7 +102,7 @@ fn left(context: &Context) -> Left {
     // It is only for a line of talk: an error is told by the next command.
     let (queues, counts) = found.unwrap_or_default();
     Left {
-        paused: queues.iter().filter(|queue| queue.paused).map(QueueInfo::unfinished).sum(),
+        paused: queues.iter().map(|queue| queue.unfinished() - queue.moving()).sum(),
         all: counts.into_iter().filter(|(kind, _)| !kind.has_ended()).map(|(_, count)| count).sum(),
     }
 }
@@ -111,6 +134,48 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     out.flush()?;
     queue.leave();
     Ok(Exit::Done)
+}
+
+pub(crate) fn scale(context: &Context, args: &args::WorkerScale) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let pools = living(&queue)?;
+    let pool = match &args.pool {
+        Some(named) => pools.iter().find(|pool| pool.id == *named).ok_or_else(|| no_pool(named, &pools))?,
+        None => match pools.as_slice() {
+            [] => return Err(Failure::new(Exit::NotFound, "no pool is running").next("queuectl worker start")),
+            [pool] => pool,
+            [..] => {
+                let message = format!("say which pool: {} are running", names(&pools));
+                return Err(Failure::new(Exit::Usage, message)
+                    .next(format_args!("queuectl worker scale {} {}", args.count, pools[0].id)));
+            }
+        },
+    };
+    let workers = u32::try_from(args.count).unwrap_or(u32::MAX);
+    let before = queue.write(|tx| tx.scale(&pool.id, workers))?.ok_or_else(|| no_pool(&pool.id, &[]))?;
+    let mut out = stdout();
+    if args.json {
+        writeln!(out, "{}", json!({"pool": pool.id.as_str(), "workers": workers, "workers_before": before}))?;
+    } else {
+        let before = if before == workers { "as before".to_owned() } else { format!("{before} before") };
+        writeln!(out, "✓ Pool {}: {}, {before}", pool.id, human::count(args.count as u64, "worker"))?;
+    }
+    out.flush()?;
+    queue.leave();
+    Ok(Exit::Done)
+}
+
+fn no_pool(named: &PoolId, pools: &[PoolInfo]) -> Failure {
+    let message = match pools {
+        [] => format!("there is no pool {named}"),
+        [_] => format!("there is no pool {named}; {} is running", names(pools)),
+        [..] => format!("there is no pool {named}; {} are running", names(pools)),
+    };
+    Failure::new(Exit::NotFound, message).next("queuectl worker list")
+}
+
+fn names(pools: &[PoolInfo]) -> String {
+    pools.iter().map(|pool| pool.id.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn living(queue: &Queue) -> Result<Vec<PoolInfo>, Failure> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::super::bytes;
 use super::super::render::human::plain;
-use crate::model::{BadLabel, BadName, BadSpec, Command, JobId, LINE_BYTES_MAX};
+use crate::model::{BadKey, BadLabel, BadName, BadSpec, Command, JobId, JobKey, LINE_BYTES_MAX};
 
 /// Most characters of an input that a message repeats: more would bury what it says.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -30,6 +30,24 @@ pub(crate) enum InputError {
         /// The line that has it again.
         line: usize,
     },
+    /// A job of a batch waits for one that comes after it.
+    #[error("line {line}: it waits for the job of line {later}; put that before it")]
+    NeedsLater {
+        /// Its line.
+        line: usize,
+        /// The line of the other.
+        later: usize,
+    },
+    /// Two jobs of a large batch have the same key, and the second is not to be left out for it.
+    #[error("line {line}: the key `{}` is that of line {first}", plain(key.as_str()))]
+    DuplicateKey {
+        /// The key.
+        key: JobKey,
+        /// The line that has it first.
+        first: usize,
+        /// The line that has it again.
+        line: usize,
+    },
     /// It is not the same when it is read a second time.
     #[error("it was changed while it was read: nothing was done; type it again")]
     Changed,
@@ -45,7 +63,11 @@ impl InputError {
             Self::Job { at, problem } => {
                 Self::Job { at: Some(At { line, column: at.and_then(|at| at.column) }), problem }
             }
-            Self::DuplicateId { .. } | Self::Changed | Self::Unreadable(_) => self,
+            Self::DuplicateId { .. }
+            | Self::DuplicateKey { .. }
+            | Self::NeedsLater { .. }
+            | Self::Changed
+            | Self::Unreadable(_) => self,
         }
     }
 }
@@ -150,6 +172,12 @@ pub(crate) enum Problem {
     /// Two times to start are given.
     #[error("a job takes `delay` or `at`, not both")]
     TwoStarts,
+    /// What becomes of a job whose key another has, of a job without a key.
+    #[error("`if_exists` needs `key`")]
+    NoKey,
+    /// A key that is none.
+    #[error("{}", plain(&.0.to_string()))]
+    Key(#[from] BadKey),
     /// A time that does not exist, or exists twice.
     #[error("{0}")]
     Unclear(String),
@@ -222,6 +250,8 @@ impl From<BadSpec> for Problem {
             | BadSpec::ArgumentTooLong(_)
             | BadSpec::TooLong { .. }
             | BadSpec::FolderTooLong(_)
+            | BadSpec::TooManyNeeds(_)
+            | BadSpec::NeedsItself
             | BadSpec::RelativeFolder(_) => bad,
         })
     }

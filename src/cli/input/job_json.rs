@@ -13,8 +13,12 @@
 //! | `queue` | a name |
 //! | `priority` | a whole number from -100 to 100 |
 //! | `delay` or `at` | a number of seconds or a text such as `"10m"`, or a time such as `"2026-12-01 22:00"` |
+//! | `after` | the id of a job that has to complete first, or a list of such ids |
+//! | `after_any` | the same of jobs that have to end first, however they do |
 //! | `name` | a text for people |
 //! | `tags` | an object of texts, added to those of the enqueue |
+//! | `key` | a text that no other job is enqueued under |
+//! | `if_exists` | what becomes of the job if one is: `skip`, `error`, `replace` or `retry` |
 //!
 //! `null` for a field means that it is not set. `command`, words of `argv`, `cwd` and values of `env` may be
 //! no UTF-8, see [`bytes`]; names of variables are always text.
@@ -34,12 +38,12 @@ use super::super::local::{self, BadTime};
 use super::Maker;
 use super::error::{InputError, Problem, shown};
 use crate::model::{
-    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, JobName, JobSpec, PRIORITY_RANGE, RETRIES_MAX,
-    SettingKey, Start, Tags, TimeLimit, parse_duration,
+    BACKOFF_BASE_MAX, BadName, Command, DURATION_MAX, EnvChange, IfExists, JobKey, JobName, JobSpec, Need,
+    PRIORITY_RANGE, RETRIES_MAX, SettingKey, Start, Tags, TimeLimit, parse_duration,
 };
 
 /// All fields, in the order in which they are named to people.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 19] = [
     "id",
     "command",
     "argv",
@@ -53,12 +57,16 @@ const FIELDS: [&str; 15] = [
     "priority",
     "delay",
     "at",
+    "after",
+    "after_any",
     "name",
     "tags",
+    "key",
+    "if_exists",
 ];
 
 /// Other words for fields, which no likeness of letters would find.
-const OTHER_WORDS: [(&str, &str); 20] = [
+const OTHER_WORDS: [(&str, &str); 25] = [
     ("cmd", "command"),
     ("exec", "command"),
     ("run", "command"),
@@ -76,6 +84,11 @@ const OTHER_WORDS: [(&str, &str); 20] = [
     ("start", "at"),
     ("startat", "at"),
     ("runat", "at"),
+    ("needs", "after"),
+    ("depends", "after"),
+    ("dependson", "after"),
+    ("requires", "after"),
+    ("dependencies", "after"),
     ("title", "name"),
     ("label", "name"),
     ("labels", "tags"),
@@ -87,7 +100,11 @@ pub(super) fn parse(text: &[u8], maker: &Maker<'_>) -> Result<JobSpec, InputErro
     let Strict(value) = Strict::deserialize(&mut json).map_err(|error| InputError::of_json(&error, text))?;
     json.end().map_err(|error| match InputError::of_json(&error, text) {
         InputError::Job { at, .. } => InputError::Job { at, problem: Problem::Trailing },
-        other @ (InputError::DuplicateId { .. } | InputError::Changed | InputError::Unreadable(_)) => other,
+        other @ (InputError::DuplicateId { .. }
+        | InputError::DuplicateKey { .. }
+        | InputError::NeedsLater { .. }
+        | InputError::Changed
+        | InputError::Unreadable(_)) => other,
     })?;
     match value {
         Value::Object(map) => Ok(Fields(map).spec(maker)?),
@@ -109,8 +126,11 @@ impl Fields {
         spec.max_retries = self.read("max_retries", SettingKey::MaxRetries.range(), retries)?.or(spec.max_retries);
         spec.priority = self.read("priority", "a whole number from -100 to 100", priority)?.unwrap_or(spec.priority);
         spec.start = self.start(maker)?.unwrap_or(spec.start);
+        self.needs("after", false, &mut spec.needs)?;
+        self.needs("after_any", true, &mut spec.needs)?;
         spec.name = self.label()?.or(spec.name);
         self.tags(&mut spec.tags)?;
+        self.once(&mut spec)?;
         spec.backoff_base = self.read("backoff_base", SettingKey::BackoffBase.range(), backoff_base)?;
         let takes = format_args!("a number of seconds or {}", SettingKey::Timeout.range());
         spec.timeout = self.read("timeout", takes, time_limit)?.or(spec.timeout);
@@ -163,9 +183,33 @@ impl Fields {
         })
     }
 
+    fn needs(&mut self, field: &str, any: bool, needs: &mut Vec<Need>) -> Result<(), Problem> {
+        const TAKES: &str = r#"an id or a list of ids such as ["dump","7"]"#;
+        let Some(given) = self.take(field) else { return Ok(()) };
+        let ids = given.as_array().map_or(std::slice::from_ref(&given), Vec::as_slice);
+        ids.iter().try_for_each(|id| {
+            let id = id.as_str().ok_or_else(|| Problem::field(field, TAKES, &given))?.parse()?;
+            needs.push(Need { id, any });
+            Ok(())
+        })
+    }
+
     fn label(&mut self) -> Result<Option<JobName>, Problem> {
         let text = self.read("name", "a text", |value| value.as_str().map(str::to_owned))?;
         Ok(text.map(|text| text.parse()).transpose()?)
+    }
+
+    fn once(&mut self, spec: &mut JobSpec) -> Result<(), Problem> {
+        if let Some(text) = self.read("key", "a text", |value| value.as_str().map(str::to_owned))? {
+            spec.key = Some(text.parse::<JobKey>()?);
+        }
+        if let Some(rule) = self.read("if_exists", "skip, error, replace or retry", if_exists)? {
+            spec.if_exists = rule;
+            if spec.key.is_none() {
+                return Err(Problem::NoKey);
+            }
+        }
+        Ok(())
     }
 
     fn tags(&mut self, tags: &mut Tags) -> Result<(), Problem> {
@@ -217,6 +261,10 @@ fn variable(name: &str, value: &Value) -> Result<Vec<u8>, Problem> {
 
 fn retries(value: &Value) -> Option<u32> {
     value.as_u64()?.try_into().ok().filter(|count| *count <= RETRIES_MAX)
+}
+
+fn if_exists(value: &Value) -> Option<IfExists> {
+    IfExists::from_name(value.as_str()?)
 }
 
 fn priority(value: &Value) -> Option<i8> {

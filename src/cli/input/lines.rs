@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::error::{InputError, Problem, shown};
 use super::source::Source;
 use super::{Base, Maker, job_json};
-use crate::model::{Command, JobSpec, LINE_BYTES_MAX, QueueName};
+use crate::model::{Command, IfExists, JobId, JobKey, JobSpec, LINE_BYTES_MAX, QueueName};
 use crate::store::Wanted;
 
 /// How the lines of a batch are to be read.
@@ -87,9 +87,34 @@ pub(crate) struct Survey {
     pub wanted: Wanted,
     /// Whether a job has an id.
     pub has_ids: bool,
+    /// The first line with a key.
+    pub first_key: Option<usize>,
+    /// Whether a job may have another retried or replaced, whose key it has.
+    pub changes_others: bool,
+    /// The lines whose key one before them has, in order.
+    pub repeats: Vec<Repeat>,
 }
 
-/// Looks at an input from beginning to end: each job is checked, and that they differ in their ids.
+/// A line whose key one before it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Repeat {
+    /// It.
+    pub line: usize,
+    /// The first line of that key.
+    pub first: usize,
+    /// See [`key_hash`].
+    pub key: u128,
+    /// What it says to that.
+    pub if_exists: IfExists,
+}
+
+/// What stands for a key, which would take several times as much room.
+pub(crate) fn key_hash(key: &JobKey) -> u128 {
+    xxh3_128(key.as_str().as_bytes())
+}
+
+/// Looks at an input from beginning to end: each job is checked, that they differ in their ids, and that none waits for a
+/// later one.
 pub(crate) fn survey(
     source: &mut Source,
     format: Format,
@@ -99,13 +124,19 @@ pub(crate) fn survey(
 ) -> Result<Survey, InputError> {
     let mut jobs = Jobs::new(source.read()?, format, base, prefix);
     let (mut count, mut few) = (0, Some(Vec::new()));
-    let (mut queues, mut wanted, mut ids) = (BTreeSet::new(), Wanted::default(), Vec::new());
+    let (mut queues, mut wanted) = (BTreeSet::new(), Wanted::default());
+    // Of ids only a hash each: they would take several times as much room.
+    let (mut ids, mut keys, mut needs) = (Vec::new(), Vec::new(), Vec::new());
+    let hash = |id: &JobId| xxh3_128(id.as_str().as_bytes());
     while let Some((line, spec)) = jobs.next()? {
         count += 1;
         if let Some(id) = &spec.id {
             wanted.note(id);
-            // The ids themselves would take several times as much room.
-            ids.push((xxh3_128(id.as_str().as_bytes()), line));
+            ids.push((hash(id), line));
+        }
+        needs.extend(spec.needs.iter().map(|need| (hash(&need.id), line)));
+        if let Some(key) = &spec.key {
+            keys.push((key_hash(key), line, spec.if_exists));
         }
         if !queues.contains(&spec.queue) {
             queues.insert(spec.queue.clone());
@@ -118,17 +149,45 @@ pub(crate) fn survey(
     }
     let (warnings, digest, has_ids) = (jobs.warnings(), jobs.digest(), !ids.is_empty());
     drop(jobs);
-    if let Some((first, line)) = first_twice(ids) {
+    ids.sort_unstable();
+    if let Some((first, line)) = first_twice(&ids) {
         return Err(twice(source, format, base, first, line)?);
     }
-    Ok(Survey { jobs: count, few, warnings, digest, queues, wanted, has_ids })
+    let line_of = |id: u128| ids.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| ids[at].1);
+    if let Some((line, later)) =
+        needs.into_iter().find_map(|(id, line)| Some((line, line_of(id).filter(|later| *later >= line)?)))
+    {
+        return Err(InputError::NeedsLater { line, later });
+    }
+    let first_key = keys.first().map(|(_, line, _)| *line);
+    let changes_others = keys.iter().any(|(.., rule)| matches!(rule, IfExists::Replace | IfExists::Retry));
+    let repeats = repeats(keys);
+    Ok(Survey { jobs: count, few, warnings, digest, queues, wanted, has_ids, first_key, changes_others, repeats })
 }
 
-/// The first line whose id another before it has, and that other.
-fn first_twice(mut ids: Vec<(u128, usize)>) -> Option<(usize, usize)> {
-    ids.sort_unstable();
+/// The first line whose id another before it has, and that other. The ids are sorted.
+fn first_twice(ids: &[(u128, usize)]) -> Option<(usize, usize)> {
     let twice = ids.chunk_by(|a, b| a.0 == b.0).filter_map(|same| Some((same[0].1, same.get(1)?.1)));
     twice.min_by_key(|(_, line)| *line)
+}
+
+/// The lines whose keys others before them have.
+fn repeats(mut keys: Vec<(u128, usize, IfExists)>) -> Vec<Repeat> {
+    keys.sort_unstable_by_key(|(key, line, _)| (*key, *line));
+    let same = keys.chunk_by(|a, b| a.0 == b.0);
+    let mut repeats: Vec<Repeat> = same
+        .flat_map(|same| {
+            let first = same[0].1;
+            same[1..].iter().map(move |(key, line, if_exists)| Repeat {
+                line: *line,
+                first,
+                key: *key,
+                if_exists: *if_exists,
+            })
+        })
+        .collect();
+    repeats.sort_unstable_by_key(|repeat| repeat.line);
+    repeats
 }
 
 /// In words: the id is read once more.

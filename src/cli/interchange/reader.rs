@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::input::InputError;
 use super::super::render::human;
-use super::wire::{Chunk, Header, Key, Line, Ran, Setting, Totals, Variables};
+use super::wire::{Chunk, Header, Line, Ran, Setting, Totals, Variables};
 use super::{EXPORT_LINE_BYTES_MAX, VERSION};
 use crate::model::{
     BACKOFF_BASE_MAX, Command, EXEC_BYTES_MAX, INLINE_OUTPUT_BYTES_MAX, JobSpec, Kept, Millis, RETRIES_MAX, Seq,
@@ -109,7 +109,6 @@ enum Section {
     Settings,
     Runs,
     Jobs,
-    Keys,
     End,
 }
 
@@ -219,17 +218,13 @@ impl<R: BufRead> Reader<R> {
             // One that a damaged queue only half knows comes with its first job.
             Line::Run(_) => self.section.clamp(Section::Runs, Section::Jobs),
             Line::Environment(_) | Line::Job(_) | Line::Attempt(_) | Line::Output(_) => Section::Jobs,
-            Line::Key(_) => Section::Keys,
             Line::End(_) => Section::End,
         };
         if self.section == Section::End {
             return Err(format!("there is a line `{}` after the end", line.name()));
         }
         if section < self.section || (section == Section::Start && self.header.is_some()) {
-            return Err(format!(
-                "`{}` comes too late: settings come first, then runs, then jobs, then keys",
-                line.name()
-            ));
+            return Err(format!("`{}` comes too late: settings come first, then runs, then jobs", line.name()));
         }
         self.section = section;
         let piece = match line {
@@ -240,6 +235,7 @@ impl<R: BufRead> Reader<R> {
                 let job = (*job).into_portable()?;
                 self.job(&job)?;
                 self.totals.jobs += 1;
+                self.totals.keys += u64::from(job.spec.key.is_some());
                 let line = self.line;
                 self.open = Some(Open { line, job, attempts: Vec::new(), files: VecDeque::new(), at: 0 });
                 return Ok(None);
@@ -247,7 +243,6 @@ impl<R: BufRead> Reader<R> {
             Line::Setting(setting) => self.setting(setting)?,
             Line::Run(run) => self.run(run.into_portable()?)?,
             Line::Environment(variables) => self.environment(variables)?,
-            Line::Key(key) => self.key(key)?,
             Line::End(totals) => self.end(totals)?,
         };
         Ok(Some(Item::Piece(self.line, piece)))
@@ -331,8 +326,12 @@ impl<R: BufRead> Reader<R> {
         let fits = spec.shell.as_ref().is_none_or(|words| program(words) && !words.iter().any(|w| w.contains('\0')));
         takes("shell", fits, "a list of texts such as [\"/bin/bash\",\"-c\"], without NUL")?;
         takes("priority", (-100..=100).contains(&spec.priority), "a number from -100 to 100")?;
-        let others = job.needs.iter().all(|(needed, _)| needed.0 != seq && (1..=NUMBER_MAX).contains(&needed.0));
-        takes("needs", others && job.needs.is_sorted_by(|a, b| a.0 < b.0), "other jobs, in the order of their numbers")
+        let others = job.needs.iter().all(|need| need.seq.0 != seq && (1..=NUMBER_MAX).contains(&need.seq.0));
+        takes(
+            "needs",
+            others && job.needs.is_sorted_by(|a, b| a.seq < b.seq),
+            "other jobs, in the order of their numbers",
+        )
     }
 
     fn attempt(&mut self, ran: Ran) -> Result<(), String> {
@@ -398,12 +397,6 @@ impl<R: BufRead> Reader<R> {
             open.at = 0;
         }
         Ok(OutputPart { seq, attempt: chunk.attempt, stream, bytes, at, end })
-    }
-
-    fn key(&mut self, key: Key) -> Result<Piece, String> {
-        self.totals.keys += 1;
-        number("seq", key.seq)?;
-        Ok(Piece::Key { scope: key.scope.0, key: key.key.0, seq: Seq(key.seq) })
     }
 
     fn end(&mut self, end: Totals) -> Result<Piece, String> {

@@ -86,7 +86,7 @@ fn every_workload_comes_back_byte_for_byte() {
                 .unwrap(),
         );
     }
-    let all = StateKind::ALL.into_iter().filter(|kind| !matches!(kind, StateKind::Blocked | StateKind::Processing));
+    let all = StateKind::ALL.into_iter().filter(|kind| *kind != StateKind::Processing);
     assert_eq!(states.into_iter().collect::<Vec<_>>(), all.collect::<Vec<_>>());
 }
 
@@ -129,8 +129,14 @@ fn wild() -> (TempDir, Store) {
     tags.set("name", "\"\\\u{202e} é").unwrap();
     let argv = JobSpec { name: Some("Ü \u{202e}\"1\"".parse().unwrap()), tags, ..argv };
     let whole = JobSpec { timeout: Some(TimeLimit::After(Duration::from_secs(90))), priority: 100, ..shell.clone() };
-    let new =
-        NewRun { identity: u128::MAX, line: "a \u{1b}line".to_owned(), folder: "/x".into(), flags: "--f".to_owned() };
+    let new = NewRun {
+        identity: u128::MAX,
+        line: "a \u{1b}line".to_owned(),
+        folder: "/x".into(),
+        flags: "--f".to_owned(),
+        is_command: true,
+        resumes: false,
+    };
     let info = pool("a.b.c");
     let claims = store
         .write(Millis(5), |tx| {

@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::text::{At, Hex, Limit, Named, Text};
 use crate::model::{
-    Attempt, CancelReason, Command, DeadReason, Environment, JobSpec, Kept, Outcome, Progress, Seq, Start, State,
-    StateKind, Stream, Tags, WorkerId,
+    Attempt, CancelReason, Command, DeadReason, Environment, IfExists, JobSpec, Kept, Millis, Outcome, Progress, Seq,
+    Start, State, StateKind, Stream, Tags, WorkerId,
 };
-use crate::store::{PortableAttempt, PortableJob, PortableRun};
+use crate::store::{PortableAttempt, PortableJob, PortableNeed, PortableRun};
 
 /// A line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,8 +39,6 @@ pub(crate) enum Line {
     Attempt(Box<Ran>),
     /// A part of a large output of the attempt before.
     Output(Chunk),
-    /// What a job was enqueued under.
-    Key(Key),
     /// The last: what there was, and where numbers go on.
     End(Totals),
 }
@@ -56,7 +54,6 @@ impl Line {
             Self::Job(_) => "job",
             Self::Attempt(_) => "attempt",
             Self::Output(_) => "output",
-            Self::Key(_) => "key",
             Self::End(_) => "end",
         }
     }
@@ -91,6 +88,8 @@ pub(crate) struct Run {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub flags: String,
     pub queue: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_command: bool,
     pub created_at: At,
 }
 
@@ -140,9 +139,11 @@ pub(crate) struct Job {
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(String, String)>,
-    /// Jobs that it was to wait for, and whether that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Jobs that it was to wait for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub needs: Vec<(u64, bool)>,
+    pub needs: Vec<Need>,
     pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -151,6 +152,9 @@ pub(crate) struct Job {
     pub allowed: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_run_at: Option<At>,
+    /// Whether a person holds it back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub held: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<At>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -162,6 +166,20 @@ pub(crate) struct Job {
     pub attempts: u32,
     pub created_at: At,
     pub updated_at: At,
+}
+
+/// That a job waits, or waited, for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Need {
+    /// The number of the job that is needed.
+    pub seq: u64,
+    /// Whether it may end in any way; else it has to complete.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub any: bool,
+    /// Whether it did, once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub met: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +208,11 @@ pub(crate) struct Ran {
     pub stdout_file: Option<OutputFile>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_file: Option<OutputFile>,
+    /// How many bytes of an output there were that was let go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout_let_go: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr_let_go: Option<u64>,
 }
 
 /// A large output.
@@ -217,14 +240,6 @@ pub(crate) struct Chunk {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Key {
-    pub scope: Hex,
-    pub key: Hex,
-    pub seq: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StreamName {
     Stdout,
@@ -242,6 +257,7 @@ pub(crate) struct Totals {
     pub attempts: u64,
     /// Of large outputs.
     pub output_bytes: u64,
+    /// Of jobs that have one.
     pub keys: u64,
     pub next_seq: u64,
     pub next_lease: u64,
@@ -339,6 +355,7 @@ impl From<PortableRun> for Run {
             cwd: text_of(&run.folder),
             flags: run.flags,
             queue: run.queue.as_str().to_owned(),
+            is_command: run.is_command,
             created_at: At(run.created),
         }
     }
@@ -352,6 +369,7 @@ impl Run {
             line: self.line,
             folder: path_of(self.cwd),
             flags: self.flags,
+            is_command: self.is_command,
             created: self.created_at.0,
             queue: self.queue.parse().map_err(display)?,
         })
@@ -375,7 +393,7 @@ impl From<PortableJob> for Job {
         let allowed = match progress.state {
             State::Failed { allowed, .. } | State::Dead { allowed, .. } => Some(allowed),
             State::Scheduled { .. }
-            | State::Blocked
+            | State::Blocked { .. }
             | State::Pending
             | State::Processing(_)
             | State::Completed { .. }
@@ -399,11 +417,13 @@ impl From<PortableJob> for Job {
             priority: spec.priority,
             name: spec.name.map(|name| name.as_str().to_owned()),
             tags: spec.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-            needs: job.needs.into_iter().map(|(seq, settled)| (seq.0, settled)).collect(),
+            key: spec.key.map(|key| key.as_str().to_owned()),
+            needs: job.needs.into_iter().map(|need| Need { seq: need.seq.0, any: need.any, met: need.met }).collect(),
             state: progress.state.kind().name().to_owned(),
             reason: progress.state.reason().map(str::to_owned),
             allowed,
-            next_run_at: progress.state.due().map(At),
+            next_run_at: starts(&progress.state).map(At),
+            held: progress.state.is_held(),
             finished_at: progress.state.ended_at().map(At),
             failures: progress.failures,
             losses: progress.losses,
@@ -411,6 +431,14 @@ impl From<PortableJob> for Job {
             created_at: At(job.created),
             updated_at: At(job.updated),
         }
+    }
+}
+
+/// When a job may start, were it not held or blocked.
+fn starts(state: &State) -> Option<Millis> {
+    match state {
+        State::Scheduled { due, .. } | State::Blocked { due: Some(due), .. } => Some(*due),
+        other => other.due(),
     }
 }
 
@@ -426,6 +454,7 @@ impl Job {
             reason: self.reason.as_deref(),
             allowed: self.allowed,
             due: self.next_run_at,
+            held: self.held,
             at: self.finished_at,
         };
         let state = state.state(&self.state)?;
@@ -445,15 +474,22 @@ impl Job {
                 queue: self.queue.parse().map_err(display)?,
                 priority: self.priority,
                 start: Start::Now,
+                needs: Vec::new(),
                 name: self.name.map(|name| name.parse()).transpose().map_err(display)?,
                 tags: tags(&self.tags)?,
+                key: self.key.map(|key| key.parse()).transpose().map_err(display)?,
+                if_exists: IfExists::default(),
             },
             environment: self.environment.0,
             run: self.run,
             progress: Progress { state, failures: self.failures, losses: self.losses, attempts: self.attempts },
             created: self.created_at.0,
             updated: self.updated_at.0,
-            needs: self.needs.into_iter().map(|(seq, settled)| (Seq(seq), settled)).collect(),
+            needs: self
+                .needs
+                .into_iter()
+                .map(|need| PortableNeed { seq: Seq(need.seq), any: need.any, met: need.met })
+                .collect(),
         })
     }
 }
@@ -463,6 +499,7 @@ struct StateFields<'a> {
     reason: Option<&'a str>,
     allowed: Option<u32>,
     due: Option<At>,
+    held: bool,
     at: Option<At>,
 }
 
@@ -477,7 +514,10 @@ impl StateFields<'_> {
         })?;
         let needs = |field: &str| format!("a job that is {name} needs `{field}`");
         let state = match kind {
-            StateKind::Scheduled => State::Scheduled { due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0 },
+            StateKind::Scheduled => State::Scheduled {
+                due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0,
+                held: std::mem::take(&mut self.held),
+            },
             StateKind::Failed => State::Failed {
                 due: self.due.take().ok_or_else(|| needs("next_run_at"))?.0,
                 allowed: self.allowed.take().ok_or_else(|| needs("allowed"))?,
@@ -492,7 +532,9 @@ impl StateFields<'_> {
                 at: self.at.take().ok_or_else(|| needs("finished_at"))?.0,
                 reason: one_of(&CANCEL_REASONS, self.reason.take(), CancelReason::name)?,
             },
-            StateKind::Blocked => State::Blocked,
+            StateKind::Blocked => {
+                State::Blocked { due: self.due.take().map(|due| due.0), held: std::mem::take(&mut self.held) }
+            }
             StateKind::Pending | StateKind::Processing => State::Pending,
         };
         let left = [
@@ -500,6 +542,7 @@ impl StateFields<'_> {
             ("allowed", self.allowed.is_some()),
             ("next_run_at", self.due.is_some()),
             ("finished_at", self.at.is_some()),
+            ("held", self.held),
         ];
         match left.iter().find(|(_, is_left)| *is_left) {
             Some((field, _)) => Err(format!("a job that is {name} has no `{field}`")),
@@ -525,12 +568,15 @@ impl Ran {
     pub(super) fn of(seq: Seq, portable: PortableAttempt, has_file: impl Fn(Stream) -> bool) -> Self {
         let attempt = portable.attempt;
         let split = |kept, stream| match kept {
-            Kept::Empty => (None, None),
-            Kept::Inline(bytes) => (Some(Text(bytes)), None),
-            Kept::File { bytes, left_out } => (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) })),
+            Kept::Empty => (None, None, None),
+            Kept::Inline(bytes) => (Some(Text(bytes)), None, None),
+            Kept::File { bytes, left_out } => {
+                (None, Some(OutputFile { bytes, left_out, missing: !has_file(stream) }), None)
+            }
+            Kept::LetGo { bytes } => (None, None, Some(bytes)),
         };
-        let (stdout, stdout_file) = split(portable.stdout, Stream::Stdout);
-        let (stderr, stderr_file) = split(portable.stderr, Stream::Stderr);
+        let (stdout, stdout_file, stdout_let_go) = split(portable.stdout, Stream::Stdout);
+        let (stderr, stderr_file, stderr_let_go) = split(portable.stderr, Stream::Stderr);
         Self {
             seq: seq.0,
             attempt: attempt.number,
@@ -547,6 +593,8 @@ impl Ran {
             stderr,
             stdout_file,
             stderr_file,
+            stdout_let_go,
+            stderr_let_go,
         }
     }
 
@@ -565,11 +613,12 @@ impl Ran {
         if self.ended_at.0 < self.started_at.0 {
             return Err("the attempt ends before it starts".to_owned());
         }
-        let kept = |name: &str, inline: Option<Text>, file: Option<OutputFile>| match (inline, file) {
-            (None, None) => Ok(Kept::Empty),
-            (Some(text), None) => Ok(Kept::Inline(text.0)),
-            (None, Some(file)) => Ok(Kept::File { bytes: file.bytes, left_out: file.left_out }),
-            (Some(_), Some(_)) => Err(format!("an attempt takes `{name}` or `{name}_file`, not both")),
+        let kept = |name, inline: Option<Text>, file: Option<OutputFile>, let_go| match (inline, file, let_go) {
+            (None, None, None) => Ok(Kept::Empty),
+            (Some(text), None, None) => Ok(Kept::Inline(text.0)),
+            (None, Some(file), None) => Ok(Kept::File { bytes: file.bytes, left_out: file.left_out }),
+            (None, None, Some(bytes)) => Ok(Kept::LetGo { bytes }),
+            (..) => Err(format!("an attempt takes one of `{name}`, `{name}_file` and `{name}_let_go`")),
         };
         Ok(PortableAttempt {
             attempt: Attempt {
@@ -584,8 +633,8 @@ impl Ran {
                 max_rss_bytes: self.max_rss_bytes,
                 error: self.error,
             },
-            stdout: kept("stdout", self.stdout, self.stdout_file)?,
-            stderr: kept("stderr", self.stderr, self.stderr_file)?,
+            stdout: kept("stdout", self.stdout, self.stdout_file, self.stdout_let_go)?,
+            stderr: kept("stderr", self.stderr, self.stderr_file, self.stderr_let_go)?,
         })
     }
 }

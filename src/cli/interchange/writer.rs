@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::text::{At, Hex, Text};
-use super::wire::{Chunk, Header, Key, Line, Ran, Setting, Totals, Variables};
+use super::text::{At, Text};
+use super::wire::{Chunk, Header, Line, Ran, Setting, Totals, Variables};
 use super::{CHUNK_BYTES, VERSION};
 use crate::model::{Kept, Millis, QueueName, Seq, Stream};
 use crate::store::{Piece, PortableAttempt, Snapshot, StoreError};
@@ -107,14 +107,11 @@ impl<W: Write> Writer<'_, W> {
             }
             Piece::Job { job, attempts, was_held } => {
                 totals.jobs += 1;
+                totals.keys += u64::from(job.spec.key.is_some());
                 self.written.held += u64::from(was_held);
                 let seq = job.seq;
                 self.line(&Line::Job(Box::new((*job).into())))?;
                 attempts.into_iter().try_for_each(|attempt| self.attempt(seq, attempt))
-            }
-            Piece::Key { scope, key, seq } => {
-                totals.keys += 1;
-                self.line(&Line::Key(Key { scope: Hex(scope), key: Hex(key), seq: seq.0 }))
             }
             Piece::Counters(counters) => {
                 totals.next_seq = counters.next_seq;

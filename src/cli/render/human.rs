@@ -9,7 +9,7 @@ use comfy_table::presets;
 use comfy_table::{ContentArrangement, Row, Table};
 
 use super::super::terminal::acts;
-use crate::model::{Job, JobName, Millis, Progress, QueueName, State, StateKind};
+use crate::model::{CancelReason, Job, JobName, Millis, Progress, QueueName, State, StateKind};
 
 /// Width of a table when it does not go to a terminal, in columns.
 const WIDTH_WITHOUT_TERMINAL: u16 = 120;
@@ -99,17 +99,30 @@ pub(crate) fn ago(at: Millis, now: Millis) -> String {
 /// What is to be said of a job in a word or two: since when, until when, why.
 pub(crate) fn detail(job: &Job, now: Millis) -> String {
     let error = job.last_attempt.as_ref().and_then(|last| last.error.as_deref()).map(plain);
+    if job.progress.state.is_held() {
+        let after = if job.waits_for > 0 { waits_for(job) + ", " } else { String::new() };
+        return format!("{after}held; queuectl resume {}", job.id);
+    }
     match &job.progress.state {
-        State::Scheduled { due } => format!("starts {}", until(*due, now)),
+        State::Scheduled { due, .. } => format!("starts {}", until(*due, now)),
+        State::Blocked { .. } => waits_for(job),
         State::Failed { due, .. } => {
             format!("{}; retry {}", error.unwrap_or_else(|| "failed".to_owned()), until(*due, now))
         }
         State::Completed { at } => error.map_or_else(|| ago(*at, now), |error| format!("{}; {error}", ago(*at, now))),
         State::Dead { at, .. } => format!("{}; {}", error.unwrap_or_else(|| "failed".to_owned()), ago(*at, now)),
-        State::Cancelled { at, .. } => ago(*at, now),
+        State::Cancelled { at, reason: CancelReason::NeedFailed } => {
+            format!("a job that it needed failed; {}", ago(*at, now))
+        }
+        State::Cancelled { at, reason: CancelReason::Asked } => ago(*at, now),
         State::Processing(claimed) if claimed.cancel_asked => "being cancelled".to_owned(),
-        State::Blocked | State::Pending | State::Processing(_) => String::new(),
+        State::Pending | State::Processing(_) => String::new(),
     }
+}
+
+/// For how many jobs one waits.
+fn waits_for(job: &Job) -> String {
+    format!("waits for {}", count(job.waits_for.into(), "job"))
 }
 
 /// How long until then.

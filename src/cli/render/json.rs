@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use serde_json::{Map, Value, json};
 
 use super::super::bytes::to_json;
-use crate::model::{Attempt, Command, Job, JobName, Millis, State, StateKind, Tags};
-use crate::store::{Asked, PoolInfo, QueueInfo, RunInfo};
+use crate::model::{Attempt, Command, Job, JobKey, JobName, Millis, State, StateKind, Tags};
+use crate::store::{Asked, NeedInfo, PoolInfo, QueueInfo, RunInfo};
 use crate::worker::Activity;
 
 /// A job; `activity` if it runs now.
@@ -33,8 +33,11 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("priority", job.priority.into()),
         ("name", job.name.as_ref().map(JobName::as_str).into()),
         ("tags", tags(&job.tags)),
+        ("key", job.key.as_ref().map(JobKey::as_str).into()),
+        ("run", job.run.into()),
         ("state", state.kind().name().into()),
         ("reason", state.reason().into()),
+        ("held", state.is_held().into()),
         ("attempts", job.progress.attempts.into()),
         ("max_retries", job.max_retries.into()),
         ("created_at", time(job.created)),
@@ -47,6 +50,11 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("worker", worker.into()),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// A job that another needs.
+pub(crate) fn need(need: &NeedInfo) -> Value {
+    json!({ "id": need.id.as_str(), "any": need.any, "state": need.state.name() })
 }
 
 /// Tags as an object of texts.
@@ -70,8 +78,14 @@ pub(crate) fn attempt(attempt: &Attempt) -> Value {
     })
 }
 
-/// A cut-off run, or one that is worked on.
-pub(crate) fn run(run: &RunInfo, is_served: bool) -> Value {
+/// A run, and the pool that works on it.
+pub(crate) fn run(run: &RunInfo, pool: Option<&PoolInfo>) -> Value {
+    let is_cut_off = run.unfinished() > 0 && pool.is_none();
+    let state = match pool {
+        Some(_) => "working",
+        None if is_cut_off => "cut_off",
+        None => "ended",
+    };
     json!({
         "run": run.number,
         "line": run.line,
@@ -79,7 +93,10 @@ pub(crate) fn run(run: &RunInfo, is_served: bool) -> Value {
         "created_at": time(run.created),
         "total": run.total(),
         "unfinished": run.unfinished(),
-        "cut_off": !is_served,
+        "jobs": counts(&run.counts),
+        "state": state,
+        "cut_off": is_cut_off,
+        "pid": pool.map(|pool| pool.pid),
     })
 }
 
@@ -89,6 +106,7 @@ pub(crate) fn queue(queue: &QueueInfo) -> Value {
     json!({
         "queue": queue.name.as_str(),
         "jobs": counts(&all.collect()),
+        "held": queue.held,
         "parallel": queue.parallel,
         "paused": queue.paused,
     })

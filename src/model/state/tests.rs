@@ -37,9 +37,12 @@ fn run(outcome: Outcome) -> Ending {
 fn states() -> Vec<(&'static str, State)> {
     let (soon, later) = (NOW, Millis(NOW.0 + 1));
     vec![
-        ("scheduled, due", State::Scheduled { due: soon }),
-        ("scheduled, not due", State::Scheduled { due: later }),
-        ("blocked", State::Blocked),
+        ("scheduled, due", State::Scheduled { due: soon, held: false }),
+        ("scheduled, not due", State::Scheduled { due: later, held: false }),
+        ("held", State::Scheduled { due: soon, held: true }),
+        ("blocked", State::Blocked { due: None, held: false }),
+        ("blocked, not due", State::Blocked { due: Some(later), held: false }),
+        ("blocked, held", State::Blocked { due: Some(soon), held: true }),
         ("pending", State::Pending),
         ("processing", processing(false)),
         ("processing, cancel asked", processing(true)),
@@ -58,11 +61,17 @@ fn moved(state: &State, event: &str) -> String {
     let finish = |lease, ending: &Ending| before.finish(lease, ending, &policy, NOW);
     let after = match event {
         "due" => before.due(NOW),
-        "unblock" => before.unblock(),
+        "unblock" => before.unblock(NOW),
+        "hold" => before.hold(NOW),
+        "release" => before.release(NOW),
+        "retry, blocked" => before.retry_blocked(),
         "need failed" => before.need_failed(NOW),
         "claim" => before.claim(Lease(9), &pool(), NOW),
         "cancel" => before.cancel(NOW),
         "retry" => before.retry(),
+        "edit" => return before.edit().map_or("-", |()| "edited").to_owned(),
+        "later" => before.reschedule(Some(Millis(NOW.0 + 5)), NOW),
+        "now" => before.reschedule(None, NOW),
         "give back" => finish(LEASE, &Ending::NotStarted),
         "completed" => finish(LEASE, &run(Outcome::Completed)),
         "failed" => finish(LEASE, &run(Outcome::Failed)),
@@ -74,8 +83,153 @@ fn moved(state: &State, event: &str) -> String {
         "late news" => finish(Lease(6), &run(Outcome::Completed)),
         other => panic!("no event {other}"),
     };
-    after.map_or_else(|_| "-".to_owned(), |progress| progress.state.kind().name().to_owned())
+    let name = |progress: Progress| {
+        let held = if progress.state.is_held() { ", held" } else { "" };
+        format!("{}{held}", progress.state.kind().name())
+    };
+    after.map_or_else(|_| "-".to_owned(), name)
 }
+
+/// What comes of which event, in their order; what is not listed for a state is refused.
+const LEGAL: &[(&str, &[(&str, &str)])] = &[
+    (
+        "scheduled, due",
+        &[
+            ("due", "pending"),
+            ("cancel", "cancelled"),
+            ("hold", "scheduled, held"),
+            ("release", "scheduled"),
+            ("edit", "edited"),
+            ("later", "scheduled"),
+            ("now", "pending"),
+        ],
+    ),
+    (
+        "scheduled, not due",
+        &[
+            ("cancel", "cancelled"),
+            ("hold", "scheduled, held"),
+            ("release", "scheduled"),
+            ("edit", "edited"),
+            ("later", "scheduled"),
+            ("now", "pending"),
+        ],
+    ),
+    (
+        "held",
+        &[
+            ("cancel", "cancelled"),
+            ("hold", "scheduled, held"),
+            ("release", "pending"),
+            ("edit", "edited"),
+            ("later", "scheduled, held"),
+            ("now", "scheduled, held"),
+        ],
+    ),
+    (
+        "blocked",
+        &[
+            ("unblock", "pending"),
+            ("need failed", "cancelled"),
+            ("cancel", "cancelled"),
+            ("hold", "blocked, held"),
+            ("release", "blocked"),
+            ("edit", "edited"),
+            ("later", "blocked"),
+            ("now", "blocked"),
+        ],
+    ),
+    (
+        "blocked, not due",
+        &[
+            ("unblock", "scheduled"),
+            ("need failed", "cancelled"),
+            ("cancel", "cancelled"),
+            ("hold", "blocked, held"),
+            ("release", "blocked"),
+            ("edit", "edited"),
+            ("later", "blocked"),
+            ("now", "blocked"),
+        ],
+    ),
+    (
+        "blocked, held",
+        &[
+            ("unblock", "scheduled, held"),
+            ("need failed", "cancelled"),
+            ("cancel", "cancelled"),
+            ("hold", "blocked, held"),
+            ("release", "blocked"),
+            ("edit", "edited"),
+            ("later", "blocked, held"),
+            ("now", "blocked, held"),
+        ],
+    ),
+    (
+        "pending",
+        &[
+            ("claim", "processing"),
+            ("cancel", "cancelled"),
+            ("hold", "scheduled, held"),
+            ("release", "pending"),
+            ("edit", "edited"),
+            ("later", "scheduled"),
+            ("now", "pending"),
+        ],
+    ),
+    (
+        "processing",
+        &[
+            ("cancel", "processing"),
+            ("give back", "pending"),
+            ("completed", "completed"),
+            ("failed", "failed"),
+            ("timed out", "failed"),
+            ("cancelled", "cancelled"),
+            ("interrupted", "pending"),
+            ("lost", "pending"),
+        ],
+    ),
+    (
+        "processing, cancel asked",
+        &[
+            ("cancel", "processing"),
+            ("give back", "cancelled"),
+            ("completed", "completed"),
+            ("failed", "cancelled"),
+            ("timed out", "cancelled"),
+            ("cancelled", "cancelled"),
+            ("interrupted", "cancelled"),
+            ("lost", "cancelled"),
+        ],
+    ),
+    (
+        "failed, due",
+        &[
+            ("due", "pending"),
+            ("cancel", "cancelled"),
+            ("hold", "scheduled, held"),
+            ("release", "failed"),
+            ("edit", "edited"),
+            ("later", "failed"),
+            ("now", "pending"),
+        ],
+    ),
+    (
+        "failed, not due",
+        &[
+            ("cancel", "cancelled"),
+            ("hold", "scheduled, held"),
+            ("release", "failed"),
+            ("edit", "edited"),
+            ("later", "failed"),
+            ("now", "pending"),
+        ],
+    ),
+    ("completed", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+];
 
 #[test]
 fn every_state_against_every_event() {
@@ -85,7 +239,13 @@ fn every_state_against_every_event() {
         "need failed",
         "claim",
         "cancel",
+        "hold",
+        "release",
         "retry",
+        "retry, blocked",
+        "edit",
+        "later",
+        "now",
         "remove",
         "give back",
         "completed",
@@ -96,46 +256,8 @@ fn every_state_against_every_event() {
         "lost",
         "late news",
     ];
-    // In the order of `events`; what is not listed for a state is refused.
-    let legal: &[(&str, &[(&str, &str)])] = &[
-        ("scheduled, due", &[("due", "pending"), ("cancel", "cancelled")]),
-        ("scheduled, not due", &[("cancel", "cancelled")]),
-        ("blocked", &[("unblock", "pending"), ("need failed", "cancelled"), ("cancel", "cancelled")]),
-        ("pending", &[("claim", "processing"), ("cancel", "cancelled")]),
-        (
-            "processing",
-            &[
-                ("cancel", "processing"),
-                ("give back", "pending"),
-                ("completed", "completed"),
-                ("failed", "failed"),
-                ("timed out", "failed"),
-                ("cancelled", "cancelled"),
-                ("interrupted", "pending"),
-                ("lost", "pending"),
-            ],
-        ),
-        (
-            "processing, cancel asked",
-            &[
-                ("cancel", "processing"),
-                ("give back", "cancelled"),
-                ("completed", "completed"),
-                ("failed", "cancelled"),
-                ("timed out", "cancelled"),
-                ("cancelled", "cancelled"),
-                ("interrupted", "cancelled"),
-                ("lost", "cancelled"),
-            ],
-        ),
-        ("failed, due", &[("due", "pending"), ("cancel", "cancelled")]),
-        ("failed, not due", &[("cancel", "cancelled")]),
-        ("completed", &[("retry", "pending"), ("remove", "gone")]),
-        ("dead", &[("retry", "pending"), ("remove", "gone")]),
-        ("cancelled", &[("retry", "pending"), ("remove", "gone")]),
-    ];
     for (name, state) in states() {
-        let (_, moves) = legal.iter().find(|(state, _)| *state == name).unwrap();
+        let (_, moves) = LEGAL.iter().find(|(state, _)| *state == name).unwrap();
         for event in events {
             let expected = moves.iter().find(|(e, _)| *e == event).map_or("-", |(_, to)| to);
             assert_eq!(moved(&state, event), expected, "{name} × {event}");

@@ -2,9 +2,9 @@
 
 use super::power::power_on;
 use super::*;
-use crate::model::{Millis, Start};
+use crate::model::{IfExists, Millis, Start};
 use crate::sim::tests::number;
-use crate::sim::workload::{Op, Serving, Verb, Wish};
+use crate::sim::workload::{Op, Serving, Verb, Whom, Wish};
 
 const EFFORT: Effort = Effort { fates: 3, second: 2, afterwards: 5 };
 const FAULTS: [Fault; 3] = [Fault::Broken, Fault::Full, Fault::Forgotten];
@@ -104,8 +104,11 @@ fn bulks() -> Vec<Op> {
         backoff_base: None,
         timeout: None,
         start: if queue == 1 { Start::At(Millis(2_000)) } else { Start::Now },
+        needs: if id.is_none() { vec![(Whom::Earlier(0), queue == 1)] } else { Vec::new() },
         name: queue,
         tags: 6,
+        key: queue,
+        if_exists: IfExists::Skip,
         environment: 1,
         length: 1,
     };

@@ -110,7 +110,7 @@ fn records() -> BTreeSet<Vec<u8>> {
     by_len.into_values().map(|record| record[5..].to_vec()).collect()
 }
 
-const JOBS: [&str; 9] = [
+const JOBS: [&str; 10] = [
     r#"{"id":"job1","command":"echo Hello World"}"#,
     r#"{"argv":["ls","-l",{"base64":"/w=="}],"max_retries":1,"backoff_base":0.5,"timeout":"5m","cwd":"../x"}"#,
     r#"{"command":"env","env":{"A":"1","B":null,"C":{"base64":"/w=="}},"shell":["/bin/bash","-c"],"queue":"mail"}"#,
@@ -120,6 +120,7 @@ const JOBS: [&str; 9] = [
     r#"{"id":"a","id":"b","command":"twice"}"#,
     r#"{"command":"\u0000\ud800"}"#,
     r#"[{"command":"a list"}]"#,
+    r#"{"command":"a","id":"a","after":["b","7"],"after_any":"c"}"#,
 ];
 
 #[test]

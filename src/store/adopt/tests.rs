@@ -1,5 +1,7 @@
 //! Copies of the queues that workloads make.
 
+use std::collections::BTreeSet;
+
 use super::super::tests::temp_queue;
 use super::super::whole::strictly;
 use super::*;
@@ -21,10 +23,16 @@ fn parts(store: &Store) -> Vec<Part> {
 }
 
 /// The parts as they are after a copy: without claims.
+/// What a copy has of them: nothing is claimed, and nobody unpublished needs anything.
 fn without_claims(mut parts: Vec<Part>) -> Vec<Part> {
+    let needs = |part: &Part| match part {
+        Part::Job(job) => job.needs.iter().map(|(seq, _)| *seq).collect(),
+        _ => Vec::new(),
+    };
+    let needed: BTreeSet<u64> = parts.iter().flat_map(needs).collect();
     for part in &mut parts {
         if let Part::Job(job) = part {
-            job.record = unclaimed(&job.record);
+            job.record = JobRecord { is_needed: needed.contains(&job.seq), ..unclaimed(&job.record) };
         }
     }
     parts
@@ -79,7 +87,7 @@ fn what_is_taken_is_refused_and_changes_nothing() {
         let refused = fresh.write(Millis(0), |tx| match &part {
             Part::Lane { lane, record } => tx.adopt_lane(*lane, record),
             Part::Job(job) => tx.adopt_jobs(std::slice::from_ref(&**job)),
-            Part::Setting { .. } | Part::Key { .. } | Part::Head(_) => Err(StoreError::TooLarge(String::new())),
+            Part::Setting { .. } | Part::Head(_) => Err(StoreError::TooLarge(String::new())),
         });
         lanes += usize::from(matches!(part, Part::Lane { .. }));
         assert!(refused.is_err(), "{part:?}");
@@ -90,13 +98,15 @@ fn what_is_taken_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_job_that_contradicts_itself_is_refused() {
-    let (_dir, store) = temp_queue();
-    run(&store, &workload::seeded(5, 120)).unwrap();
-    let jobs: Vec<WholeJob> = parts(&store)
-        .into_iter()
-        .filter_map(|part| if let Part::Job(job) = part { Some(*job) } else { None })
-        .collect();
-    let mut with_attempts = jobs.iter().find(|job| job.attempts.iter().any(|a| a.stdout.is_some())).unwrap().clone();
+    let completed_with_output = |seed| {
+        let (_dir, store) = temp_queue();
+        run(&store, &workload::seeded(seed, 120)).unwrap();
+        let mut jobs =
+            parts(&store).into_iter().filter_map(|part| if let Part::Job(job) = part { Some(*job) } else { None });
+        jobs.find(|job| job.record.kind() == StateKind::Completed && job.attempts.iter().any(|a| a.stdout.is_some()))
+    };
+    let mut with_attempts: WholeJob = (1..50).find_map(completed_with_output).unwrap();
+    with_attempts.needs.clear();
     assert_eq!(contradiction(&with_attempts), None);
     let refused = |change: &mut dyn FnMut(&mut WholeJob)| {
         let mut job = with_attempts.clone();
@@ -109,10 +119,10 @@ fn a_job_that_contradicts_itself_is_refused() {
     refused(&mut |job| job.attempts.iter_mut().for_each(|attempt| attempt.stdout = Some(vec![0; 99])));
     refused(&mut |job| job.attempts[0].record.started = job.attempts[0].record.ended + 1);
     refused(&mut |job| job.record.needs = 1);
-    refused(&mut |job| job.needs.push((1, false)));
+    refused(&mut |job| job.needs.push((1, NeedRecord { any: false, met: false })));
     refused(&mut |job| job.record.failures = job.record.attempts + 1);
-    refused(&mut |job| job.record.state = StateRecord::Blocked);
+    refused(&mut |job| job.record.state = StateRecord::Blocked { due: None, held: false });
     refused(&mut |job| job.spec.id = Some("-no".to_owned()));
-    with_attempts.needs.push((1, true));
-    assert_eq!(contradiction(&with_attempts), None, "a settled need may stay");
+    with_attempts.needs.push((1, NeedRecord { any: false, met: true }));
+    assert_eq!(contradiction(&with_attempts), None, "a need that is met may stay");
 }

@@ -160,7 +160,7 @@ fn ids_are_nobodys_until_they_are_named() {
     let named = |id: &str, n: usize| (id.parse::<JobId>().unwrap(), filled[n].seq);
     let name = |names: &[(JobId, Seq)]| store.write(Millis(3), |tx| tx.name_bulk(&bulk, names));
     let publish = || store.write(Millis(4), |tx| tx.publish_bulk(&bulk)).map(drop);
-    assert_eq!(refused(publish()), "it does not fit: some of the bulk's jobs do not have their ids yet");
+    assert_eq!(refused(publish()), "it does not fit: some of the bulk's jobs do not have their ids or keys yet");
     assert_eq!(refused(name(&[named("x", 0), named("x", 2)])), "there is already a job x");
     assert_eq!(
         refused(name(&[("z".parse().unwrap(), Seq(4))])),
@@ -171,7 +171,7 @@ fn ids_are_nobodys_until_they_are_named() {
     assert_eq!(refused(name(&[named("x", 0), named("y", 1)])), "there is already a job y");
     name(&[named("x", 0)]).unwrap();
     assert_eq!(refused(name(&[named("x", 2)])), "the id x is held by an enqueue that is under way");
-    assert_eq!(refused(publish()), "it does not fit: some of the bulk's jobs do not have their ids yet");
+    assert_eq!(refused(publish()), "it does not fit: some of the bulk's jobs do not have their ids or keys yet");
     // Taken away, it leaves the other's id alone.
     assert!(!at(&store, 6, |tx| tx.undo_bulk(&of_maker(&bulk), 2)));
     assert!(at(&store, 6, |tx| tx.undo_bulk(&of_maker(&bulk), 2)));
@@ -197,7 +197,14 @@ fn a_lane_of_a_bulk_goes_with_its_last_job() {
 #[test]
 fn a_run_begins_when_it_is_published() {
     let (_dir, store) = temp_queue();
-    let run = NewRun { identity: 7, line: "run".to_owned(), folder: "/".into(), flags: String::new() };
+    let run = NewRun {
+        identity: 7,
+        line: "run".to_owned(),
+        folder: "/".into(),
+        flags: String::new(),
+        is_command: false,
+        resumes: false,
+    };
     let begin = || {
         let bulk = at(&store, 1, |tx| tx.begin_bulk("abc1", &BulkInto::Run, 2));
         at(&store, 2, |tx| tx.fill_bulk(&bulk, &[job(None, "a"), job(None, "b")], &Wanted::default()));

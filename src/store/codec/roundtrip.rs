@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
 use super::super::records::{
-    AttemptRecord, Bulks, EnvRecord, Generations, Head, JobRecord, LaneRecord, PoolRecord, SpecRecord,
+    AttemptRecord, Bulks, EnvRecord, Generations, Head, JobRecord, LaneRecord, LetGo, NeedRecord, PoolRecord,
+    SpecRecord, StateRecord,
 };
 use super::super::{StoreError, pools};
 use super::{HEADER_BYTES, RECORD_BYTES_MAX, decode, encode, seal};
@@ -28,20 +29,21 @@ pub(crate) fn every_record(bytes: &[u8]) {
     sealed.extend_from_slice(bytes);
     seal(&mut sealed);
     for bytes in [bytes, &sealed] {
-        // META, CONFIG, IDS, KEYS, NEEDS, COUNTS, OUTPUT, ENV_REFS: values without a type of their own.
+        // META, CONFIG, IDS, KEYS, COUNTS, OUTPUT, ENV_REFS, UNSETTLED: values without a type of their own.
         comes_back::<u32>(bytes);
         comes_back::<u64>(bytes);
-        comes_back::<bool>(bytes);
         comes_back::<String>(bytes);
         comes_back::<ByteBuf>(bytes);
         comes_back::<Head>(bytes);
         comes_back::<Bulks>(bytes);
+        comes_back::<LetGo>(bytes);
         comes_back::<Generations>(bytes);
         comes_back::<LaneRecord>(bytes);
         comes_back::<JobRecord>(bytes).inspect(a_job_moves_to_where_it_is);
         comes_back::<SpecRecord>(bytes)
-            .inspect(|spec| drop((spec.id(), spec.command(), spec.env_change(), spec.name(), spec.tags())));
+            .inspect(|spec| drop((spec.id(), spec.command(), spec.env_change(), spec.name(), spec.tags(), spec.key())));
         comes_back::<EnvRecord>(bytes);
+        comes_back::<NeedRecord>(bytes);
         comes_back::<AttemptRecord>(bytes).inspect(|attempt| drop(attempt.attempt(1)));
         comes_back::<PoolRecord>(bytes).inspect(a_pool_is_what_it_was);
     }
@@ -58,7 +60,10 @@ fn comes_back<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 fn a_job_moves_to_where_it_is(record: &JobRecord) {
     let Ok(progress) = record.progress() else { return };
-    assert_eq!(record.moved(&progress, Millis(record.updated)), *record);
+    let again = record.moved(&progress, Millis(record.updated));
+    let is_blocked = matches!(record.state, StateRecord::Blocked { .. });
+    // What is not blocked waits for nobody.
+    assert_eq!(again, JobRecord { needs: if is_blocked { record.needs } else { 0 }, ..record.clone() });
 }
 
 fn a_pool_is_what_it_was(record: &PoolRecord) {
@@ -81,6 +86,7 @@ pub(crate) fn spec_read_back(spec: &JobSpec) -> JobSpec {
         id: must(record.id()),
         name: must(record.name()),
         tags: must(record.tags()),
+        key: must(record.key()),
         command: record.command(),
         cwd: OsString::from_vec(record.cwd.clone()).into(),
         env: Arc::new(env.into_iter().map(|(name, value)| (name.into_vec(), value.into_vec())).collect()),
@@ -92,6 +98,8 @@ pub(crate) fn spec_read_back(spec: &JobSpec) -> JobSpec {
         queue: spec.queue.clone(),
         priority: spec.priority,
         start: spec.start,
+        needs: spec.needs.clone(),
+        if_exists: spec.if_exists,
     }
 }
 

@@ -129,3 +129,13 @@ fn the_room_of_what_was_removed_is_used_again() {
 fn the_room_of_much_that_was_removed_is_used_again() {
     rounds(20, 100_000);
 }
+
+#[test]
+fn a_queue_that_is_deleted_meanwhile_is_said_to_be() {
+    let (dir, store) = temp_queue();
+    store.leave();
+    let seized = seized(&dir);
+    fs::remove_dir_all(dir.path()).unwrap();
+    let gone = compact(seized);
+    assert!(matches!(gone, Err(StoreError::Gone)), "{gone:?}");
+}

@@ -43,7 +43,14 @@ fn filled(jobs: u64) -> (TempDir, Vec<u8>) {
     let other = Store::open(dir.path(), Box::new(|| {})).unwrap();
     let info = pool("p1");
     store.write(Millis(1), |tx| tx.register(&info)).unwrap();
-    let identity = NewRun { identity: 7, line: "queuectl run x".into(), folder: "/".into(), flags: String::new() };
+    let identity = NewRun {
+        identity: 7,
+        line: "queuectl run x".into(),
+        folder: "/".into(),
+        flags: String::new(),
+        is_command: false,
+        resumes: false,
+    };
     let mut cache = ClaimCache::default();
     let mut older = Vec::new();
     for batch in 0..jobs / 100 {
@@ -123,7 +130,8 @@ fn acted_on(store: &Store) -> Answers {
     act("set", said(store.write(now, |tx| tx.set(None, SettingKey::Timeout, "2m"))));
     act("enqueue", said(store.write(now, |tx| tx.enqueue(&[spec(1), spec(999_999)]))));
     act("cancel", said(store.write(now, |tx| tx.cancel(&["job-99".parse().unwrap()]))));
-    act("dead", said(store.write(now, |tx| tx.dead(10))));
+    let seqs: Vec<Seq> = (1..100).map(Seq).collect();
+    act("dead", said(store.write(now, |tx| tx.still_in(&seqs, &[StateKind::Dead].into()))));
     act("promote", said(store.write(now, |tx| tx.promote_due(20))));
     let pool = "p1".parse().unwrap();
     let claims = store.write(now, |tx| tx.claim(&pool, &Serves::AllQueues, 20, &mut ClaimCache::default()));

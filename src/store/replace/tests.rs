@@ -48,6 +48,24 @@ fn a_queue_that_was_moved_away_as_a_whole_is_still_the_same() {
 }
 
 #[test]
+fn nothing_is_acknowledged_into_a_file_that_was_deleted() {
+    let (dir, store) = temp_queue();
+    let moved = dir.path().join("moved.redb");
+    fs::rename(file_of(dir.path()), &moved).unwrap();
+    store.write(Millis(2), |tx| tx.enqueue(&[job()])).unwrap();
+    // In the middle of the transaction, and before it.
+    for n in 0..2 {
+        let refused = store.write(Millis(2), |tx| {
+            if n == 0 {
+                fs::remove_file(&moved).unwrap();
+            }
+            tx.enqueue(&[job()])
+        });
+        assert!(matches!(refused, Err(StoreError::Gone)), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_turn_at_an_old_turnstile_is_no_turn() {
     let (dir, store) = temp_queue();
     let turn = dir.path().join("run/turn");

@@ -34,6 +34,8 @@ pub(crate) struct Identity {
     pub(crate) pid_namespace: u64,
     /// A random number that its jobs carry in their environment.
     pub(crate) nonce: u64,
+    /// Whether it is no pool, but stores a batch; see `worker::bulk`.
+    pub(crate) is_maker: bool,
 }
 
 /// One claim outstanding.
@@ -108,6 +110,7 @@ impl Identity {
             boot_id: boot_id()?,
             pid_namespace: fs::metadata("/proc/self/ns/pid")?.ino(),
             nonce: random_u64()?,
+            is_maker: false,
         })
     }
 
@@ -123,6 +126,7 @@ impl Identity {
         record.put(self.boot_id);
         record.put(self.pid_namespace.to_le_bytes());
         record.put(self.nonce.to_le_bytes());
+        record.put([self.is_maker.into()]);
         record.seal()
     }
 
@@ -131,7 +135,13 @@ impl Identity {
         if fields.take()? != MAGIC || fields.take()? != [HEADER_VERSION] {
             return None;
         }
-        Some(Self { pid: fields.u32()?, boot_id: fields.take()?, pid_namespace: fields.u64()?, nonce: fields.u64()? })
+        Some(Self {
+            pid: fields.u32()?,
+            boot_id: fields.take()?,
+            pid_namespace: fields.u64()?,
+            nonce: fields.u64()?,
+            is_maker: fields.take()? == [1],
+        })
     }
 }
 

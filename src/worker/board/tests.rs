@@ -208,12 +208,16 @@ fn a_taken_name_is_tried_again() {
     let run = tempfile::tempdir().unwrap();
     fs::write(run.path().join("aaa1"), "somebody's").unwrap();
     let mut names = ["aaa1", "aaa1", "bbb2"].into_iter();
-    let pool = PoolFile::create_named(run.path(), 1, || Ok(names.next().unwrap().parse().unwrap())).unwrap();
+    let pool = PoolFile::create_named(run.path(), 8192, Identity::of_this_process().unwrap(), || {
+        Ok(names.next().unwrap().parse().unwrap())
+    })
+    .unwrap();
     assert_eq!(pool.id().as_str(), "bbb2");
     assert_eq!(fs::read_to_string(run.path().join("aaa1")).unwrap(), "somebody's");
     assert_eq!(names_in(run.path()).len(), 2);
 
-    let none_free = PoolFile::create_named(run.path(), 1, || Ok("bbb2".parse().unwrap()));
+    let none_free =
+        PoolFile::create_named(run.path(), 8192, Identity::of_this_process().unwrap(), || Ok("bbb2".parse().unwrap()));
     assert_eq!(none_free.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(names_in(run.path()).len(), 2);
 }

@@ -3,7 +3,7 @@
 //!
 //! What the store and the workers answer keeps to what they are: a commit ends once, a run ends once. All else may
 //! come at any time. After each event the promises of the dispatcher are checked:
-//! - no more jobs run than there are workers, and none starts after a stop;
+//! - no job starts on a worker that is one too many, and none after a stop;
 //! - every claim is in one hand, and comes back to the store exactly once;
 //! - an action means a run that the worker really has;
 //! - whoever waits has a deadline that is still to come: nobody spins.
@@ -92,10 +92,14 @@ struct Chaos<'c> {
     pool: Dispatcher,
     until_empty: bool,
     running: Vec<Option<Claim>>,
+    /// How many workers there are to be.
+    size: usize,
     /// What the store thread commits.
     in_commit: Option<(Vec<Report>, usize)>,
     /// Whether it looks at the generations, and for what.
     in_check: Option<bool>,
+    /// Whether it does a piece of a sweep.
+    in_sweep: bool,
     outstanding: BTreeSet<u64>,
     next: u64,
     now: u64,
@@ -114,8 +118,10 @@ impl<'c> Chaos<'c> {
             pool: Dispatcher::new(workers, until_empty),
             until_empty,
             running: (0..workers).map(|_| None).collect(),
+            size: workers,
             in_commit: None,
             in_check: None,
+            in_sweep: false,
             outstanding: BTreeSet::new(),
             next: 1,
             now: 0,
@@ -163,6 +169,11 @@ impl<'c> Chaos<'c> {
                 let seqs = (0..=self.pick(3)).map(|_| Seq(self.pick(self.next))).collect();
                 self.handle(Event::Cancel(seqs), now);
             }
+            17 if self.pick(3) == 0 => {
+                let slot = self.slot();
+                let stops = self.pick(2) == 0;
+                self.handle(if stops { Event::Stopped { slot } } else { Event::Continued { slot } }, now);
+            }
             17 => self.freeze_or_thaw(now),
             18 => {
                 let slot = self.slot();
@@ -176,7 +187,8 @@ impl<'c> Chaos<'c> {
 
     fn rare(&mut self, now: Moment) {
         match self.pick(40) {
-            0..=30 => self.handle(Event::Asked(Asked::Work), now),
+            0..=24 => self.handle(Event::Asked(Asked::Work), now),
+            25..=30 => self.scale(now),
             31 | 32 => self.stop(Event::Asked(Asked::Stop), now),
             33 => self.stop(Event::Asked(Asked::StopNow), now),
             34 => self.stop(Event::QueueMoved, now),
@@ -186,6 +198,27 @@ impl<'c> Chaos<'c> {
                 self.stopped |= self.pool.is_over();
             }
             _ => self.stop(Event::Stop, now),
+        }
+    }
+
+    /// Threads are started at once, or cannot be.
+    fn scale(&mut self, now: Moment) {
+        self.size = self.index(6) + 1;
+        self.handle(Event::Scaled(self.size), now);
+        self.running.resize_with(self.running.len().max(self.size), || None);
+        while let Some(slot) = self.pool.next_to_start() {
+            assert!(slot < self.size && !self.stopped, "starts a worker too many");
+            if slot > 0 && self.pick(8) == 7 {
+                self.handle(Event::NotStarted { slot }, now);
+                self.size = slot;
+            }
+        }
+        for slot in (self.size..self.running.len()).filter(|slot| self.running[*slot].is_none()) {
+            assert!(
+                self.pool.is_retired(slot) && self.pool.take(slot, now).is_none(),
+                "a worker too many starts a job"
+            );
+            self.pool.leave(slot);
         }
     }
 
@@ -213,7 +246,7 @@ impl<'c> Chaos<'c> {
     }
 
     fn take(&mut self, now: Moment) {
-        let Some(slot) = self.running.iter().position(Option::is_none) else { return };
+        let Some(slot) = self.running[..self.size].iter().position(Option::is_none) else { return };
         self.running[slot] = self.pool.take(slot, now);
         assert!(!(self.stopped && self.running[slot].is_some()), "started after a stop");
         assert!(self.running[slot].is_some() || self.stopped || self.pool.ready() == 0, "kept from an idle worker");
@@ -251,6 +284,9 @@ impl<'c> Chaos<'c> {
             self.end_a_commit(reports, want, now);
         } else if let Some(is_empty) = self.in_check.take() {
             self.end_a_check(is_empty, now);
+        } else if std::mem::take(&mut self.in_sweep) {
+            let (is_over, next) = (self.pick(3) == 0, self.due(now));
+            self.handle(Event::Swept { is_over, next }, now);
         } else {
             self.begin(now);
         }
@@ -266,6 +302,10 @@ impl<'c> Chaos<'c> {
             StoreTask::Check { is_empty } => {
                 assert!(self.until_empty || !is_empty, "asks what it need not know");
                 self.in_check = Some(is_empty);
+            }
+            StoreTask::Sweep => {
+                assert!(!self.stopped, "sweeps after a stop");
+                self.in_sweep = true;
             }
             StoreTask::Finish(finish) => {
                 assert!(self.stopped && self.running.iter().all(Option::is_none), "finished too early");
@@ -310,8 +350,8 @@ impl<'c> Chaos<'c> {
 
     fn end_a_check(&mut self, is_empty: bool, now: Moment) {
         let more_work = self.pick(2) == 1;
-        let due = self.due(now);
-        self.handle(Event::Checked { more_work, due }, now);
+        let (due, sweep) = (self.due(now), self.due(now));
+        self.handle(Event::Checked { more_work, due, sweep }, now);
         if is_empty && self.pick(2) == 0 {
             self.handle(Event::Empty, now);
             self.stopped |= self.pool.is_over();

@@ -45,16 +45,16 @@ fn an_idle_pool_waits_for_nothing() {
     assert_eq!((pool.store_deadline(at(1)), pool.next_deadline()), (None, None));
     pool.handle(Event::Rang, at(2));
     assert!(matches!(pool.store_task(at(2)), StoreTask::Check { is_empty: false }));
-    pool.handle(Event::Checked { more_work: false, due: None }, at(3));
+    pool.handle(Event::Checked { more_work: false, due: None, sweep: None }, at(3));
     assert!(matches!(pool.store_task(at(3)), StoreTask::Wait), "somebody else's business");
-    pool.handle(Event::Checked { more_work: true, due: None }, at(4));
+    pool.handle(Event::Checked { more_work: true, due: None, sweep: None }, at(4));
     assert!(matches!(pool.store_task(at(4)), StoreTask::Commit { want: 2, .. }));
 }
 
 #[test]
 fn what_is_due_is_made_ready_and_claimed_at_its_time() {
     let mut pool = pool_with([]);
-    pool.handle(Event::Checked { more_work: false, due: Some(Millis(1_000_050)) }, at(1));
+    pool.handle(Event::Checked { more_work: false, due: Some(Millis(1_000_050)), sweep: None }, at(1));
     assert!(matches!(pool.store_task(at(49)), StoreTask::Wait));
     assert_eq!(pool.store_deadline(at(20)), Some(Duration::from_millis(50)));
     assert!(matches!(pool.store_task(at(50)), StoreTask::Commit { want: 2, .. }));
@@ -81,7 +81,7 @@ fn short_jobs_are_claimed_ahead_and_long_ones_are_not() {
         let first = pool.take(0, at(0)).unwrap();
         pool.take(1, at(0)).unwrap();
         pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(took));
-        pool.handle(Event::Checked { more_work: true, due: None }, at(took));
+        pool.handle(Event::Checked { more_work: true, due: None, sweep: None }, at(took));
         let StoreTask::Commit { want, .. } = pool.store_task(at(took)) else { panic!("a worker is idle") };
         assert_eq!(want, 1 + ahead, "jobs of {took} ms");
     }
@@ -95,7 +95,7 @@ fn claims_made_ahead_are_given_back_when_every_run_turns_out_to_be_long() {
     pool.take(1, at(0)).unwrap();
     pool.handle(Event::Ended { slot: 0, report: ended(first, Outcome::Completed, None) }, at(1));
     pool.take(0, at(1)).unwrap();
-    pool.handle(Event::Checked { more_work: true, due: None }, at(1));
+    pool.handle(Event::Checked { more_work: true, due: None, sweep: None }, at(1));
     assert!(matches!(pool.store_task(at(1)), StoreTask::Commit { want: 82, .. }), "a run takes 1 ms");
     bring(&mut pool, [6].map(|seq| claim(seq, TimeLimit::Unlimited)), at(2));
     assert_eq!(pool.store_deadline(at(90)), Some(Duration::from_millis(103)));
@@ -231,7 +231,7 @@ fn a_pool_until_empty_asks_once_after_each_change() {
     assert!(matches!(pool.store_task(at(0)), StoreTask::Commit { .. }));
     bring(&mut pool, [], at(0));
     assert!(matches!(pool.store_task(at(1)), StoreTask::Check { is_empty: true }));
-    pool.handle(Event::Checked { more_work: false, due: None }, at(1));
+    pool.handle(Event::Checked { more_work: false, due: None, sweep: None }, at(1));
     assert!(matches!(pool.store_task(at(2)), StoreTask::Wait), "others still have something");
     pool.handle(Event::Rang, at(3));
     assert!(matches!(pool.store_task(at(3)), StoreTask::Check { is_empty: true }));
@@ -248,4 +248,72 @@ fn whatever_happens_every_claim_comes_back_once_and_the_pool_ends() {
             (left > 0).then_some(u64::from(choices.next()) % n)
         });
     }
+}
+
+/// It wakes when something is due, then at most once a minute; pieces and commits take turns.
+#[test]
+fn what_the_settings_do_not_keep_is_swept_beside_the_work() {
+    let mut pool = pool_with([]);
+    let looked = |sweep: u64| Event::Checked { more_work: false, due: None, sweep: Some(Millis(1_000_000 + sweep)) };
+    pool.handle(looked(500), at(1));
+    assert_eq!(pool.store_deadline(at(1)), Some(Duration::from_millis(500)));
+    assert!(matches!(pool.store_task(at(499)), StoreTask::Wait));
+    assert!(matches!(pool.store_task(at(500)), StoreTask::Sweep));
+    pool.handle(Event::Swept { is_over: false, next: None }, at(501));
+    pool.handle(Event::Checked { more_work: true, due: None, sweep: None }, at(501));
+    assert!(matches!(pool.store_task(at(501)), StoreTask::Commit { .. }), "a commit waits for one piece at most");
+    bring(&mut pool, [claim(1, TimeLimit::Unlimited), claim(2, TimeLimit::Unlimited)], at(502));
+    pool.take(0, at(502)).unwrap();
+    pool.take(1, at(502)).unwrap();
+    assert!(matches!(pool.store_task(at(502)), StoreTask::Sweep));
+    pool.handle(Event::Swept { is_over: true, next: Some(Millis(1_000_600)) }, at(503));
+    assert!(matches!(pool.store_task(at(700)), StoreTask::Wait));
+    assert_eq!(pool.store_deadline(at(700)), Some(Duration::from_millis(60_503)));
+    pool.handle(looked(90_000), at(700));
+    assert_eq!(pool.store_deadline(at(700)), Some(Duration::from_secs(90)));
+    pool.handle(Event::Stop, at(90_001));
+    assert!(!matches!(pool.store_task(at(90_001)), StoreTask::Sweep), "not at the end of the day");
+}
+
+#[test]
+fn a_pool_that_is_about_to_end_sweeps_once_more() {
+    let mut pool = Dispatcher::new(2, true);
+    assert!(matches!(pool.store_task(at(0)), StoreTask::Commit { want: 2, .. }));
+    bring(&mut pool, [], at(0));
+    let (due, mut sweeps) = (Some(Millis(1_000_000)), 0);
+    for ms in 1..20 {
+        match pool.store_task(at(ms)) {
+            StoreTask::Check { is_empty } => {
+                pool.handle(Event::Checked { more_work: false, due: None, sweep: due }, at(ms));
+                if is_empty {
+                    pool.handle(Event::Empty, at(ms));
+                }
+            }
+            StoreTask::Sweep => {
+                sweeps += 1;
+                // What is needed still stays, and is due.
+                pool.handle(Event::Swept { is_over: true, next: due }, at(ms));
+            }
+            StoreTask::Finish(finish) => {
+                assert_eq!((finish, sweeps), (Finish::Empty, 1));
+                return;
+            }
+            task @ (StoreTask::Commit { .. } | StoreTask::Wait) => panic!("{task:?}"),
+        }
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn a_job_that_is_stopped_does_not_time_out_meanwhile() {
+    let mut pool = pool_with([claim(1, after(300))]);
+    pool.take(0, at(0)).unwrap();
+    pool.handle(Event::Stopped { slot: 0 }, at(100));
+    assert!(!pool.handle(Event::Tick, at(5_000)).contains(&Action::Terminate(run_of(0, 1))));
+    // The pool stands still with it for a while: that counts once.
+    pool.handle(Event::Frozen, at(6_000));
+    pool.handle(Event::Thawed { stood: Duration::from_secs(10) }, at(16_000));
+    pool.handle(Event::Continued { slot: 0 }, at(20_000));
+    assert!(!pool.handle(Event::Tick, at(20_199)).contains(&Action::Terminate(run_of(0, 1))));
+    assert!(pool.handle(Event::Tick, at(20_200)).contains(&Action::Terminate(run_of(0, 1))));
 }

@@ -217,6 +217,11 @@ impl Terminal {
         shown
     }
 
+    /// The side of the person.
+    pub fn master(&self) -> &File {
+        &self.master
+    }
+
     pub fn types(&self, keys: &[u8]) {
         (&self.master).write_all(keys).unwrap();
     }

@@ -12,9 +12,16 @@ fn asked() -> Asked {
         queue: "slow".parse().ok(),
         priority: -3,
         start: Start::After(Duration::from_secs(9)),
+        needs: vec![need("first", false)],
         name: "nightly".parse().ok(),
         tags: tags(&["a=1", "b=1"]),
+        key: "k 1".parse().ok(),
+        if_exists: IfExists::Retry,
     }
+}
+
+fn need(id: &str, any: bool) -> Need {
+    Need { id: id.parse().unwrap(), any }
 }
 
 fn tags(typed: &[&str]) -> Tags {
@@ -37,8 +44,8 @@ fn refused(text: impl AsRef<[u8]>) -> String {
 fn what_is_not_set_comes_from_the_base() {
     let base = Base { asked: asked(), ..base() };
     let nulls = r#"{"command":"echo","id":null,"argv":null,"max_retries":null,"backoff_base":null,"timeout":null,
-        "cwd":null,"env":null,"shell":null,"queue":null,"priority":null,"delay":null,"at":null,"name":null,
-        "tags":null}"#;
+        "cwd":null,"env":null,"shell":null,"queue":null,"priority":null,"delay":null,"at":null,"after":null,
+        "after_any":null,"name":null,"tags":null,"key":null,"if_exists":null}"#;
     for text in [r#"{"command":"echo"}"#, " \n{ \"command\" : \"echo\" }\n ", nulls] {
         let spec = job(text.as_bytes(), &base).unwrap();
         let expected = JobSpec {
@@ -49,8 +56,11 @@ fn what_is_not_set_comes_from_the_base() {
             queue: "slow".parse().unwrap(),
             priority: -3,
             start: Start::After(Duration::from_secs(9)),
+            needs: vec![need("first", false)],
             name: "nightly".parse().ok(),
             tags: tags(&["a=1", "b=1"]),
+            key: "k 1".parse().ok(),
+            if_exists: IfExists::Retry,
             ..JobSpec::new(Command::Shell(b"echo".to_vec()), "/elsewhere")
         };
         assert_eq!(spec, expected);
@@ -62,7 +72,8 @@ fn what_is_set_wins() {
     let base = Base { asked: asked(), ..base() };
     let text = r#"{"id":"j1","argv":["echo",{"base64":"/w=="},""],"max_retries":0,"backoff_base":2.5,"timeout":"5m",
         "cwd":"/tmp","env":{"B":"2","C":null,"D":{"base64":"/w=="}},"shell":["/bin/bash","-c"],"queue":"mail",
-        "priority":0,"at":"2027-01-15T08:00:01Z","name":"Ü 1","tags":{"b":"","c":"3"}}"#;
+        "priority":0,"at":"2027-01-15T08:00:01Z","after":["x","7"],"after_any":"y","name":"Ü 1",
+        "tags":{"b":"","c":"3"},"key":"k","if_exists":"error"}"#;
     let spec = job(text.as_bytes(), &base).unwrap();
     let command = Command::Argv(vec![b"echo".to_vec(), b"\xff".to_vec(), vec![]]);
     let change = [(b"B", Some(b"2".to_vec())), (b"C", None), (b"D", Some(b"\xff".to_vec()))];
@@ -77,8 +88,11 @@ fn what_is_set_wins() {
         queue: "mail".parse().unwrap(),
         priority: 0,
         start: Start::At(Millis(1_800_000_001_000)),
+        needs: vec![need("first", false), need("x", false), need("7", false), need("y", true)],
         name: "Ü 1".parse().ok(),
         tags: tags(&["a=1", "b=", "c=3"]),
+        key: "k".parse().ok(),
+        if_exists: IfExists::Error,
         ..JobSpec::new(command, "/tmp")
     };
     assert_eq!(spec, expected);
@@ -254,12 +268,14 @@ fn unknown_fields_are_matched_with_known_ones() {
         ("jobName", "name"),
         ("tag", "tags"),
         ("startAt", "at"),
+        ("depends_on", "after"),
+        ("afterAny", "after_any"),
     ] {
         let error = refused(format!(r#"{{"command":"x","{name}":1}}"#));
         assert_eq!(error, format!("there is no field `{name}`; did you mean `{known}`?"));
     }
     let all = "a job has id, command, argv, max_retries, backoff_base, timeout, cwd, env, shell, queue, \
-               priority, delay, at, name, tags";
+               priority, delay, at, after, after_any, name, tags, key, if_exists";
     for name in ["state", "created_at", "", "ä", "width", "xy", "pid"] {
         let error = refused(format!(r#"{{"command":"x","{name}":1}}"#));
         assert_eq!(error, format!("there is no field `{name}`; {all}"));

@@ -1,0 +1,110 @@
+//! `clean`: removes what ended long ago, in transactions of bounded size, so that others get their turn.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use serde_json::json;
+
+use super::super::args;
+use super::super::context::{Context, say, stdout};
+use super::super::exit::{Exit, Failure};
+use super::super::render::human;
+use crate::model::{Millis, StateKind};
+use crate::queue::Queue;
+use crate::store::{Removed, StoreError};
+use crate::worker::delete_outputs;
+
+/// Most jobs of one transaction, which keeps it within 10 ms.
+const PIECE: usize = 256;
+
+/// What was done so far.
+#[derive(Default)]
+struct Done {
+    removed: u64,
+    output_bytes: u64,
+    /// Jobs that are still needed.
+    kept: u64,
+    /// Files that could not be deleted.
+    undeleted: u64,
+}
+
+pub(crate) fn clean(context: &Context, args: &args::Clean) -> Result<Exit, Failure> {
+    let queue = context.open()?;
+    let until = queue.clock().earliest().before(args.older_than);
+    if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() && !is_wanted(&queue, args, until)? {
+        return Err(Failure::new(Exit::Refused, "nothing was removed"));
+    }
+    let mut done = Done::default();
+    for state in &args.states {
+        clear(&queue, *state, until, &mut done).map_err(|error| match done.removed {
+            0 => Failure::from(error),
+            removed => Failure::from(error).and(format_args!("{} went before that", human::count(removed, "job"))),
+        })?;
+    }
+    show(args, &done)?;
+    queue.leave();
+    Ok(if done.undeleted > 0 { Exit::Other } else { Exit::Done })
+}
+
+/// Asks the person at the terminal. With nothing to remove there is nothing to ask.
+fn is_wanted(queue: &Queue, args: &args::Clean, until: Millis) -> Result<bool, Failure> {
+    let mut counts = String::new();
+    let mut all = 0;
+    for state in &args.states {
+        let count = queue.read(|snapshot| snapshot.count_ended(*state, until))?;
+        let _ = write!(counts, "{}{count} {}", if counts.is_empty() { "" } else { ", " }, state.name());
+        all += count;
+    }
+    if all == 0 {
+        return Ok(true);
+    }
+    let question = format!("queuectl: remove {} ({counts}), with what they wrote? [y/N] ", human::count(all, "job"));
+    io::stderr().write_all(question.as_bytes())?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+fn clear(queue: &Queue, state: StateKind, until: Millis, done: &mut Done) -> Result<(), StoreError> {
+    let mut from = None;
+    loop {
+        let cleared = queue.write(|tx| tx.clear(state, until, from, PIECE))?;
+        done.kept += cleared.kept;
+        for job in &cleared.removed {
+            note(queue, job, done);
+        }
+        from = cleared.next;
+        if from.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn note(queue: &Queue, job: &Removed, done: &mut Done) {
+    done.removed += 1;
+    done.output_bytes += job.output_bytes;
+    for (path, error) in delete_outputs(queue.folder(), job.seq, &job.files) {
+        done.undeleted += 1;
+        say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
+    }
+}
+
+fn show(args: &args::Clean, done: &Done) -> Result<(), Failure> {
+    let Done { removed, output_bytes, kept, .. } = *done;
+    let mut out = stdout();
+    if args.json {
+        writeln!(out, "{}", json!({"removed": removed, "output_bytes": output_bytes, "kept": kept}))?;
+        return Ok(out.flush()?);
+    }
+    if removed == 0 {
+        writeln!(out, "There is nothing to remove")?;
+    } else {
+        let jobs = human::count(removed, "job");
+        writeln!(out, "✓ {jobs} removed, with {} of output", human::size(output_bytes))?;
+    }
+    if kept > 0 {
+        let (jobs, stay) = (human::count(kept, "job"), if kept == 1 { "stays" } else { "stay" });
+        say(format_args!("{jobs} {stay}: a run that has not ended, or a job that is blocked, still needs them"));
+    }
+    Ok(out.flush()?)
+}

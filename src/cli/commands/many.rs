@@ -1,0 +1,142 @@
+//! A verb on all jobs that a filter lets through and it is legal for: found first, then taken piece by piece.
+//!
+//! Each piece is a transaction. A kill, a signal or a full disk between two of them leaves those before it done and the
+//! others as they were; the same line does the rest. What moved out of reach meanwhile is left out.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::context::say;
+use super::super::exit::{Exit, Failure};
+use super::super::render::human;
+use super::super::selected;
+use crate::model::{Filter, JobId, Seq, StateKind};
+use crate::queue::Queue;
+use crate::store::{StoreError, Tx};
+use crate::worker::StopListener;
+
+/// Most jobs of one transaction: others get their turn between two.
+const PIECE: usize = 256;
+
+/// Whether it is about one of the jobs: its state, what it needs, or who needs it.
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused { .. } | StoreError::NeedEnded { .. } | StoreError::NeededUnseen(_))
+}
+
+/// What is done to jobs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verb {
+    /// `cancels`
+    pub present: &'static str,
+    /// `cancelled`
+    pub past: &'static str,
+    /// Whom it does not take: `that have ended`
+    pub not: &'static str,
+}
+
+/// Jobs to be taken.
+pub(super) struct Many {
+    verb: Verb,
+    /// The oldest first.
+    seqs: Vec<Seq>,
+    /// Those that they are taken in.
+    states: BTreeSet<StateKind>,
+    left_out: u64,
+}
+
+impl Many {
+    /// The jobs that `filter` lets through as far as they are in `legal` states; `usual` ones if it names none.
+    pub(super) fn find(
+        queue: &Queue,
+        verb: Verb,
+        filter: &Filter,
+        [usual, legal]: [&[StateKind]; 2],
+    ) -> Result<Self, Failure> {
+        let states = if filter.states.is_empty() { usual } else { legal };
+        let within = filter.within(states.iter().copied());
+        let mut seqs = within.as_ref().map_or_else(|| Ok(Vec::new()), |within| selected::seqs(queue, within))?;
+        seqs.reverse();
+        let states = within.map(|within| within.states).unwrap_or_default();
+        let all = if filter.states == states { 0 } else { selected::count(queue, filter)? };
+        Ok(Self { verb, left_out: all.saturating_sub(seqs.len() as u64), seqs, states })
+    }
+
+    /// On a terminal asks whether that is what is wanted.
+    pub(super) fn confirm(&self, is_sure: bool) -> Result<(), Failure> {
+        let is_asked = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if is_sure || self.seqs.is_empty() || !is_asked {
+            return Ok(());
+        }
+        let jobs = human::count(self.seqs.len() as u64, "job");
+        let mut err = anstream::stderr();
+        let but = if self.left_out == 0 { String::new() } else { format!(", but not {}", self.others()) };
+        write!(err, "queuectl: this {} {jobs}{but}; go on? [y/N] ", self.verb.present)?;
+        err.flush()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Stopped, format!("nothing was {}", self.verb.past)))
+    }
+
+    /// Does it, telling `done` of each piece after its commit. Answers how many were taken.
+    pub(super) fn each<T>(
+        &mut self,
+        queue: &Queue,
+        step: impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
+        mut done: impl FnMut(Vec<T>),
+    ) -> Result<u64, Failure> {
+        let asked = Arc::new(AtomicBool::new(false));
+        let hears = Arc::clone(&asked);
+        // If the system has no room for it, a signal ends this in silence.
+        let _listener = StopListener::start(move || hears.store(true, Ordering::Relaxed));
+        let (seqs, mut taken) = (std::mem::take(&mut self.seqs), 0);
+        let so_far = |taken: u64| format!("{taken} of {} {}", human::count(seqs.len() as u64, "job"), self.verb.past);
+        for piece in seqs.chunks(PIECE) {
+            if asked.load(Ordering::Relaxed) {
+                return Err(Failure::new(Exit::Stopped, format!("stopped: {}", so_far(taken))));
+            }
+            let results = self.piece(queue, piece, &step).map_err(|error| Failure::from(error).and(so_far(taken)))?;
+            taken += results.len() as u64;
+            done(results);
+        }
+        self.left_out += seqs.len() as u64 - taken;
+        Ok(taken)
+    }
+
+    /// One transaction; if a job refuses more than its state tells, one for each.
+    fn piece<T>(
+        &self,
+        queue: &Queue,
+        seqs: &[Seq],
+        step: &impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let done = queue.write_and_settle(|tx| {
+            let ids = tx.still_in(seqs, &self.states)?;
+            step(&ids, tx)
+        });
+        match done {
+            Err(error) if is_refusal(&error) && seqs.len() == 1 => Ok(Vec::new()),
+            Err(error) if is_refusal(&error) => {
+                let each = seqs.chunks(1).map(|seq| self.piece(queue, seq, step));
+                Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+            }
+            done => done,
+        }
+    }
+
+    /// Says how many were not for this verb.
+    pub(super) fn tell_left_out(&self) {
+        if self.left_out > 0 {
+            say(format_args!("left out: {}", self.others()));
+        }
+    }
+
+    /// Who is left out.
+    fn others(&self) -> String {
+        format!("{} {}", human::count(self.left_out, "job"), self.verb.not)
+    }
+}
