@@ -237,10 +237,8 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
 /// Deletes what a removed job wrote.
 fn delete_files(queue: &Queue, job: &Removed, exit: &mut Exit) {
     for (path, error) in delete_outputs(queue.folder(), job.seq, &job.files) {
-        {
-            say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
-            *exit = Exit::Other;
-        }
+        say(format_args!("what job {} wrote could not be deleted: {}: {error}", job.id, human::path(&path)));
+        *exit = Exit::Other;
     }
 }
 
