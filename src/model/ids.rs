@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::NAME_BYTES_MAX;
 
@@ -45,10 +46,10 @@ fn checked(what: &'static str, text: &str) -> Result<String, BadName> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident($text:ty), $what:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name($text);
 
         impl $name {
             /// The name as text.
@@ -61,7 +62,7 @@ macro_rules! name {
             type Err = BadName;
 
             fn from_str(text: &str) -> Result<Self, BadName> {
-                checked($what, text).map(Self)
+                checked($what, text).map(|text| Self(text.into()))
             }
         }
 
@@ -75,24 +76,24 @@ macro_rules! name {
 
 name!(
     /// What a job is called: the text that its user gave, else its [`Seq`] as text.
-    JobId,
+    JobId(String),
     "job id"
 );
 name!(
-    /// The name of a queue.
-    QueueName,
+    /// The name of a queue. Many jobs share it.
+    QueueName(Arc<str>),
     "queue name"
 );
 name!(
     /// A pool's short random name, which is also the name of its file in `run/`.
-    PoolId,
+    PoolId(String),
     "pool name"
 );
 
 impl QueueName {
     /// The queue of a job that names none.
     pub fn default_queue() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 

@@ -4,6 +4,8 @@
 //! whatever the bytes are, the answer is a record or [`StoreError::Damaged`], never a panic, and no more
 //! memory is taken than [`RECORD_BYTES_MAX`] allows.
 
+use std::ops::Range;
+
 use bincode::config::{self, Config};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +21,8 @@ const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
 /// Most bytes that one record may take: a job with the largest arguments and environment, twice over.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most records fit this: their bytes are not moved while they are written.
+const SMALL_BYTES: usize = 128;
 /// A record up to this length can be read whatever it holds: bincode counts what a value takes in memory, at most
 /// 16 bytes (a `u128`) for one of its own.
 const SURE_BYTES: usize = RECORD_BYTES_MAX / 16;
@@ -29,15 +33,27 @@ fn config() -> impl Config {
 
 /// The bytes of `record`. What [`decode`] would find too large is refused: bincode itself would write it.
 pub(super) fn encode<T: Serialize + DeserializeOwned>(record: &T) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![0; HEADER_BYTES];
-    bincode::serde::encode_into_std_write(record, &mut bytes, config())
+    let mut bytes = Vec::with_capacity(SMALL_BYTES);
+    encode_onto(record, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Adds the bytes of `record` to others, as [`encode`] makes them; says where they are.
+pub(super) fn encode_onto<T: Serialize + DeserializeOwned>(
+    record: &T,
+    bytes: &mut Vec<u8>,
+) -> Result<Range<usize>, StoreError> {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; HEADER_BYTES]);
+    bincode::serde::encode_into_std_write(record, bytes, config())
         .map_err(|error| StoreError::TooLarge(error.to_string()))?;
-    seal(&mut bytes);
-    if bytes.len() > SURE_BYTES && decode::<T>("memory", &bytes).is_err() {
-        let (size, most) = (bytes.len(), RECORD_BYTES_MAX);
+    let own = &mut bytes[start..];
+    seal(own);
+    if own.len() > SURE_BYTES && decode::<T>("memory", own).is_err() {
+        let (size, most) = (own.len(), RECORD_BYTES_MAX);
         return Err(StoreError::TooLarge(format!("a record of {size} bytes, of which {most} can be read at most")));
     }
-    Ok(bytes)
+    Ok(start..bytes.len())
 }
 
 /// Writes the header of a record whose body follows it.

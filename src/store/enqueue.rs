@@ -5,6 +5,7 @@
 //! its place in a lane, and a share in its environment.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use redb::ReadableTable;
@@ -12,7 +13,7 @@ use serde_bytes::ByteBuf;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::StoreError;
-use super::codec::encode;
+use super::codec::{encode, encode_onto};
 use super::keys::Met;
 use super::needs::Plan;
 use super::placement::{Placement, numbered};
@@ -126,8 +127,9 @@ impl Tx<'_> {
 
     /// Writes new jobs in the order of each table's keys, by a cursor: several times as fast as row by row.
     fn write_rows(&mut self, mut rows: Rows) -> Result<(), StoreError> {
-        self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
-        self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())))?;
+        let record = |bytes: &Range<usize>| &rows.records[bytes.clone()];
+        self.tables.jobs.insert_ascending(rows.jobs.iter().map(|(seq, bytes)| (*seq, record(bytes))))?;
+        self.tables.specs.insert_ascending(rows.specs.iter().map(|(seq, bytes)| (*seq, record(bytes))))?;
         rows.tags.sort_unstable();
         let tags = rows.tags.iter().map(|(key, value, seq)| ((key.as_str(), value.as_str(), *seq), ()));
         self.tables.tags.insert_ascending(tags)?;
@@ -136,7 +138,7 @@ impl Tx<'_> {
         rows.schedule.sort_unstable();
         self.tables.schedule.insert_ascending(rows.schedule.into_iter().map(|key| (key, ())))?;
         rows.needs.sort_unstable_by_key(|(key, _)| *key);
-        self.tables.needs.insert_ascending(rows.needs.iter().map(|(key, need)| (*key, need.as_slice())))?;
+        self.tables.needs.insert_ascending(rows.needs.iter().map(|(key, need)| (*key, record(need))))?;
         rows.needed_by.sort_unstable();
         self.tables.needed_by.insert_ascending(rows.needed_by.into_iter().map(|key| (key, ())))?;
         for ((lane, state), count) in rows.counts {
@@ -258,12 +260,14 @@ pub(super) fn priority(rank: u8) -> i8 {
 /// The rows of new jobs, for each table in the order of the jobs.
 #[derive(Default)]
 struct Rows {
-    jobs: Vec<(u64, Vec<u8>)>,
-    specs: Vec<(u64, Vec<u8>)>,
+    /// The bytes of all records, one after the other.
+    records: Vec<u8>,
+    jobs: Vec<(u64, Range<usize>)>,
+    specs: Vec<(u64, Range<usize>)>,
     tags: Vec<(String, String, u64)>,
     ready: Vec<(u64, u8, u64)>,
     schedule: Vec<(u64, u64, u64)>,
-    needs: Vec<((u64, u64), Vec<u8>)>,
+    needs: Vec<((u64, u64), Range<usize>)>,
     needed_by: Vec<(u64, u64)>,
     counts: BTreeMap<(u64, u8), i64>,
 }
@@ -276,11 +280,11 @@ impl Rows {
         record: &JobRecord,
         needs: &[(u64, NeedRecord)],
     ) -> Result<(), StoreError> {
-        self.jobs.push((seq.0, encode(record)?));
-        self.specs.push((seq.0, encode(spec)?));
+        self.jobs.push((seq.0, encode_onto(record, &mut self.records)?));
+        self.specs.push((seq.0, encode_onto(spec, &mut self.records)?));
         self.tags.extend(spec.labels().map(|(key, value)| (key.to_owned(), value.to_owned(), seq.0)));
         for (needed, need) in needs {
-            self.needs.push(((seq.0, *needed), encode(need)?));
+            self.needs.push(((seq.0, *needed), encode_onto(need, &mut self.records)?));
             self.needed_by.push((*needed, seq.0));
         }
         *self.counts.entry((record.lane, state_code(record.kind()))).or_default() += 1;

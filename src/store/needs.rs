@@ -94,10 +94,10 @@ impl Tx<'_> {
         bulk: Option<&BulkRecord>,
     ) -> Result<Plan, StoreError> {
         let mut plan = Plan::default();
-        let specs: Vec<&JobSpec> = specs.iter().map(Borrow::borrow).collect();
-        if specs.iter().all(|spec| spec.needs.is_empty()) {
+        if specs.iter().all(|spec| spec.borrow().needs.is_empty()) {
             return Ok(plan);
         }
+        let specs: Vec<&JobSpec> = specs.iter().map(Borrow::borrow).collect();
         let own = specs.iter().enumerate().filter_map(|(index, spec)| Some((spec.id.as_ref()?, index)));
         let own: HashMap<&JobId, usize> = own.collect();
         for (index, spec) in specs.iter().enumerate().filter(|(_, spec)| !spec.needs.is_empty()) {

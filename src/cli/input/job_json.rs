@@ -151,6 +151,10 @@ impl Fields {
     }
 
     fn take(&mut self, field: &str) -> Option<Value> {
+        // Most jobs have few of the fields.
+        if self.0.is_empty() {
+            return None;
+        }
         self.0.remove(field).filter(|value| !value.is_null())
     }
 
@@ -226,6 +230,7 @@ impl Fields {
         match (self.take("command"), self.take("argv")) {
             (None, None) => Err(Problem::NoCommand),
             (Some(_), Some(_)) => Err(Problem::TwoCommands),
+            (Some(Value::String(text)), None) => Ok(Command::Shell(text.into_bytes())),
             (Some(text), None) => text_of("command", &text).map(Command::Shell),
             (None, Some(words)) => argv(&words).map(Command::Argv),
         }
