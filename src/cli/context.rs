@@ -262,7 +262,8 @@ mod tests {
         let mut queue = open_and_replace();
         let into = BulkInto::Queues([job().queue].into());
         let begun = context.first(&mut queue, |queue| BegunBulk::begin(queue, &into, 1)).unwrap();
-        let mut bulk = begun.fill(&queue, Wanted::default());
+        let nothing = Wanted::default();
+        let mut bulk = begun.fill(&queue, &nothing);
         bulk.add(&[job()]).unwrap();
         bulk.publish().unwrap();
         assert_eq!(queue.read(Snapshot::check).unwrap().jobs, 2);

@@ -28,7 +28,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use life::{Life, probe, probe_after_close};
+pub(crate) use life::{Life, probe, probe_after_close, wait_for_end};
 use record::RECORD_BYTES;
 pub(super) use record::random_u64;
 pub(crate) use record::{Identity, Slot, Stage};

@@ -89,7 +89,7 @@ pub struct BulkMaker<'q> {
     begun: store::BulkLanes,
     /// None once there is nothing to take away.
     maker: Option<PoolFile>,
-    wanted: Wanted,
+    wanted: &'q Wanted,
     pace: Pace,
     unnamed: Unnamed<JobId>,
     unkeyed: Unnamed<JobKey>,
@@ -155,7 +155,7 @@ impl BegunBulk {
     }
 
     /// To be filled in the same queue; `wanted` are the ids of all of its jobs that look like numbers.
-    pub fn fill(self, queue: &Queue, wanted: Wanted) -> BulkMaker<'_> {
+    pub fn fill<'q>(self, queue: &'q Queue, wanted: &'q Wanted) -> BulkMaker<'q> {
         let (pace, unnamed, unkeyed) = (Pace(PIECE_JOBS_FIRST), Unnamed::new(), Unnamed::new());
         BulkMaker { queue, begun: self.begun, maker: Some(self.maker), wanted, pace, unnamed, unkeyed }
     }
@@ -174,7 +174,7 @@ impl BulkMaker<'_> {
         if specs.iter().any(|spec| !spec.needs.is_empty()) {
             self.name()?;
         }
-        let filled = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, &self.wanted));
+        let filled = timed(self.queue, |tx| tx.fill_bulk(&self.begun, specs, self.wanted));
         let (enqueued, took) = filled.map_err(unseen)?;
         self.pace.learn(specs.len(), took);
         for (spec, job) in specs.iter().zip(&enqueued).filter(|(_, job)| job.met == Met::New) {
@@ -312,16 +312,35 @@ pub(super) fn dead_bulks(queue: &Queue, closed: &BTreeSet<PoolId>) -> Result<Vec
     Ok(bulks)
 }
 
-/// Enqueues; where an id or a key is held by a bulk whose maker may be dead, after that is taken away.
-pub fn past_dead_bulks<T>(queue: &Queue, mut enqueue: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    match enqueue() {
-        Err(StoreError::Reserved(_) | StoreError::KeyReserved(_))
-            if remove_dead_bulks(queue, &BTreeSet::new())? > 0 =>
-        {
-            enqueue()
+/// Enqueues; where an id or a key is held by a bulk under way, after that has ended: see [`outlast_bulks`].
+pub fn past_bulks<T>(
+    queue: &Queue,
+    mut waits: impl FnMut(&StoreError),
+    mut enqueue: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    loop {
+        match enqueue() {
+            Err(error @ (StoreError::Reserved(_) | StoreError::KeyReserved(_))) => {
+                outlast_bulks(queue, || waits(&error))?;
+            }
+            done => return done,
         }
-        done => done,
     }
+}
+
+/// Takes away what dead makers left; where nobody was dead, tells `waits` and waits for those that live: whether their
+/// jobs appear, nobody knows before. Whoever waits must not have a bulk: its maker may wait too.
+pub fn outlast_bulks(queue: &Queue, waits: impl FnOnce()) -> Result<(), StoreError> {
+    if remove_dead_bulks(queue, &BTreeSet::new())? > 0 {
+        return Ok(());
+    }
+    let bulks = queue.read(store::Snapshot::bulks)?;
+    if !bulks.is_empty() {
+        waits();
+    }
+    let run = queue.folder().join("run");
+    bulks.iter().try_for_each(|bulk| board::wait_for_end(&run.join(&bulk.maker)))?;
+    Ok(())
 }
 
 /// Takes away what dead makers left. Answers how many bulks that were.

@@ -31,7 +31,7 @@ pub(crate) mod tree;
 pub use activity::{Activity, Noted, activity, await_death, await_exit, board_path, is_alive, noted};
 pub use backup::{BackupError, Copied, backup, restore};
 pub use bell::{Bell, Ring};
-pub use bulk::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, past_dead_bulks, remove_dead_bulks};
+pub use bulk::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, outlast_bulks, past_bulks, remove_dead_bulks};
 pub use detached::spawn_detached;
 pub use incoming::Incoming;
 pub use news::{JobNews, News, Observer};

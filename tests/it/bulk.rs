@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use queuectl::store::{BulkInfo, Snapshot, Store};
+use queuectl::model::{Command, JobSpec, QueueName};
+use queuectl::queue::{Folder, Queue};
+use queuectl::store::{BulkInfo, BulkInto, Snapshot, Store, Wanted};
+use queuectl::worker::BegunBulk;
 
 use super::support::{Background, Bench, Turn};
 
@@ -107,7 +110,7 @@ fn what_needs_the_queue_for_itself_tells_who_fills_it() {
 }
 
 #[test]
-fn a_key_that_another_takes_meanwhile_undoes_all() {
+fn a_job_that_takes_a_key_meanwhile_stands_for_its_line() {
     let bench = Bench::new();
     bench.enqueue("true");
     let (enqueue, turn) = in_the_middle(&bench);
@@ -115,11 +118,47 @@ fn a_key_that_another_takes_meanwhile_undoes_all() {
     bench.until_at_turnstile(other.pid());
     drop(turn);
     assert_eq!(other.wait().0, 0);
-    assert_eq!(enqueue.wait().0, 4);
-    // Typed again, that job stands for the line.
-    let again = bench.ok("enqueue --file jobs");
-    assert_eq!(again, format!("✓ {} jobs enqueued; 1 there already\n", LINES - 1));
+    assert_eq!(enqueue.wait(), (0, format!("✓ {} jobs enqueued; 1 there already\n", LINES - 1)));
+    assert_eq!((total(&bench), bulks(&bench)), (LINES + 1, vec![]));
     bench.check();
+    bench.is_clean();
+}
+
+#[test]
+fn what_an_enqueue_under_way_holds_is_waited_for() {
+    for keeps in [true, false] {
+        let bench = Bench::new();
+        bench.enqueue("true");
+        // The same file again, and one job of it.
+        let line = r#"{"id":"x","command":"true","key":"k"}"#;
+        std::fs::write(bench.file("jobs"), format!("{line}\n{}", "{\"command\":\"true\"}\n".repeat(2_000))).unwrap();
+        let folder = Folder::existing(&bench.queue()).unwrap().unwrap();
+        let queue = Queue::open(&folder, Box::new(|| {})).unwrap();
+        let into = BulkInto::Queues([QueueName::default_queue()].into());
+        let nothing = Wanted::default();
+        let mut bulk = BegunBulk::begin(&queue, &into, 1).unwrap().fill(&queue, &nothing);
+        let job = JobSpec::new(Command::Shell(b"true".to_vec()), "/");
+        let job = JobSpec { id: Some("y".parse().unwrap()), key: Some("k".parse().unwrap()), ..job };
+        bulk.add(&[job]).unwrap();
+        bulk.name().unwrap();
+        let mut one = bench.cmd(["enqueue", "--key", "k", "-c", "true"]).spawn();
+        let mut many = bench.cmd(["enqueue", "--file", "jobs"]).spawn();
+        for process in [&mut one, &mut many] {
+            process.stderr.until("queuectl: the key k is held by an enqueue that is under way; waiting for its end");
+        }
+        if keeps {
+            bulk.publish().unwrap();
+            assert_eq!(one.wait().text(), "✓ Job y is there already (pending)\n");
+            assert_eq!(many.wait().text(), "✓ 2000 jobs enqueued; 1 there already\n");
+        } else {
+            drop(bulk);
+            let told = [one.wait().text(), many.wait().text()];
+            assert!(told.iter().any(|told| told.contains("there already")), "{told:?}");
+        }
+        assert_eq!((total(&bench), bulks(&bench)), (2_002, vec![]));
+        queue.leave();
+        bench.is_clean();
+    }
 }
 
 #[test]

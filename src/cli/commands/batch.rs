@@ -12,7 +12,7 @@ use super::super::stop::Stop;
 use crate::model::{IfExists, JobId, JobKey, JobSpec, StateKind};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, Met, StoreError};
-use crate::worker::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST};
+use crate::worker::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, outlast_bulks};
 
 /// Most jobs of a batch that may have others retried or replaced: all of that is one transaction.
 pub(crate) const CHANGING_JOBS_MAX: u64 = 10_000;
@@ -55,12 +55,13 @@ impl Batch {
             self.survey.jobs = few.len() as u64;
         } else {
             let mut left_out = HashSet::new();
-            self.again(base, |jobs| {
+            let looked = self.again(base, |jobs| {
                 while let Some((line, spec)) = jobs.next()? {
                     left_out.extend(is_done(&spec).then_some(line));
                 }
                 Ok(())
-            })?;
+            });
+            looked.map_err(|wrong| self.tell(base, wrong))?;
             self.survey.jobs -= left_out.len() as u64;
             self.left_out = left_out;
         }
@@ -74,7 +75,7 @@ impl Batch {
         }
         let (mut lines, mut specs) = (Vec::new(), Vec::new());
         let left_out = std::mem::take(&mut self.left_out);
-        self.again(base, |jobs| {
+        let read = self.again(base, |jobs| {
             while let Some((line, spec)) = jobs.next()? {
                 if !left_out.contains(&line) {
                     lines.push(line);
@@ -82,44 +83,57 @@ impl Batch {
                 }
             }
             Ok(())
-        })?;
+        });
+        read.map_err(|wrong| self.tell(base, wrong))?;
         Ok((lines, specs))
     }
 
-    /// Stores all jobs in pieces, between which others get in; tells `each` of them; then lets `publish` make all of
-    /// them appear. A signal before that ends the process, and nothing was enqueued.
-    pub(crate) fn store<'q, T>(
+    /// Stores all jobs in pieces, between which others get in, and has `each` add them to what is told of them; then lets
+    /// `publish` make all of them appear. A signal before that ends the process, and nothing was enqueued.
+    ///
+    /// What another enqueue takes meanwhile may stand in the place of a job that was stored already: then all of it
+    /// begins again.
+    pub(crate) fn store<T, S: Default>(
         &mut self,
         context: &Context,
-        queue: &'q mut Queue,
+        queue: &mut Queue,
         into: &BulkInto,
         base: &Base,
-        each: &mut dyn FnMut(&[Enqueued]),
-        publish: impl FnOnce(BulkMaker<'q>) -> Result<T, StoreError>,
-    ) -> Result<Stored<T>, Failure> {
+        each: impl Fn(&mut S, &[Enqueued]),
+        publish: impl FnOnce(BulkMaker<'_>) -> Result<T, StoreError>,
+    ) -> Result<Stored<T, S>, Failure> {
         self.refuse_repeats(base)?;
         let stop = Stop::listen();
-        let wanted = std::mem::take(&mut self.survey.wanted);
-        let jobs = self.survey.jobs;
-        let begun = context.first(queue, |queue| BegunBulk::begin(queue, into, jobs)).map_err(nothing_done)?;
-        let mut bulk = begun.fill(queue, wanted);
-        self.fill(base, &mut bulk, each)?;
-        stop.hold_back();
-        let published = publish(bulk).map_err(nothing_done)?;
-        Ok(Stored { published, was_asked_to_stop: stop.was_asked() })
+        let (wanted, jobs) = (std::mem::take(&mut self.survey.wanted), self.survey.jobs);
+        loop {
+            let begun = context.first(queue, |queue| BegunBulk::begin(queue, into, jobs)).map_err(nothing_done)?;
+            let mut bulk = begun.fill(queue, &wanted);
+            let mut told = S::default();
+            match self.fill(base, &mut bulk, |enqueued| each(&mut told, enqueued)) {
+                Ok(()) => {
+                    stop.hold_back();
+                    let published = publish(bulk).map_err(nothing_done)?;
+                    return Ok(Stored { published, told, was_asked_to_stop: stop.was_asked() });
+                }
+                Err(Wrong::Queue(StoreError::KeyTaken { .. })) if self.survey.keys_skip => {}
+                Err(Wrong::Queue(error @ (StoreError::Reserved(_) | StoreError::KeyReserved(_)))) => {
+                    drop(bulk);
+                    outlast_bulks(queue, || say_waiting(&error)).map_err(nothing_done)?;
+                }
+                Err(wrong) => {
+                    drop(bulk);
+                    return Err(self.tell(base, wrong));
+                }
+            }
+        }
     }
 
     /// Reads all jobs into `bulk`, with their ids, and tells `each` of them.
-    fn fill(
-        &mut self,
-        base: &Base,
-        bulk: &mut BulkMaker<'_>,
-        each: &mut dyn FnMut(&[Enqueued]),
-    ) -> Result<(), Failure> {
+    fn fill(&mut self, base: &Base, bulk: &mut BulkMaker<'_>, mut each: impl FnMut(&[Enqueued])) -> Result<(), Wrong> {
         let mut piece = Piece::default();
         let mut repeats = Repeats::of(&self.survey.repeats);
         let left_out = std::mem::take(&mut self.left_out);
-        self.again(base, |jobs| {
+        let filled = self.again(base, |jobs| {
             loop {
                 let (room, begin) = (bulk.room(), jobs.bytes_read());
                 while piece.specs.len() < room && jobs.bytes_read() - begin < PIECE_BYTES_MAX as u64 {
@@ -137,7 +151,9 @@ impl Batch {
                 each(&repeats.interleave(&piece, added));
                 piece = Piece::default();
             }
-        })
+        });
+        self.left_out = left_out;
+        filled
     }
 
     /// A line whose key one before it has is left out only if that is what it says.
@@ -166,13 +182,15 @@ impl Batch {
         &mut self,
         base: &Base,
         mut read: impl FnMut(&mut Jobs<'_, Box<dyn io::BufRead + '_>>) -> Result<(), Wrong>,
-    ) -> Result<(), Failure> {
-        let done = self.source.read().map_err(Wrong::from).and_then(|input| {
-            let mut jobs = Jobs::new(input, self.format, base, &self.prefix);
-            read(&mut jobs)?;
-            if jobs.digest() == self.survey.digest { Ok(()) } else { Err(InputError::Changed.into()) }
-        });
-        done.map_err(|wrong| match wrong {
+    ) -> Result<(), Wrong> {
+        let mut jobs = Jobs::new(self.source.read()?, self.format, base, &self.prefix);
+        read(&mut jobs)?;
+        if jobs.digest() == self.survey.digest { Ok(()) } else { Err(InputError::Changed.into()) }
+    }
+
+    /// What stopped the second reading, in words.
+    fn tell(&mut self, base: &Base, wrong: Wrong) -> Failure {
+        match wrong {
             // Nothing was wrong with it at the first look.
             Wrong::Input(
                 InputError::Job { .. }
@@ -182,7 +200,7 @@ impl Batch {
             ) => wrong_input(InputError::Changed).of(&self.name),
             Wrong::Input(error) => wrong_input(error).of(&self.name),
             Wrong::Queue(error) => self.explain(base, error),
-        })
+        }
     }
 
     /// With the line that the queue refused, which is looked for.
@@ -266,9 +284,11 @@ impl Repeats {
 }
 
 /// A batch that was stored and has appeared.
-pub(crate) struct Stored<T> {
+pub(crate) struct Stored<T, S> {
     /// As what.
     pub published: T,
+    /// What is told of its jobs.
+    pub told: S,
     /// Whether a signal came when it could not be held up any more.
     pub was_asked_to_stop: bool,
 }
@@ -311,6 +331,11 @@ fn nothing_done(error: StoreError) -> Failure {
     let (is_refusal, is_unknown) = (blamed(&error).is_some(), error.outcome_is_unknown());
     let failure = refusal(error);
     if is_refusal || is_unknown { failure } else { failure.and("nothing was enqueued") }
+}
+
+/// Why nothing happens for now: another enqueue has to end first.
+pub(crate) fn say_waiting(error: &StoreError) {
+    say(format_args!("{error}; waiting for its end"));
 }
 
 /// What stops the second reading.

@@ -11,11 +11,11 @@ use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Asked, Base, Format};
 use super::super::local::Local;
 use super::super::render::{human, json};
-use super::batch::{Batch, CHANGING_JOBS_MAX, explain, wrong_input};
+use super::batch::{Batch, CHANGING_JOBS_MAX, explain, say_waiting, wrong_input};
 use crate::model::{JobId, JobName, JobSpec, Millis, Need, Seq, Start, Tags};
 use crate::queue::Queue;
 use crate::store::{BulkInto, Enqueued, Met};
-use crate::worker::{BulkMaker, past_dead_bulks};
+use crate::worker::past_bulks;
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
     let mut base = context.base();
@@ -110,7 +110,7 @@ fn few(
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
     let mut queue = context.open_or_create()?;
-    let enqueued = context.first(&mut queue, |queue| past_dead_bulks(queue, || queue.enqueue(specs)));
+    let enqueued = context.first(&mut queue, |queue| past_bulks(queue, say_waiting, || queue.enqueue(specs)));
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
     let mut shown = Shown::default();
     shown.add(args, &enqueued);
@@ -126,9 +126,9 @@ fn few(
 fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
     let mut queue = context.open_or_create()?;
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
-    let mut shown = Shown::default();
-    batch.store(context, &mut queue, &into, base, &mut |enqueued| shown.add(args, enqueued), BulkMaker::publish)?;
-    show(&queue, args, &base.local, &shown, true)?;
+    let add = |shown: &mut Shown, enqueued: &[Enqueued]| shown.add(args, enqueued);
+    let stored = batch.store(context, &mut queue, &into, base, add, |bulk| bulk.publish())?;
+    show(&queue, args, &base.local, &stored.told, true)?;
     queue.leave();
     Ok(Exit::Done)
 }

@@ -23,7 +23,7 @@ use super::super::input::{self, Asked, Base, Format};
 use super::super::journal::Journal;
 use super::super::render::human;
 use super::super::reporter::Reporter;
-use super::batch::{Batch, explain, wrong_input};
+use super::batch::{Batch, explain, say_waiting, wrong_input};
 use super::enqueue::all_tags;
 use super::runs;
 use super::status::shell_word;
@@ -31,7 +31,7 @@ use super::worker::start_pool;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
 use crate::queue::{Folder, Queue};
 use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
-use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_dead_bulks};
+use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_bulks};
 
 /// How many dead jobs the summary names.
 const DEAD_NAMED_MAX: usize = 10;
@@ -169,8 +169,9 @@ impl Input {
                 batch.all(&self.base)?
             }
         };
-        let start =
-            |queue: &Queue| past_dead_bulks(queue, || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh)));
+        let start = |queue: &Queue| {
+            past_bulks(queue, say_waiting, || queue.write(|tx| tx.start_run(&self.run, &specs, args.fresh)))
+        };
         context.first(queue, start).map_err(|error| explain(error, &specs, &lines))
     }
 }
@@ -195,7 +196,7 @@ fn start_many(
     base: &Base,
     fresh: bool,
 ) -> Result<RunStart, Failure> {
-    let start = batch.store(context, queue, &BulkInto::Run, base, &mut |_| {}, |bulk| bulk.publish_run(run, fresh))?;
+    let start = batch.store(context, queue, &BulkInto::Run, base, |(), _| {}, |bulk| bulk.publish_run(run, fresh))?;
     if start.was_asked_to_stop {
         return Err(cut_short(&run.line));
     }

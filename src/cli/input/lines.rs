@@ -91,6 +91,8 @@ pub(crate) struct Survey {
     pub first_key: Option<usize>,
     /// Whether a job may have another retried or replaced, whose key it has.
     pub changes_others: bool,
+    /// Whether a job whose key another has is always left out.
+    pub keys_skip: bool,
     /// The lines whose key one before them has, in order.
     pub repeats: Vec<Repeat>,
 }
@@ -161,8 +163,21 @@ pub(crate) fn survey(
     }
     let first_key = keys.first().map(|(_, line, _)| *line);
     let changes_others = keys.iter().any(|(.., rule)| matches!(rule, IfExists::Replace | IfExists::Retry));
+    let keys_skip = keys.iter().all(|(.., rule)| *rule == IfExists::Skip);
     let repeats = repeats(keys);
-    Ok(Survey { jobs: count, few, warnings, digest, queues, wanted, has_ids, first_key, changes_others, repeats })
+    Ok(Survey {
+        jobs: count,
+        few,
+        warnings,
+        digest,
+        queues,
+        wanted,
+        has_ids,
+        first_key,
+        changes_others,
+        keys_skip,
+        repeats,
+    })
 }
 
 /// The first line whose id another before it has, and that other. The ids are sorted.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -55,6 +56,19 @@ pub(crate) fn probe_after_close(path: &Path) -> io::Result<Life> {
     // the lock a little longer: there is nothing to wait for but time.
     wait_for(&mut [])?;
     probe_file(&file)
+}
+
+/// Waits until the pool whose file is at `path` is gone, however long that takes; for a file that takes part in nothing
+/// else: while this holds the lock, for a moment, others see it as held.
+pub(crate) fn wait_for_end(path: &Path) -> io::Result<()> {
+    let Some(file) = open_to_look(path)? else { return Ok(()) };
+    loop {
+        match fcntl(&file, FcntlArg::F_OFD_SETLKW(&whole_file(libc::F_RDLCK))) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn probe_file(file: &File) -> io::Result<Life> {
