@@ -127,6 +127,7 @@ fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base)
     let mut queue = context.open_or_create()?;
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
     let add = |shown: &mut Shown, enqueued: &[Enqueued]| shown.add(args, enqueued);
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method itself is of one lifetime, not of any")]
     let stored = batch.store(context, &mut queue, &into, base, add, |bulk| bulk.publish())?;
     show(&queue, args, &base.local, &stored.told, true)?;
     queue.leave();
