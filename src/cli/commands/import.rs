@@ -31,12 +31,17 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(crate) fn import(context: &Context, args: &args::Import) -> Result<Exit, Failure> {
     let input = Input::open(&args.file)?;
     let survey = Survey::of(&input)?;
-    let queue = context.open_or_create()?;
+    let mut queue = context.open_or_create()?;
     // They might hold an id, or numbers, that is imported.
-    remove_dead_bulks(&queue, &BTreeSet::new())?;
+    context.first(&mut queue, |queue| remove_dead_bulks(queue, &BTreeSet::new()))?;
     let newest = newest(&queue, survey.exported_at);
-    let outputs = if survey.has_outputs { take_outputs(&queue, &input, &survey)? } else { None };
-    let taken = take(&queue, &input, newest);
+    let outputs = if survey.has_outputs { take_outputs(context, &mut queue, &input, &survey)? } else { None };
+    let taken = if outputs.is_some() {
+        // Their numbers are set aside in this file.
+        take(&input, newest, |import| import(&queue))
+    } else {
+        take(&input, newest, |import| context.first(&mut queue, import))
+    };
     // Whatever became of it: a commit that failed half-way may name them.
     let may_be_named = taken.as_ref().map_or_else(|given_up| given_up.is_unknown, |_| true);
     if let Some(outputs) = outputs.filter(|_| may_be_named) {
@@ -148,15 +153,21 @@ impl Survey {
 }
 
 /// Writes the large outputs.
-fn take_outputs(queue: &Queue, input: &Input, survey: &Survey) -> Result<Option<Incoming>, Failure> {
+fn take_outputs(
+    context: &Context,
+    queue: &mut Queue,
+    input: &Input,
+    survey: &Survey,
+) -> Result<Option<Incoming>, Failure> {
+    let outputs = queue.folder().join("output");
     let failed = |error: io::Error| {
-        let outputs = queue.folder().join("output");
         Failure::new(Exit::of_system(&error), format!("cannot write into {}: {error}", outputs.display()))
     };
     let mut incoming = Incoming::begin(queue.folder())
         .map_err(failed)?
         .ok_or_else(|| Failure::new(Exit::Refused, "another import with large outputs is at work on this queue"))?;
-    queue.write(|tx| tx.reserve(&survey.ranges)).map_err(|error| refused(input, error, None))?;
+    let reserved = context.first(queue, |queue| queue.write(|tx| tx.reserve(&survey.ranges)));
+    reserved.map_err(|error| refused(input, error, None))?;
     incoming.sweep(&survey.ranges).map_err(failed)?;
     let mut reader = input.reader().map_err(|error| input.bad(&error))?;
     loop {
@@ -187,29 +198,35 @@ struct GivenUp {
     is_unknown: bool,
 }
 
-/// The transaction. Answers which settings the queue keeps.
-fn take(queue: &Queue, input: &Input, newest: Millis) -> Result<Vec<String>, GivenUp> {
+/// The transaction, which `run` runs. Answers which settings the queue keeps.
+fn take(
+    input: &Input,
+    newest: Millis,
+    run: impl FnOnce(&mut dyn FnMut(&Queue) -> Result<Vec<String>, StoreError>) -> Result<Vec<String>, StoreError>,
+) -> Result<Vec<String>, GivenUp> {
     let mut line = None;
     let mut bad = None;
-    let taken = queue.write(|tx| {
-        let mut reader = match input.reader() {
-            Ok(reader) => reader,
-            Err(error) => return Err(changed(&mut bad, error)),
-        };
-        let mut import = Import::begin(tx, newest)?;
-        loop {
-            match reader.next() {
-                Ok(Some(Item::Piece(at, piece))) => {
-                    line = Some(at);
-                    import.take(tx, piece)?;
-                }
-                Ok(Some(Item::Output(_))) => {}
-                Ok(None) => break,
+    let taken = run(&mut |queue| {
+        queue.write(|tx| {
+            let mut reader = match input.reader() {
+                Ok(reader) => reader,
                 Err(error) => return Err(changed(&mut bad, error)),
+            };
+            let mut import = Import::begin(tx, newest)?;
+            loop {
+                match reader.next() {
+                    Ok(Some(Item::Piece(at, piece))) => {
+                        line = Some(at);
+                        import.take(tx, piece)?;
+                    }
+                    Ok(Some(Item::Output(_))) => {}
+                    Ok(None) => break,
+                    Err(error) => return Err(changed(&mut bad, error)),
+                }
             }
-        }
-        line = None;
-        import.finish(tx)
+            line = None;
+            import.finish(tx)
+        })
     });
     taken.map_err(|error| {
         let is_unknown = error.outcome_is_unknown();

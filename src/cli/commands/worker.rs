@@ -108,7 +108,7 @@ fn left(context: &Context) -> Left {
 }
 
 pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, Failure> {
-    let queue = context.open()?;
+    let mut queue = context.open()?;
     let mut bell = Bell::new(queue.folder())?;
     let asked = if args.now { Asked::StopNow } else { Asked::Stop };
     let (runs, pools): (Vec<_>, Vec<_>) =
@@ -118,7 +118,7 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     }
     let mut out = stdout();
     if pools.is_empty() {
-        worker::recover(&queue, &Silent)?;
+        context.first(&mut queue, |queue| worker::recover(queue, &Silent))?;
         writeln!(out, "No pool is running")?;
         out.flush()?;
         return Ok(Exit::Done);
