@@ -130,14 +130,16 @@ pub(crate) fn until(due: Millis, now: Millis) -> String {
     if due <= now { "now".to_owned() } else { format!("in {}", about(due.since(now))) }
 }
 
-/// `2 of 4`: attempts made and allowed; without the second when a job lost its pool and so had more.
+/// `2/4`: attempts made, and how many there will be at most; without the second when a job that has ended had more than
+/// one set of them has, since it was retried or lost its pool.
 pub(crate) fn attempts(progress: &Progress, max_retries: u32) -> String {
-    let allowed = u64::from(max_retries) + 1;
-    if u64::from(progress.attempts) > allowed {
-        progress.attempts.to_string()
-    } else {
-        format!("{}/{allowed}", progress.attempts)
+    let (made, of_a_set) = (u64::from(progress.attempts), u64::from(max_retries) + 1);
+    let kind = progress.state.kind();
+    if !kind.has_ended() {
+        let used = u64::from(progress.failures) + u64::from(kind == StateKind::Processing);
+        return format!("{made}/{}", made + of_a_set.saturating_sub(used));
     }
+    if made > of_a_set { made.to_string() } else { format!("{made}/{of_a_set}") }
 }
 
 /// A table without lines that fits the terminal; what is too wide for it is cut.
@@ -177,6 +179,18 @@ pub(crate) fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_are_of_those_to_come_too() {
+        let shown =
+            |state: State, failures, made| attempts(&Progress { failures, attempts: made, ..Progress::new(state) }, 1);
+        assert_eq!(shown(State::Pending, 0, 0), "0/2");
+        assert_eq!(shown(State::Pending, 1, 1), "1/2");
+        assert_eq!(shown(State::Pending, 0, 2), "2/4", "after a retry");
+        assert_eq!(shown(State::Pending, 0, 1), "1/3", "after its pool was lost");
+        assert_eq!(shown(State::Completed { at: Millis(0) }, 0, 1), "1/2");
+        assert_eq!(shown(State::Completed { at: Millis(0) }, 0, 3), "3");
+    }
 
     #[test]
     fn times_are_short() {
