@@ -9,7 +9,7 @@ use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use super::many::{Many, Verb};
-use super::status::continue_line;
+use super::runs::continue_line;
 use super::wait::ring;
 use crate::model::{Filter, JobId, LaneId, State, StateKind};
 use crate::queue::Queue;
