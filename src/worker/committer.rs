@@ -14,7 +14,8 @@ use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
 use crate::store::{
-    Asked, Claim, ClaimCache, Finished, Generations, NOTHING_LEFT, SETTLED_AT_ONCE, Serves, Snapshot, StoreError, Sweep, Swept, Tx,
+    Asked, Claim, ClaimCache, Finished, Generations, NOTHING_LEFT, SETTLED_AT_ONCE, Serves, Snapshot, StoreError,
+    Sweep, Swept, Tx,
 };
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.

@@ -226,13 +226,16 @@ fn a_retried_job_makes_its_run_unfinished_and_the_line_is_named() {
     let bench = Bench::new();
     let done = cut_off(&bench);
     assert!(
-        done.stderr.contains("run 1 is unfinished now") && done.stderr.contains("run -j 1 --max-retries 0 jobs.txt\n"),
+        done.stderr.contains("run 1 is unfinished now")
+            && done.stderr.contains("run --resume -j 1 --max-retries 0 jobs.txt\n"),
         "{done:?}"
     );
     assert_eq!(done.ok(), "✓ Job 2 will run again\n");
     let status = bench.ok("status");
-    assert!(status.contains("Run 1 was cut off: 1 of 2 jobs to go"), "{status}");
-    assert!(status.contains("run -j 1 --max-retries 0 jobs.txt"), "{status}");
+    assert!(status.contains("Run 1 ended; 1 of its 2 jobs was retried since"), "{status}");
+    assert!(status.contains("run --resume -j 1 --max-retries 0 jobs.txt\n"), "{status}");
+    assert!(bench.ok("status --run 1").contains("State     ended; 1 of its 2 jobs was retried since\n"));
+    bench.run("attach").says(130, &["run 1 ended; 1 of its 2 jobs was retried since", "run --resume -j 1"]);
     let runs = &bench.json("status --json")["runs"];
     assert_eq!((&runs[0]["unfinished"], &runs[0]["total"], &runs[0]["cut_off"]), (&json!(1), &json!(2), &json!(true)));
 }
@@ -262,7 +265,7 @@ fn the_line_that_status_names_continues_a_run_from_elsewhere() {
     std::fs::write(inside.join("good"), "").unwrap();
     bench.ok("retry --all-dead");
     let status = bench.ok("status");
-    let (_, line) = status.split_once("to continue it with its input as it was, type: ").unwrap();
+    let (_, line) = status.split_once("to continue it, type: ").unwrap();
     assert!(line.starts_with("cd '"), "{line}");
     assert_eq!(bench.script(line.trim()).run().ok(), "two\n");
 }

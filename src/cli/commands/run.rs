@@ -385,7 +385,7 @@ impl Summary {
             None if self.count(StateKind::Cancelled) == 0 => Err(Failure::silent(exit).next("queuectl list")),
             None => Err(Failure::silent(exit).next("queuectl list --state cancelled")),
             Some(dead) => {
-                say(format_args!("to see what it wrote: queuectl logs {}", dead.id));
+                say(format_args!("to see what it wrote, type: queuectl logs {}", dead.id));
                 let what = if self.count(StateKind::Dead) == 1 { dead.id.to_string() } else { "--all-dead".to_owned() };
                 Err(Failure::silent(exit).next(format_args!("queuectl retry {what}    then the same line again")))
             }
@@ -411,7 +411,7 @@ impl Summary {
         }
         let more = self.count(StateKind::Dead).saturating_sub(self.dead.len() as u64);
         if more > 0 {
-            say(format_args!("… and {more} more: queuectl dlq list"));
+            say(format_args!("and {more} more: queuectl dlq list"));
         }
     }
 

@@ -64,7 +64,8 @@ pub(crate) fn unfinished(run: &RunInfo, pools: &[PoolInfo]) -> String {
         Some(last) if last.left_nothing() => {
             let (jobs, were) = (human::count(total, "job"), if left == 1 { "was" } else { "were" });
             // What a pool leaves because it is held, or after what is, waits so.
-            let may_be_held = [StateKind::Scheduled, StateKind::Blocked].iter().any(|kind| run.counts.contains_key(kind));
+            let may_be_held =
+                [StateKind::Scheduled, StateKind::Blocked].iter().any(|kind| run.counts.contains_key(kind));
             let or_held = if may_be_held { "held, or " } else { "" };
             format!("ended; {left} of its {jobs} {were} {or_held}retried since")
         }
