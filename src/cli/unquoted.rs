@@ -53,7 +53,9 @@ fn sort<'a>(enqueue: &clap::Command, typed: &[&'a str]) -> Option<(Vec<&'a str>,
             Some(flag) => {
                 flags.push(word);
                 let takes_value = matches!(flag.get_action(), ArgAction::Set | ArgAction::Append);
-                flags.extend(left.next().filter(|_| takes_value && name == word));
+                if takes_value && name == word {
+                    flags.extend(left.next());
+                }
             }
         }
     }

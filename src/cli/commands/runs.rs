@@ -130,3 +130,20 @@ fn state(run: &RunInfo, pool: Option<&PoolInfo>, pools: &[PoolInfo]) -> String {
         None => "ended".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_continues_a_run_resumes_and_does_not_begin_anew() {
+        for (line, continues) in [
+            ("queuectl run -j 4 jobs.txt", "queuectl run --resume -j 4 jobs.txt"),
+            ("bin/queuectl --db run run --fresh 'a b'", "bin/queuectl --db run run --resume 'a b'"),
+            ("queuectl run -q --resume -", "queuectl run --resume -q -"),
+            ("queuectl run 'a", "queuectl run 'a"),
+        ] {
+            assert_eq!(resuming(line), continues);
+        }
+    }
+}
