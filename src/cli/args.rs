@@ -240,7 +240,7 @@ pub(super) struct Run {
     /// Print only what the jobs write, and what failed
     #[arg(short, long)]
     pub quiet: bool,
-    /// Begin anew even if the same run was cut off
+    /// Begin anew even if the same run is unfinished
     #[arg(long)]
     pub fresh: bool,
     /// Skip the lines that completed in an earlier run in this folder, whatever file they were in
@@ -649,7 +649,7 @@ Examples:
   queuectl logs --run last --state dead --tail 5")]
 pub(super) struct Logs {
     /// The jobs
-    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::job())]
+    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER, add = complete::job())]
     pub ids: Vec<JobId>,
     /// Only standard output
     #[arg(long, conflicts_with = "stderr")]
@@ -685,8 +685,7 @@ Examples:
   queuectl wait --all --timeout 1h")]
 pub(super) struct Wait {
     /// The jobs
-    #[arg(value_name = "ID", required_unless_present_any = ["all", "states", "Which"],
-        conflicts_with_all = ["all", "states", "Which"], add = complete::unended_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "states", "Which"], add = complete::unended_job())]
     pub ids: Vec<JobId>,
     /// All jobs that have not ended
     #[arg(long, conflicts_with_all = ANY_FILTER)]
@@ -756,7 +755,7 @@ Examples:
   queuectl cancel --run last --yes")]
 pub(super) struct Cancel {
     /// The jobs; all are cancelled or none
-    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::unended_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER, add = complete::unended_job())]
     pub ids: Vec<JobId>,
     /// Do not ask
     #[arg(short, long)]
@@ -798,8 +797,7 @@ Examples:
   queuectl retry --all-dead")]
 pub(super) struct Retry {
     /// The jobs; all are retried or none
-    #[arg(value_name = "ID", required_unless_present_any = ["all_dead", "states", "Which"],
-        conflicts_with_all = ["all_dead", "states", "Which"], add = complete::ended_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ["all_dead", "states", "Which"], add = complete::ended_job())]
     pub ids: Vec<JobId>,
     /// Every job in the dead letter queue
     #[arg(long, conflicts_with_all = ANY_FILTER)]
@@ -858,8 +856,7 @@ Examples:
   queuectl dlq retry --all")]
 pub(super) struct DlqRetry {
     /// The jobs; all are retried or none
-    #[arg(value_name = "ID", required_unless_present_any = ["all", "Which"], conflicts_with_all = ["all", "Which"],
-        add = complete::dead_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "Which"], add = complete::dead_job())]
     pub ids: Vec<JobId>,
     /// Every dead job
     #[arg(long, conflicts_with_all = ANY_WHICH)]
@@ -884,7 +881,7 @@ Examples:
   queuectl remove --run 3 --yes")]
 pub(super) struct Remove {
     /// The jobs; all are removed or none
-    #[arg(value_name = "ID", required_unless_present_any = ANY_FILTER, conflicts_with_all = ANY_FILTER, add = complete::ended_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER, add = complete::ended_job())]
     pub ids: Vec<JobId>,
     /// Do not ask
     #[arg(short, long)]

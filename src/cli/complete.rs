@@ -43,6 +43,36 @@ const COMMAND_CHARS_MAX: usize = 60;
 /// How long the queue may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// bash ends words at `:` and `=`, and replaces what follows these. This puts them together again, passes the whole word
+/// on, and takes away from the answers what bash keeps.
+const BASH_WHOLE_WORDS: &str = r#"
+_queuectl_whole_words() {
+    local line=$COMP_LINE i rest word whole='' current=0
+    local -a words=()
+    for ((i = 0; i < ${#COMP_WORDS[@]}; i++)); do
+        word=${COMP_WORDS[i]}
+        rest=${line#"${line%%[![:space:]]*}"}
+        if [[ $i -gt 0 && $rest == "$line" && ( $word =~ ^[:=]+$ || ${COMP_WORDS[i-1]} =~ ^[:=]+$ ) ]]; then
+            words[${#words[@]}-1]+=$word
+        else
+            words+=("$word")
+        fi
+        line=${rest#"$word"}
+        if [[ $i -eq $COMP_CWORD ]]; then
+            current=$((${#words[@]} - 1)) whole=${words[${#words[@]}-1]}
+            [[ $word =~ ^[:=]+$ ]] || whole=${whole%"$word"}$2
+        fi
+    done
+    local -a COMP_WORDS=("${words[@]}")
+    local COMP_CWORD=$current
+    _clap_complete_queuectl "$1" "$whole" "$3"
+    local kept=${whole%"$2"}
+    for i in "${!COMPREPLY[@]}"; do
+        COMPREPLY[i]=${COMPREPLY[i]#"$kept"}
+    done
+}
+"#;
+
 /// Writes what `shell` is to read.
 pub(super) fn write_script(shell: Shell, out: &mut dyn Write) -> io::Result<()> {
     let completer: &dyn EnvCompleter = match shell {
@@ -50,7 +80,13 @@ pub(super) fn write_script(shell: Shell, out: &mut dyn Write) -> io::Result<()> 
         Shell::Zsh => &Zsh,
         Shell::Fish => &Fish,
     };
-    completer.write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, out)?;
+    let mut script = Vec::new();
+    completer.write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, &mut script)?;
+    if shell == Shell::Bash {
+        let script = String::from_utf8_lossy(&script).replace("-F _clap_complete_queuectl", "-F _queuectl_whole_words");
+        return out.write_all([BASH_WHOLE_WORDS, &script].concat().as_bytes());
+    }
+    out.write_all(&script)?;
     if shell == Shell::Zsh {
         // As a file in `fpath` it is read when the first completion is asked for, which is to be answered.
         writeln!(out, "[[ $funcstack[1] == _{PROGRAM} ]] && _clap_dynamic_completer_{PROGRAM} \"$@\"; true")?;
@@ -240,8 +276,7 @@ fn db_typed(args: impl IntoIterator<Item = OsString>) -> Option<OsString> {
     while let Some(word) = words.next() {
         let word = word.into_string().unwrap_or_default();
         if word == "--db" {
-            // For bash the `=` in the middle of a word is a word.
-            return words.find(|word| word != "=").map(meant);
+            return words.next().map(meant);
         }
         if let Some(folder) = word.strip_prefix("--db=") {
             return Some(meant(folder.into()));
@@ -277,7 +312,7 @@ mod tests {
             ("bin -- queuectl show", None),
             ("bin --db no -- queuectl --db yes show", Some("yes")),
             ("bin -- queuectl show --db=yes 1", Some("yes")),
-            ("bin -- queuectl show --db = 'yes' 1", Some("yes")),
+            ("bin -- queuectl show --db 'yes' 1", Some("yes")),
             ("bin -- queuectl show --db", None),
             ("bin -- queuectl enqueue -- x --db no", None),
         ] {

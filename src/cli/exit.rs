@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::commands::status::shell_word;
@@ -83,12 +84,17 @@ pub(super) struct Failure {
 
 /// What could not be written to the standard output.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write to the standard output: {0}")]
+#[error("cannot write to standard output: {0}")]
 pub(super) struct Unheard(pub io::Error);
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Display) -> Self {
         Self { exit, message: Some(human::plain(&message.to_string())), next: Vec::new(), unheard: None }
+    }
+
+    /// A file or a folder that cannot be written.
+    pub(super) fn of_writing(path: &Path, error: &io::Error) -> Self {
+        Self::new(Exit::of_system(error), format!("cannot write to {}: {error}", path.display()))
     }
 
     /// A failure that was told already.
@@ -100,7 +106,7 @@ impl Failure {
     pub(super) fn after(mut self, done: impl Display) -> Self {
         if let Some(why) = self.unheard.take() {
             self.message =
-                Some(human::plain(&format!("{done}, but this could not be written to the standard output: {why}")));
+                Some(human::plain(&format!("{done}, but this could not be written to standard output: {why}")));
         }
         self
     }
@@ -173,6 +179,12 @@ impl From<StoreError> for Failure {
         }
         if matches!(error, StoreError::NotAQueue(_)) {
             return failure.next("queuectl restore BACKUP    if you have a backup");
+        }
+        if let StoreError::NoSuchJob(_) = &error {
+            return failure.next("queuectl list");
+        }
+        if let StoreError::Duplicate(id) = &error {
+            return failure.next(format_args!("queuectl show {id}    tells of that one; give the new one another id"));
         }
         if let StoreError::NeedEnded { id, .. } = &error {
             return failure.next(format_args!("queuectl retry {id}    then the same line again"));

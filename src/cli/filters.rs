@@ -10,7 +10,7 @@ use crate::model::{Filter, JobName, Millis, Pattern, QueueName, StateKind, Tags}
 use crate::queue::Queue;
 use crate::store::Snapshot;
 
-/// The names that clap has for the flags below, for what excludes them or can stand for them.
+/// The names that clap has for the flags below, for what excludes them.
 pub(super) const ANY_FILTER: [&str; 2] = ["states", "Which"];
 /// The same where the state is given.
 pub(super) const ANY_WHICH: [&str; 1] = ["Which"];

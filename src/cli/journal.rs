@@ -114,7 +114,8 @@ fn job_line(job: &JobNews) -> String {
     };
     let style = human::style(kind);
     let took = human::about(run.ended.since(run.started));
-    let mut line = format!("{style}{mark}{style:#} {} {} in {took}", job.id, run.outcome.name().replace('_', " "));
+    let (called, outcome) = (human::called(job.id.as_str(), job.name.as_ref()), run.outcome.name().replace('_', " "));
+    let mut line = format!("{style}{mark}{style:#} {called} {outcome} in {took}");
     if let Some(error) = &run.error {
         line = format!("{line} ({})", human::plain(error));
     }

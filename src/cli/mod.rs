@@ -25,6 +25,7 @@ mod selected;
 mod stop;
 mod tail;
 mod terminal;
+mod unquoted;
 mod why;
 
 use std::io::Write;
@@ -32,6 +33,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use args::{Cli, Color, Command, Config, Dlq, Worker};
 use commands::{
@@ -67,6 +69,12 @@ pub fn run() -> ExitCode {
 
 /// Ends with what clap has to say. Its errors repeat what was typed.
 fn usage(error: &clap::Error) -> ! {
+    let typed: Vec<_> = std::env::args_os().skip(1).collect();
+    if let (ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict, Some(failure)) =
+        (error.kind(), unquoted::command(&typed))
+    {
+        std::process::exit(u8::from(tell(&failure)).into());
+    }
     if error.use_stderr() {
         let _ = anstream::stderr().write_all(terminal::tame(&error.render().ansi().to_string()).as_bytes());
         std::process::exit(error.exit_code());

@@ -111,7 +111,8 @@ impl Reporter {
         } else if let (Some(due), false) = (job.progress.state.due(), self.quiet) {
             let error = job.run.error.as_deref().map_or_else(|| "failed".to_owned(), human::plain);
             let wait = human::about(due.since(job.run.ended));
-            Some(Message::Note(format!("job {} failed ({error}); retry in {wait}", job.id)))
+            let called = human::called(job.id.as_str(), job.name.as_ref());
+            Some(Message::Note(format!("job {called} failed ({error}); retry in {wait}")))
         } else {
             None
         }

@@ -1,8 +1,8 @@
 //! The jobs that a filter lets through, read from one snapshot after the other: none is held while what was found is
 //! shown, or while the next are looked for.
 
-use super::exit::Failure;
-use crate::model::{Filter, Job, Seq};
+use super::exit::{Exit, Failure};
+use crate::model::{Filter, Job, Seq, StateKind};
 use crate::queue::Queue;
 use crate::store::{Cursor, StoreError};
 
@@ -10,6 +10,25 @@ use crate::store::{Cursor, StoreError};
 const PAGE: usize = 1_000;
 /// The same of their numbers alone.
 const SEQS: usize = 10_000;
+
+/// That a filter lets none through, as the rest of a sentence: of talk, or with a capital of a result.
+pub(super) fn none(filter: &Filter) -> String {
+    let states: Vec<&str> = filter.states.iter().copied().map(StateKind::name).collect();
+    let Filter { states: _, queue, run, tags, name, since, command, exit_code } = filter;
+    let by_more = queue.is_some() || run.is_some() || !tags.is_empty() || name.is_some() || since.is_some();
+    match (states.as_slice(), by_more || command.is_some() || exit_code.is_some()) {
+        ([], false) => "no jobs".to_owned(),
+        (states, false) => format!("no jobs are {}", states.join(" or ")),
+        (_, true) => "no jobs match".to_owned(),
+    }
+}
+
+/// A command on jobs was typed without any; with `flags` it is one that works.
+pub(super) fn unsaid(command: &str, flags: &str) -> Failure {
+    Failure::new(Exit::Usage, "say which jobs: by their ids, or by a filter")
+        .next(format_args!("queuectl {command} {flags}"))
+        .or(format_args!("queuectl {command} --help    tells all filters"))
+}
 
 /// Shows the jobs page by page, at most so many. Answers how many there were, and whether there may be more.
 pub(super) fn pages(

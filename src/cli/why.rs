@@ -1,6 +1,6 @@
 //! Why a job does not run now, in words.
 
-use super::commands::status::continue_line;
+use super::commands::runs::continue_line;
 use super::render::human;
 use crate::model::{CancelReason, Job, Millis, State, StateKind};
 use crate::queue::Queue;

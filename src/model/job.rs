@@ -295,7 +295,7 @@ pub enum BadSpec {
     #[error("the job waits for itself: it would never run")]
     NeedsItself,
     /// A job's folder has to mean the same to every pool.
-    #[error("the folder `{}` is not absolute", .0.display())]
+    #[error("the folder {} is not absolute", .0.display())]
     RelativeFolder(PathBuf),
 }
 

@@ -25,7 +25,7 @@ const NETWORK_FILE_SYSTEMS: [(u64, &str); 8] = [
 #[derive(Debug, thiserror::Error)]
 pub enum BadFolder {
     /// Its owner could run commands as the caller.
-    #[error("`{}` belongs to another user (uid {uid}), whose commands would run as you", .path.display())]
+    #[error("{} belongs to another user (uid {uid}), whose commands would run as you", .path.display())]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum BadFolder {
         uid: u32,
     },
     /// Others could run commands as its owner.
-    #[error("`{}` can be written by others (mode {mode:03o}), whose commands would run as you: chmod go-w it", .path.display())]
+    #[error("{} can be written by others (mode {mode:03o}), whose commands would run as you: chmod go-w it", .path.display())]
     Open {
         /// The folder.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum BadFolder {
         mode: u32,
     },
     /// Locks and notices do not work there.
-    #[error("`{}` is on a network file system ({kind}): a queue needs a local one; choose another folder with --db", .path.display())]
+    #[error("{} is on a network file system ({kind}): a queue needs a local one; choose another folder with --db", .path.display())]
     Network {
         /// The folder.
         path: PathBuf,
@@ -49,13 +49,13 @@ pub enum BadFolder {
         kind: &'static str,
     },
     /// Another was put in its place while it was opened.
-    #[error("`{}` was moved while it was opened", .path.display())]
+    #[error("{} was moved while it was opened", .path.display())]
     Swapped {
         /// The folder.
         path: PathBuf,
     },
     /// The system refused.
-    #[error("cannot use the folder `{}`: {error}", .path.display())]
+    #[error("cannot use the folder {}: {error}", .path.display())]
     Io {
         /// The folder.
         path: PathBuf,

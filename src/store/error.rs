@@ -10,7 +10,7 @@ use crate::model::{BadValue, JobId, JobKey, Refusal, SettingKey, StateKind};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no queue file.
-    #[error("there is no queue in `{}`", .0.display())]
+    #[error("there is no queue in {}", .0.display())]
     NoQueue(PathBuf),
     /// The file is not a queue, or no longer one.
     #[error("the queue file is damaged: {0}")]

@@ -10,7 +10,7 @@ use super::StoreError;
 use super::claim::Token;
 use super::records::{AttemptRecord, LaneRecord, SpecRecord};
 use super::tables::Tx;
-use crate::model::{Ending, JobId, Kept, Policy, Progress, Run, Seq, State};
+use crate::model::{Ending, JobId, JobName, Kept, Policy, Progress, Run, Seq, State};
 
 /// The stream codes in OUTPUT's keys.
 pub(super) const STDOUT: u8 = 1;
@@ -24,6 +24,8 @@ pub struct Finished {
     pub seq: Seq,
     /// What it is called.
     pub id: JobId,
+    /// Its name for people.
+    pub name: Option<JobName>,
     /// Where it is now.
     pub progress: Progress,
 }
@@ -52,7 +54,8 @@ impl Tx<'_> {
             self.tables.attempts.put((seq.0, progress.attempts), &attempt)?;
             self.keep_outputs(seq, progress.attempts, run)?;
         }
-        Ok(Some(Finished { seq, id: spec.id()?.unwrap_or_else(|| JobId::from(seq)), progress }))
+        let id = spec.id()?.unwrap_or_else(|| JobId::from(seq));
+        Ok(Some(Finished { seq, id, name: spec.name()?, progress }))
     }
 
     fn keep_outputs(&mut self, seq: Seq, attempt: u32, run: &Run) -> Result<(), StoreError> {

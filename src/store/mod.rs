@@ -87,6 +87,7 @@ pub use header::commit_mark;
 pub use keys::Met;
 pub use needs::NeedInfo;
 pub use open::{Store, panic_is_fenced};
+pub(crate) use pools::NOTHING_LEFT;
 pub use pools::{Control, Held, PoolInfo};
 pub use portable::{Counters, Import, Piece, PortableAttempt, PortableJob, PortableNeed, PortableRun, fault};
 pub use queues::QueueInfo;

@@ -12,6 +12,9 @@ use super::records::{Asked, JobRecord, PoolRecord, ServesRecord, StateRecord, qu
 use super::tables::{JOBS, LEASES, POOLS, Record, Snapshot, Tx, get};
 use crate::model::{ENDED_POOLS_KEPT, LaneId, Lease, Millis, PoolId, Seq};
 
+/// Why a pool has ended that was to end when nothing was left to do.
+pub(crate) const NOTHING_LEFT: &str = "nothing was left to do";
+
 /// A pool as its row tells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolInfo {
@@ -39,6 +42,13 @@ pub struct PoolInfo {
     pub log: Option<String>,
     /// When and how it ended, if it did.
     pub ended: Option<(Millis, String)>,
+}
+
+impl PoolInfo {
+    /// Whether it ended because nothing was left that it could do.
+    pub fn left_nothing(&self) -> bool {
+        self.ended.as_ref().is_some_and(|(_, why)| why == NOTHING_LEFT)
+    }
 }
 
 /// A lease of a pool.

@@ -36,16 +36,16 @@ use crate::store::{OnWait, OutputFile, Seized, Snapshot, Store, StoreError, pare
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The destination is there already.
-    #[error("`{}` is there already and not empty", .0.display())]
+    #[error("{} is there already and not empty", .0.display())]
     Taken(PathBuf),
     /// The destination would be a part of the queue, and go with it.
-    #[error("`{}` is inside the queue's own folder", .0.display())]
+    #[error("{} is inside the queue's own folder", .0.display())]
     Inside(PathBuf),
     /// What is to be restored is the queue itself.
-    #[error("`{}` is the queue itself", .0.display())]
+    #[error("{} is the queue itself", .0.display())]
     Same(PathBuf),
     /// What is to be restored is no sound queue.
-    #[error("`{}` is not sound: {what}", .path.display())]
+    #[error("{} is not sound: {what}", .path.display())]
     Unsound {
         /// The backup.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum BackupError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system.
-    #[error("`{}`: {error}", .path.display())]
+    #[error("{}: {error}", .path.display())]
     Io {
         /// What was read or written.
         path: PathBuf,

@@ -14,7 +14,8 @@ use super::pool::{PoolEnd, PoolError, Shared};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
 use crate::store::{
-    Asked, Claim, ClaimCache, Finished, Generations, SETTLED_AT_ONCE, Serves, Snapshot, StoreError, Sweep, Swept, Tx,
+    Asked, Claim, ClaimCache, Finished, Generations, NOTHING_LEFT, SETTLED_AT_ONCE, Serves, Snapshot, StoreError,
+    Sweep, Swept, Tx,
 };
 
 /// Most due jobs that are made ready in one transaction, which keeps it within 10 ms.
@@ -84,7 +85,7 @@ impl<'a> Committer<'a> {
         }
         let (end, why) = match finish {
             Finish::Stopped => (PoolEnd::Stopped, "stopped"),
-            Finish::Empty => (PoolEnd::Empty, "nothing was left to do"),
+            Finish::Empty => (PoolEnd::Empty, NOTHING_LEFT),
             Finish::GivenUp => return Err(PoolError::Unwritten),
             Finish::QueueMoved => {
                 let folder = self.queue.folder().to_owned();
@@ -169,9 +170,9 @@ impl<'a> Committer<'a> {
             if let Some(place) = report.place {
                 self.shared.places.give_back(place);
             }
-            if let (Some(Finished { seq, id, progress }), Ending::Ran(run)) = (finished, report.ending) {
+            if let (Some(Finished { seq, id, name, progress }), Ending::Ran(run)) = (finished, report.ending) {
                 let attempt = progress.attempts;
-                jobs.push(JobNews { seq, id, attempt, run, progress });
+                jobs.push(JobNews { seq, id, name, attempt, run, progress });
             }
         }
         if !jobs.is_empty() {

@@ -1,6 +1,6 @@
 //! What a pool tells whoever runs it.
 
-use crate::model::{JobId, PoolId, Progress, Run, Seq};
+use crate::model::{JobId, JobName, PoolId, Progress, Run, Seq};
 
 /// Listens to a pool. It is told from the pool's threads, which wait for it: it must not block.
 pub trait Observer: Send + Sync {
@@ -49,6 +49,8 @@ pub struct JobNews {
     pub seq: Seq,
     /// What it is called.
     pub id: JobId,
+    /// Its name for people.
+    pub name: Option<JobName>,
     /// The run's number, from 1.
     pub attempt: u32,
     /// The run.

@@ -82,7 +82,7 @@ pub enum PoolError {
     #[error("ended before the last outcomes could be written; the next pool takes them over")]
     Unwritten,
     /// The queue is no longer where it was.
-    #[error("the queue `{}` was moved or deleted", .0.display())]
+    #[error("the queue {} was moved or deleted", .0.display())]
     QueueMoved(PathBuf),
 }
 

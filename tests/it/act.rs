@@ -38,6 +38,43 @@ fn a_refused_verb_changes_nothing_and_names_the_job() {
 }
 
 #[test]
+fn a_job_that_has_not_ended_is_not_retried_and_what_is_right_is_said() {
+    let bench = Bench::new();
+    bench.ok("config set backoff-base 1000");
+    bench.gate("gate");
+    bench.add(r#"{"id":"runs","command":": <gate"}"#);
+    bench.add(r#"{"id":"fails","command":"exit 1"}"#);
+    let pool = bench.pool("--count 2");
+    bench.until_state("runs", "processing");
+    bench.until_state("fails", "failed");
+    bench.add(r#"{"id":"later","command":"true","delay":"1h"}"#);
+    bench.add(r#"{"id":"held","command":"true","delay":"1h"}"#);
+    bench.ok("pause held");
+    bench.add(r#"{"id":"waits","command":"true","after":"later"}"#);
+    for (id, says, next) in [
+        ("runs", "a job that is processing", "queuectl cancel runs    ends it, then the same line again"),
+        ("fails", "a job that is failed", "queuectl edit fails --delay 0s    tries it again now"),
+        ("later", "a job that is scheduled", "queuectl edit later --delay 0s    starts it now"),
+        ("held", "a job that is scheduled cannot be retried; it is held", "queuectl resume held"),
+        ("waits", "a job that is blocked", "queuectl show waits    tells why it does not run now"),
+    ] {
+        bench.run(&format!("retry {id}")).says(4, &[&format!("job {id}: {says}"), &format!("\n  try: {next}\n")]);
+    }
+    drop(pool);
+}
+
+#[test]
+fn lines_about_a_job_tell_its_name() {
+    let bench = Bench::new();
+    bench.add(r#"{"id":"a","command":"exit 1","max_retries":0,"name":"nightly"}"#);
+    let worked = bench.work();
+    assert!(worked.text().starts_with("✗ a (nightly) failed in "));
+    assert_eq!(bench.ok("retry a"), "✓ Job a (nightly) will run again\n");
+    assert_eq!(bench.ok("cancel a"), "✓ Job a (nightly) cancelled\n");
+    assert_eq!(bench.ok("remove a"), "✓ Job a (nightly) removed\n");
+}
+
+#[test]
 fn waiting_jobs_are_cancelled_for_good() {
     let bench = Bench::new();
     for id in ["a", "b"] {
@@ -115,6 +152,6 @@ fn an_empty_dead_letter_queue_says_so() {
     let bench = Bench::new();
     bench.enqueue("true");
     for line in ["retry --all-dead", "dlq retry --all"] {
-        assert_eq!(bench.ok(line), "The dead letter queue is empty\n");
+        assert_eq!(bench.ok(line), "No jobs are dead\n");
     }
 }

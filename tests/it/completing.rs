@@ -21,6 +21,8 @@ fn filled() -> Bench {
     bench.add(r#"{"id":"good","command":"true"}"#);
     bench.add(r#"{"id":"bad","command":"false","max_retries":0}"#);
     bench.work();
+    bench.add(r#"{"id":"ns:two:a","command":"true"}"#);
+    bench.add(r#"{"id":"ns:two:b","command":"true"}"#);
     bench.add(r#"{"id":"gpu-1","command":"true","queue":"gpu"}"#);
     bench.add(r#"{"id":"gpu-2","command":"true","queue":"gpu"}"#);
     bench
@@ -52,14 +54,22 @@ const LINES: [(&str, &str); 8] = [
 #[test]
 fn bash_completes() {
     let bench = filled();
-    for (line, offers) in LINES {
+    // What comes behind the last `:` or `=` is what bash replaces.
+    let in_pieces = [
+        ("show ns:", "two:b two:a"),
+        ("show ns:two:", "b a"),
+        ("cancel ns:two:b", "b"),
+        ("list --state=comp", "completed"),
+        ("enqueue --tag k=v --after ns:two", "two:b two:a"),
+    ];
+    for (line, offers) in LINES.into_iter().chain(in_pieces) {
         let script = format!(
             "source <(queuectl completions bash)\n\
              complete -p queuectl > /dev/null || exit\n\
-             line='queuectl {line}'; read -ra COMP_WORDS <<< \"$line\"\n\
-             [[ $line == *' ' ]] && COMP_WORDS+=('')\n\
-             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
-             _clap_complete_queuectl queuectl \"${{COMP_WORDS[COMP_CWORD]}}\" x\n\
+             COMP_LINE='queuectl {line}'; read -ra COMP_WORDS <<< \"$(sed 's/[:=]/ & /g' <<< \"$COMP_LINE\")\"\n\
+             [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')\n\
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); typed=${{COMP_WORDS[COMP_CWORD]}}\n\
+             _queuectl_whole_words queuectl \"${{typed#[:=]}}\" x\n\
              IFS=' '; echo \"${{COMPREPLY[*]}}\"\n"
         );
         let Some(found) = in_shell(&bench, "bash", &script) else { return };
@@ -99,10 +109,10 @@ fn fish_completes() {
 fn commands_are_offered_the_jobs_that_they_take() {
     let bench = filled();
     for (words, ids) in [
-        (&["show", ""][..], &["gpu-2", "gpu-1", "bad", "good"][..]),
+        (&["show", ""][..], &["gpu-2", "gpu-1", "ns:two:b", "ns:two:a", "bad", "good"][..]),
         (&["logs", "g"], &["gpu-2", "gpu-1", "good"]),
-        (&["cancel", ""], &["gpu-2", "gpu-1"]),
-        (&["wait", "gpu-1", ""], &["gpu-2", "gpu-1"]),
+        (&["cancel", ""], &["gpu-2", "gpu-1", "ns:two:b", "ns:two:a"]),
+        (&["wait", "gpu-1", ""], &["gpu-2", "gpu-1", "ns:two:b", "ns:two:a"]),
         (&["retry", ""], &["bad", "good"]),
         (&["remove", "go"], &["good"]),
         (&["dlq", "retry", ""], &["bad"]),

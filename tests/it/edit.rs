@@ -144,8 +144,8 @@ fn a_text_that_cannot_be_taken_is_kept() {
     let bench = waiting();
     let before = bench.show("a");
     for (text, code, why) in [
-        ("{", 2, "that is no JSON"),
-        ("[]", 2, "that is no JSON object"),
+        ("{", 2, "this is not valid JSON"),
+        ("[]", 2, "a job is a JSON object"),
         (r#"{"id":"b"}"#, 2, "`id` cannot be edited"),
         (r#"{"priority":1000}"#, 2, "a whole number from -100 to 100"),
         (r#"{"command":" "}"#, 2, "the command is empty"),

@@ -258,9 +258,9 @@ fn a_batch_is_all_or_nothing_and_names_the_line() {
 fn an_id_that_is_taken_is_refused_whatever_became_of_its_job() {
     let bench = Bench::new();
     bench.add(r#"{"id":"a","command":"true"}"#);
-    enqueue(&bench, &[r#"{"id":"a","command":"false"}"#]).says(4, &["already a job a"]);
+    enqueue(&bench, &[r#"{"id":"a","command":"false"}"#]).says(4, &["already a job a", "\n  try: queuectl show a  "]);
     bench.work();
-    enqueue(&bench, &[r#"{"id":"a","command":"false"}"#]).says(4, &["already a job a"]);
+    enqueue(&bench, &[r#"{"id":"a","command":"false"}"#]).says(4, &["already a job a", "\n  try: queuectl show a  "]);
     // The number of a job that has no other name is its id.
     let number = bench.enqueue("true");
     enqueue(&bench, &[&format!(r#"{{"id":"{number}","command":"false"}}"#)]).says(4, &["already a job"]);
@@ -342,4 +342,15 @@ fn a_job_starts_when_it_was_told_to() {
         let refused = enqueue(&bench, &[flag, given, "--", "true"]);
         refused.fails(2);
     }
+}
+
+#[test]
+fn what_was_meant_by_words_without_quotes_is_said() {
+    let bench = Bench::new();
+    for line in ["enqueue echo hi", "enqueue -c echo hi"] {
+        let said = ["of several words", "\n  try: queuectl enqueue -c 'echo hi'\n  or:  queuectl enqueue -- echo hi\n"];
+        bench.run(line).says(2, &said);
+    }
+    bench.run("enqueue --nonsense").says(2, &["unexpected argument '--nonsense'"]);
+    bench.run("enqueue --after 999 -c true").says(3, &["there is no job 999", "\n  try: queuectl list\n"]);
 }

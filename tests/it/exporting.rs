@@ -110,9 +110,9 @@ fn through_a_pipe_and_from_standard_input() {
     // Whoever reads has enough after a line; that is no failure.
     bench.script("queuectl export | head -n 1").run().ok();
     let full = bench.script("queuectl export >/dev/full").run();
-    full.says(7, &["cannot write standard output", "No space left"]);
-    bench.run("export --output /dev/full").says(5, &["cannot write /dev/full"]);
-    bench.run("export --output no/such/folder").says(7, &["cannot write no/such/folder"]);
+    full.says(7, &["cannot write to standard output", "No space left"]);
+    bench.run("export --output /dev/full").says(5, &["cannot write to /dev/full"]);
+    bench.run("export --output no/such/folder").says(7, &["cannot write to no/such/folder"]);
     assert_eq!(
         fs::read_dir(bench.path())
             .unwrap()

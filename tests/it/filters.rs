@@ -74,7 +74,7 @@ fn everything_that_is_asked_for_has_to_hold() {
     }
     assert_eq!(bench.json("dlq list --queue gpu --json")[0]["id"], "c");
     assert_eq!(bench.ok("dlq list --run 1 --count"), "1\n");
-    assert_eq!(bench.ok("list --tag night=3"), "No such jobs\n");
+    assert_eq!(bench.ok("list --tag night=3"), "No jobs match\n");
     for (args, code, says) in [
         ("--queue nope", 3, "there is no queue nope"),
         ("--run 7", 3, "there is no run 7"),
@@ -135,7 +135,11 @@ fn verbs_take_of_a_filter_what_they_can() {
     let bench = mixed();
     for (line, says, left_out) in [
         ("cancel --queue gpu", "✓ 1 job cancelled\n", "left out: 2 jobs that ended before"),
-        ("cancel --state pending", "✓ 0 jobs cancelled\n", ""),
+        ("cancel --state pending", "No jobs are pending\n", ""),
+        ("cancel --queue gpu", "Nothing was cancelled\n", "left out: 3 jobs that ended before"),
+        ("cancel --tag night=7", "No jobs match\n", ""),
+        ("retry --tag night=7", "No jobs match\n", ""),
+        ("remove --tag night=7", "No jobs match\n", ""),
         ("retry --queue gpu", "✓ 2 jobs will run again\n", "left out: 1 job neither dead nor cancelled"),
         ("retry --run last --state completed", "✓ 1 job will run again\n", "run 1 is unfinished now"),
         ("dlq retry --exit-code 3 --tag night=1", "✓ 1 job will run again\n", ""),
@@ -147,10 +151,20 @@ fn verbs_take_of_a_filter_what_they_can() {
         assert_eq!(done.ok(), says, "{line}");
     }
     assert_eq!(ids(&bench, ""), "f e r1 d c b");
-    for line in
-        ["cancel a --state pending", "retry", "remove --all", "wait a --queue gpu", "logs", "retry a --all-dead"]
-    {
+    for line in ["cancel a --state pending", "remove --all", "wait a --queue gpu", "retry a --all-dead"] {
         bench.run(line).says(2, &[]);
+    }
+    for (line, example) in [
+        ("cancel", "cancel --state pending"),
+        ("retry --yes", "retry --all-dead"),
+        ("dlq retry", "dlq retry --all"),
+        ("remove", "remove --state completed"),
+        ("wait --timeout 1s", "wait --all"),
+        ("logs -f", "logs --run last"),
+    ] {
+        bench
+            .run(line)
+            .says(2, &["say which jobs: by their ids, or by a filter", &format!("try: queuectl {example}\n")]);
     }
     bench.check();
 }
@@ -207,7 +221,15 @@ fn logs_of_several_jobs_tell_whose_a_line_is() {
     assert_eq!(bench.ok("logs --tag night=1"), "b | b two\na | a one\n");
     assert_eq!(bench.ok("logs a"), "a one\n");
     bench.run("logs a f").says(4, &["job f has not started yet"]);
-    assert!(bench.run("logs --state pending").stderr.contains("no such job has started yet"));
+    for (line, says) in [
+        ("logs --state pending", "1 job matches; none has started yet"),
+        ("logs --tag night=1 --attempt 7", "2 jobs match; none has an attempt 7"),
+        ("logs --tag night=7", "no jobs match"),
+        ("logs -f --tag night=7", "no jobs match"),
+        ("logs --state blocked", "no jobs are blocked"),
+    ] {
+        bench.run(line).says(0, &[says]);
+    }
     bench.add(r#"{"id":"l","command":"seq 5000; printf 'no end' >&2"}"#);
     bench.ok("cancel e");
     bench.work().ok();

@@ -246,3 +246,16 @@ fn without_inodes_jobs_wait_for_their_output_files() {
         bench.is_clean();
     });
 }
+
+#[test]
+fn what_is_written_beside_the_queue_says_so_too() {
+    with_mounts(|| {
+        let bench = Bench::on_small_disk(SIZE);
+        bench.enqueue("true");
+        bench.disk().fill();
+        let config = bench.path().to_owned();
+        bench.run("man pages").says(5, &["cannot write to pages: No space left on device"]);
+        let install = bench.cmd(["worker", "install-service"]).env("XDG_CONFIG_HOME", &config).run();
+        install.says(5, &["queuectl.service: No space left on device"]);
+    });
+}

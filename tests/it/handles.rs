@@ -74,9 +74,9 @@ fn a_run_that_is_cut_off_says_how_it_goes_on() {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     let cut = attach.wait();
     assert_eq!(cut.code, 130, "{cut:?}");
-    assert!(cut.stderr.contains("run 1 was cut off with 2 jobs to go"), "{cut:?}");
-    assert!(cut.stderr.contains("run --detach --max-retries 0 -j 1 jobs\n"), "{cut:?}");
-    assert!(bench.ok("status --run last").contains("State     cut off\n"));
+    assert!(cut.stderr.contains("run 1 was cut off: 2 of 3 jobs to go"), "{cut:?}");
+    assert!(cut.stderr.contains("run --resume --detach --max-retries 0 -j 1 jobs\n"), "{cut:?}");
+    assert!(bench.ok("status --run last").contains("State     was cut off: 2 of 3 jobs to go\n"));
     bench.run("attach").fails(130);
     // The same line goes on, in the background again.
     std::fs::remove_file(bench.file("started")).unwrap();

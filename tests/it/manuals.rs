@@ -65,5 +65,5 @@ fn without_a_folder_it_is_the_page_of_queuectl_which_names_the_others() {
 fn a_folder_that_cannot_be_written_is_named() {
     let bench = Bench::new();
     fs::write(bench.path().join("file"), "").unwrap();
-    bench.run("man file/pages").says(7, &["cannot write to `file/pages`"]);
+    bench.run("man file/pages").says(7, &["cannot write to file/pages"]);
 }

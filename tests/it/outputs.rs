@@ -187,7 +187,7 @@ fn logs_follows_a_job_into_its_next_attempt() {
 #[test]
 fn a_result_that_cannot_be_told_is_not_taken_for_one_that_is_not_there() {
     let bench = Bench::new();
-    let untold = "but this could not be written to the standard output: No space left on device";
+    let untold = "but this could not be written to standard output: No space left on device";
     for (line, done) in [
         ("enqueue -c true", "job 1 is enqueued"),
         ("config set timeout 1m", "it is done"),
@@ -198,7 +198,7 @@ fn a_result_that_cannot_be_told_is_not_taken_for_one_that_is_not_there() {
         told.says(7, &[&format!("{done}, {untold}")]);
     }
     let looked = bench.script("queuectl status >/dev/full").run();
-    looked.says(7, &["cannot write to the standard output: No space left on device"]);
+    looked.says(7, &["cannot write to standard output: No space left on device"]);
     assert_eq!(bench.json("status --json")["total"].as_u64(), Some(0));
     let many = bench.script("yes true | head -1500 | queuectl enqueue - >/dev/full").run();
     many.says(7, &[&format!("1500 jobs are enqueued, {untold}")]);

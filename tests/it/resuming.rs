@@ -17,9 +17,8 @@ fn jobs(bench: &Bench) -> super::support::Gate {
 fn goes_on(bench: &Bench, left: usize) {
     let status = bench.ok("status");
     assert!(status.contains(&format!("Run 1 was cut off: {left} of 10 jobs to go")), "{status}");
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("  to continue it with its input as it was, type: ")).unwrap();
-    assert!(line.ends_with("queuectl run -j 1 jobs"), "{line}");
+    let line = status.lines().find_map(|line| line.strip_prefix("  to continue it, type: ")).unwrap();
+    assert!(line.ends_with("queuectl run --resume -j 1 jobs"), "{line}");
     let run = &bench.json("status --json")["runs"][0];
     assert_eq!((run["unfinished"].as_u64(), run["cut_off"].as_bool()), (Some(left as u64), Some(true)), "{run}");
     // Ordinary pools leave it alone.

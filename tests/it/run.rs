@@ -149,7 +149,7 @@ fn many_dead_jobs_are_counted_rather_than_named() {
     let bench = Bench::new();
     let done = run(&bench, "-j 2 --max-retries 0 -", &"false\n".repeat(13));
     assert_eq!((done.code, done.stderr.matches("is dead").count()), (1, 10), "{done:?}");
-    assert!(done.stderr.contains("… and 3 more: queuectl dlq list"), "{done:?}");
+    assert!(done.stderr.contains("and 3 more: queuectl dlq list"), "{done:?}");
 }
 
 #[test]
@@ -226,15 +226,31 @@ fn a_retried_job_makes_its_run_unfinished_and_the_line_is_named() {
     let bench = Bench::new();
     let done = cut_off(&bench);
     assert!(
-        done.stderr.contains("run 1 is unfinished now") && done.stderr.contains("run -j 1 --max-retries 0 jobs.txt\n"),
+        done.stderr.contains("run 1 is unfinished now")
+            && done.stderr.contains("run --resume -j 1 --max-retries 0 jobs.txt\n"),
         "{done:?}"
     );
     assert_eq!(done.ok(), "✓ Job 2 will run again\n");
     let status = bench.ok("status");
-    assert!(status.contains("Run 1 was cut off: 1 of 2 jobs to go"), "{status}");
-    assert!(status.contains("run -j 1 --max-retries 0 jobs.txt"), "{status}");
+    assert!(status.contains("Run 1 ended; 1 of its 2 jobs was retried since"), "{status}");
+    assert!(status.contains("run --resume -j 1 --max-retries 0 jobs.txt\n"), "{status}");
+    assert!(bench.ok("status --run 1").contains("State     ended; 1 of its 2 jobs was retried since\n"));
+    bench.run("attach").says(130, &["run 1 ended; 1 of its 2 jobs was retried since", "run --resume -j 1"]);
     let runs = &bench.json("status --json")["runs"];
     assert_eq!((&runs[0]["unfinished"], &runs[0]["total"], &runs[0]["cut_off"]), (&json!(1), &json!(2), &json!(true)));
+}
+
+#[test]
+fn the_line_that_continues_a_batch_works_as_it_is_typed() {
+    let bench = Bench::new();
+    let input = "true\ntest -e good\n";
+    assert_eq!(run(&bench, "--fresh --max-retries 0 -", input).code, 1);
+    let retried = bench.run("retry 2");
+    assert!(retried.stderr.contains("queuectl run --resume --max-retries 0 -    with the same input\n"), "{retried:?}");
+    write(&bench, "good", "");
+    let done = run(&bench, "--resume --max-retries 0 -", input);
+    assert!(done.stderr.starts_with("queuectl: continuing run 1: 1 of 2 jobs to go"), "{done:?}");
+    done.ok();
 }
 
 #[test]
@@ -262,7 +278,7 @@ fn the_line_that_status_names_continues_a_run_from_elsewhere() {
     std::fs::write(inside.join("good"), "").unwrap();
     bench.ok("retry --all-dead");
     let status = bench.ok("status");
-    let (_, line) = status.split_once("to continue it with its input as it was, type: ").unwrap();
+    let (_, line) = status.split_once("to continue it, type: ").unwrap();
     assert!(line.starts_with("cd '"), "{line}");
     assert_eq!(bench.script(line.trim()).run().ok(), "two\n");
 }

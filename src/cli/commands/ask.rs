@@ -1,15 +1,17 @@
 //! `cancel`, `retry`, `dlq retry` and `remove`: of jobs by their ids in one transaction, all or none; of those that a
 //! filter lets through in pieces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
+use super::super::selected;
 use super::many::{Many, Verb};
-use super::status::continue_line;
+use super::runs::continue_line;
+use super::show::{called, find};
 use super::wait::ring;
 use crate::model::{Filter, JobId, LaneId, State, StateKind};
 use crate::queue::Queue;
@@ -34,6 +36,9 @@ enum End {
 }
 
 pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Failure> {
+    if args.ids.is_empty() && !args.filters.are_given() {
+        return Err(selected::unsaid("cancel", "--state pending"));
+    }
     let mut queue = context.open()?;
     let mut bell = Bell::new(queue.folder())?;
     let mut out = stdout();
@@ -44,8 +49,10 @@ pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Fai
         let done = done.map_err(|error| refused(error, "queuectl list"))?;
         for (id, how) in done {
             match end_of(&queue, &mut bell, &id, how)? {
-                End::Cancelled => writeln!(out, "✓ Job {id} cancelled")?,
-                End::Completed => writeln!(out, "Job {id} completed before it could be cancelled")?,
+                End::Cancelled => writeln!(out, "✓ Job {} cancelled", called(&queue, &id))?,
+                End::Completed => {
+                    writeln!(out, "Job {} completed before it could be cancelled", called(&queue, &id))?;
+                }
                 End::Removed => writeln!(out, "Job {id} ended and was removed")?,
             }
         }
@@ -69,10 +76,8 @@ fn cancel_many(queue: &Queue, bell: &mut Bell, args: &args::Cancel, out: &mut im
     for id in asked {
         escaped += u64::from(!matches!(end_of(queue, bell, &id, Cancelled::Asked)?, End::Cancelled));
     }
-    writeln!(out, "✓ {} cancelled", human::count(count - escaped, "job"))?;
-    if escaped > 0 {
-        say(format_args!("{} ended before that", human::count(escaped, "job")));
-    }
+    many.leave_out(escaped);
+    writeln!(out, "{}", many.told(count - escaped, "cancelled"))?;
     many.tell_left_out();
     Ok(())
 }
@@ -143,6 +148,9 @@ enum Chosen<'a> {
 }
 
 pub(crate) fn retry(context: &Context, args: &args::Retry) -> Result<Exit, Failure> {
+    if args.ids.is_empty() && !args.all_dead && !args.filters.are_given() {
+        return Err(selected::unsaid("retry", "--all-dead"));
+    }
     let queue = context.open()?;
     let chosen = if args.all_dead {
         Chosen::AllDead
@@ -155,6 +163,9 @@ pub(crate) fn retry(context: &Context, args: &args::Retry) -> Result<Exit, Failu
 }
 
 pub(crate) fn dlq_retry(context: &Context, args: &args::DlqRetry) -> Result<Exit, Failure> {
+    if args.ids.is_empty() && !args.all && !args.which.is_given() {
+        return Err(selected::unsaid("dlq retry", "--all"));
+    }
     let queue = context.open()?;
     let chosen = if args.all {
         Chosen::AllDead
@@ -169,30 +180,27 @@ pub(crate) fn dlq_retry(context: &Context, args: &args::DlqRetry) -> Result<Exit
 fn retry_chosen(context: &Context, mut queue: Queue, chosen: Chosen<'_>, terms: &args::Terms) -> Result<Exit, Failure> {
     let terms = Terms { max_retries: terms.max_retries, timeout: terms.timeout };
     let (mut lanes, mut out) = (BTreeSet::new(), stdout());
-    let (filter, is_sure, none) = match chosen {
+    let (filter, is_sure) = match chosen {
         Chosen::Ids(ids) => {
             let done = context.first(&mut queue, |queue| queue.write_and_settle(|tx| tx.retry(ids, &terms)));
-            let done = done.map_err(|error| refused(error, "queuectl dlq list"))?;
+            let done = done.map_err(|error| not_retried(&queue, error))?;
             for (id, lane) in done {
                 lanes.insert(lane);
-                writeln!(out, "✓ Job {id} will run again")?;
+                writeln!(out, "✓ Job {} will run again", called(&queue, &id))?;
             }
             out.flush()?;
             tell_runs(&queue, &lanes)?;
             queue.leave();
             return Ok(Exit::Done);
         }
-        Chosen::Filter(filter, is_sure) => (filter, is_sure, None),
-        Chosen::AllDead => (Filter::of_states([StateKind::Dead]), true, Some("The dead letter queue is empty")),
+        Chosen::Filter(filter, is_sure) => (filter, is_sure),
+        Chosen::AllDead => (Filter::of_states([StateKind::Dead]), true),
     };
     let mut many = Many::find(&queue, RETRY, &filter, [&FAILED_FOR_GOOD, &ENDED])?;
     many.confirm(is_sure)?;
     let retry = |ids: &[JobId], tx: &mut Tx<'_>| tx.retry(ids, &terms);
     let count = many.each(&queue, retry, |done| lanes.extend(done.into_iter().map(|(_, lane)| lane)))?;
-    match none {
-        Some(none) if count == 0 => writeln!(out, "{none}")?,
-        _ => writeln!(out, "✓ {} will run again", human::count(count, "job"))?,
-    }
+    writeln!(out, "{}", many.told(count, "will run again"))?;
     out.flush()?;
     many.tell_left_out();
     tell_runs(&queue, &lanes)?;
@@ -201,6 +209,9 @@ fn retry_chosen(context: &Context, mut queue: Queue, chosen: Chosen<'_>, terms: 
 }
 
 pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Failure> {
+    if args.ids.is_empty() && !args.filters.are_given() {
+        return Err(selected::unsaid("remove", "--state completed"));
+    }
     let mut queue = context.open()?;
     // So that what is left to be told is little.
     context.first(&mut queue, Queue::settle)?;
@@ -213,9 +224,11 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
             |ids, tx| tx.remove(ids),
             |removed| removed.iter().for_each(|job| delete_files(&queue, job, &mut exit)),
         )?;
-        writeln!(out, "✓ {} removed", human::count(count, "job"))?;
+        writeln!(out, "{}", many.told(count, "removed"))?;
         many.tell_left_out();
     } else {
+        // Afterwards nobody knows their names.
+        let names: BTreeMap<&JobId, String> = args.ids.iter().map(|id| (id, called(&queue, id))).collect();
         let removed = context.first(&mut queue, |queue| queue.write(|tx| tx.remove(&args.ids)));
         let removed = removed.map_err(|error| match &error {
             StoreError::Refused { id, .. } => {
@@ -226,7 +239,7 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
         })?;
         for job in removed {
             delete_files(&queue, &job, &mut exit);
-            writeln!(out, "✓ Job {} removed", job.id)?;
+            writeln!(out, "✓ Job {} removed", names.get(&job.id).map_or(job.id.as_str(), String::as_str))?;
         }
     }
     out.flush()?;
@@ -254,6 +267,25 @@ fn tell_runs(queue: &Queue, lanes: &BTreeSet<LaneId>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Why a job cannot be retried, and what is right for one that is where it is.
+fn not_retried(queue: &Queue, error: StoreError) -> Failure {
+    let StoreError::Refused { id, refusal } = &error else { return refused(error, "queuectl list --state dead") };
+    let (id, state) = (id.clone(), refusal.state);
+    let job = find(queue, &id).ok().and_then(|seq| queue.read(|snapshot| snapshot.job(seq)).ok().flatten());
+    let failure = Failure::from(error);
+    match state {
+        _ if job.is_some_and(|job| job.progress.state.is_held()) => {
+            failure.and("it is held").next(format_args!("queuectl resume {id}"))
+        }
+        StateKind::Scheduled => failure.next(format_args!("queuectl edit {id} --delay 0s    starts it now")),
+        StateKind::Failed => failure.next(format_args!("queuectl edit {id} --delay 0s    tries it again now")),
+        StateKind::Processing => {
+            failure.next(format_args!("queuectl cancel {id}    ends it, then the same line again"))
+        }
+        _ => failure.next(format_args!("queuectl show {id}    tells why it does not run now")),
+    }
 }
 
 fn refused(error: crate::store::StoreError, next: &str) -> Failure {

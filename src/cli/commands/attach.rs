@@ -13,12 +13,11 @@ use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use super::super::reporter::Reporter;
 use super::run::Summary;
-use super::runs::{named, worker_of};
-use super::status::continue_line;
+use super::runs::{continue_line, named, unfinished, worker_of};
 use super::wait::ring;
 use crate::model::{LaneId, Millis, Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{RunInfo, StoreError};
+use crate::store::{RunInfo, Snapshot, StoreError};
 use crate::worker::{Bell, PoolEnd, StopListener};
 
 pub(crate) fn attach(context: &Context, args: &args::Attach) -> Result<Exit, Failure> {
@@ -53,8 +52,7 @@ pub(crate) fn attach(context: &Context, args: &args::Attach) -> Result<Exit, Fai
     let summary = Summary::read(&queue, &begun, None)?;
     let verdict = if is_cut_off {
         summary.tell_counts(args.quiet, PoolEnd::Stopped);
-        let left = human::count(summary.run.unfinished(), "job");
-        let what = format!("run {number} was cut off with {left} to go; to continue it, type its line again");
+        let what = format!("run {number} {}", unfinished(&summary.run, &queue.read(Snapshot::pools)?));
         Err(Failure::new(Exit::Stopped, what).next(continue_line(&summary.run)))
     } else {
         summary.tell(args.quiet, PoolEnd::Empty)

@@ -90,7 +90,7 @@ fn explain(context: &Context, error: BackupError) -> Failure {
         BackupError::Folder(BadFolder::Network { path, kind }) => Failure::new(
             Exit::QueueUnusable,
             format!(
-                "`{}` is on a network file system ({kind}): back up to a local folder and copy that from there",
+                "{} is on a network file system ({kind}): back up to a local folder and copy that from there",
                 human::path(&path)
             ),
         ),

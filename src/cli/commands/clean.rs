@@ -38,7 +38,7 @@ pub(crate) fn clean(context: &Context, args: &args::Clean) -> Result<Exit, Failu
     for state in &args.states {
         clear(&queue, *state, until, &mut done).map_err(|error| match done.removed {
             0 => Failure::from(error),
-            removed => Failure::from(error).and(format_args!("{} went before that", human::count(removed, "job"))),
+            removed => Failure::from(error).and(format_args!("{} removed", human::count(removed, "job"))),
         })?;
     }
     show(args, &done)?;

@@ -174,7 +174,7 @@ fn write_text(id: &JobId, text: &str) -> Result<PathBuf, Failure> {
     let path = std::env::temp_dir().join(format!("queuectl-{id}-{}.json", std::process::id()));
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| Failure::new(Exit::Other, format!("{}: {error}", human::path(&path))))?;
+    written.map_err(|error| Failure::of_writing(&path, &error))?;
     Ok(path)
 }
 
@@ -190,7 +190,9 @@ fn run_editor(path: &Path) -> Result<(), Failure> {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {
             let editor = editor.to_string_lossy();
-            let message = format!("the editor `{editor}` failed ({status}), and nothing was changed");
+            // The shell tells of a signal by a code, too.
+            let how = status.code().map_or_else(|| status.to_string(), |code| format!("exit code {code}"));
+            let message = format!("the editor `{editor}` failed ({how}), and nothing was changed");
             Err(Failure::new(Exit::Other, message).next("export EDITOR=nano    or another one"))
         }
         Err(error) => Err(Failure::new(Exit::Other, format!("cannot start the shell: {error}"))),
@@ -200,8 +202,9 @@ fn run_editor(path: &Path) -> Result<(), Failure> {
 /// The job that a text describes. What is left out of it stays; what is `null` is unset.
 fn read_text(typed: &[u8], before: Map<String, Value>, base: &Base) -> Result<JobSpec, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
-    let value: Value = serde_json::from_slice(typed).map_err(|error| usage(format!("that is no JSON: {error}")))?;
-    let Value::Object(mut fields) = value else { return Err(usage("that is no JSON object".to_owned())) };
+    let value: Value =
+        serde_json::from_slice(typed).map_err(|error| usage(format!("this is not valid JSON: {error}")))?;
+    let Value::Object(mut fields) = value else { return Err(usage("a job is a JSON object, as it was".to_owned())) };
     if let Some(other) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         return Err(usage(format!("`{other}` cannot be edited: {} can", FIELDS.join(", "))));
     }

@@ -44,7 +44,7 @@ pub(crate) fn export(context: &Context, args: &args::Export) -> Result<Exit, Fai
     let written = match &args.output {
         Some(path) if !path.exists() || path.is_file() => to_file(&source, path, &mut told)?,
         Some(path) => {
-            let file = File::options().write(true).open(path).map_err(|error| unwritable(path, &error))?;
+            let file = File::options().write(true).open(path).map_err(|error| Failure::of_writing(path, &error))?;
             write(&source, file, &mut told).map_err(|stop| stopped(stop, &path.display().to_string()))?
         }
         // As it is: nothing in it is colour.
@@ -136,7 +136,7 @@ fn write(source: &Source, to: impl Write, told: &mut Told) -> Result<Written, St
 }
 
 fn to_file(source: &Source, path: &Path, told: &mut Told) -> Result<Written, Failure> {
-    let unwritable = |error: io::Error| unwritable(path, &error);
+    let unwritable = |error: io::Error| Failure::of_writing(path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Readable for its owner only: it has environments.
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -149,17 +149,13 @@ fn to_file(source: &Source, path: &Path, told: &mut Told) -> Result<Written, Fai
     Ok(written)
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::of_system(error), format!("cannot write {}: {error}", path.display()))
-}
-
 fn stopped(stop: Stop, to: &str) -> Failure {
     match stop {
         Stop::Store(error) => Failure::from(error).next("queuectl check --repair    makes what it can of the queue"),
         Stop::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Failure::silent(Exit::Done),
         // Where results go is not the queue's disk.
-        Stop::Output(error) if to == STDOUT => Failure::new(Exit::Other, format!("cannot write {to}: {error}")),
-        Stop::Output(error) => Failure::new(Exit::of_system(&error), format!("cannot write {to}: {error}")),
+        Stop::Output(error) if to == STDOUT => Failure::new(Exit::Other, format!("cannot write to {to}: {error}")),
+        Stop::Output(error) => Failure::new(Exit::of_system(&error), format!("cannot write to {to}: {error}")),
     }
 }
 

@@ -174,28 +174,19 @@ fn table(queue: &Queue, filter: &Filter, listing: &Listing, out: &mut impl Write
         Ok(())
     })?;
     if shown == 0 {
-        writeln!(out, "{}", none(filter))?;
+        writeln!(out, "{}", human::capital(&selected::none(filter)))?;
     } else {
         writeln!(out, "{table}")?;
     }
     out.flush()?;
     let total = queue.read(|snapshot| snapshot.counted(filter))?;
-    match total.map(|total| total.saturating_sub(shown as u64)) {
-        Some(left) if left > 0 && shown > 0 => say(format_args!("{left} more; --limit N shows more")),
-        None if more => say(format_args!("there may be more; --limit N shows more")),
-        Some(_) | None => {}
+    let left = match total {
+        Some(total) => total.saturating_sub(shown as u64).to_string(),
+        // Who they are would have to be looked for.
+        None => if more { "perhaps" } else { "0" }.to_owned(),
+    };
+    if shown > 0 && left != "0" {
+        say(format_args!("{left} more; --limit N shows more"));
     }
     Ok(())
-}
-
-/// That there are none.
-fn none(filter: &Filter) -> String {
-    let states: Vec<&str> = filter.states.iter().map(|kind| kind.name()).collect();
-    let Filter { states: _, queue, run, tags, name, since, command, exit_code } = filter;
-    let by_more = queue.is_some() || run.is_some() || !tags.is_empty() || name.is_some() || since.is_some();
-    match (states.as_slice(), by_more || command.is_some() || exit_code.is_some()) {
-        ([], false) => "No jobs".to_owned(),
-        (states, false) => format!("No jobs are {}", states.join(" or ")),
-        (_, true) => "No such jobs".to_owned(),
-    }
 }

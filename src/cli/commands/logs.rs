@@ -54,6 +54,9 @@ enum Nothing {
 }
 
 pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure> {
+    if args.ids.is_empty() && !args.filters.are_given() {
+        return Err(selected::unsaid("logs", "--run last"));
+    }
     let queue = context.open_read_only()?;
     let wanted = Wanted::of(args);
     if args.filters.are_given() {
@@ -72,7 +75,8 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
         match what_to_print(&queue, job.seq, &wanted)? {
             Ok(_) => {}
             Err(Nothing::NotStarted) => {
-                return Err(Failure::new(Exit::Refused, format!("job {} has not started yet", job.id)));
+                return Err(Failure::new(Exit::Refused, format!("job {} has not started yet", job.id))
+                    .next(format_args!("queuectl logs -f {}    waits for it", job.id)));
             }
             Err(Nothing::NoAttempt(attempt)) => {
                 return Err(Failure::new(Exit::NotFound, format!("job {} has no attempt {attempt}", job.id))
@@ -89,7 +93,7 @@ pub(crate) fn logs(context: &Context, args: &args::Logs) -> Result<Exit, Failure
 
 fn logs_of_filter(queue: Queue, wanted: &Wanted, filter: &Filter, follows: bool) -> Result<Exit, Failure> {
     let (mut followed, mut printed) = (Vec::new(), 0);
-    selected::pages(&queue, filter, usize::MAX, |jobs| {
+    let (found, _) = selected::pages(&queue, filter, usize::MAX, |jobs| {
         for job in jobs {
             let job = Printed { seq: job.seq, id: job.id.clone() };
             if follows {
@@ -100,14 +104,20 @@ fn logs_of_filter(queue: Queue, wanted: &Wanted, filter: &Filter, follows: bool)
         }
         Ok(())
     })?;
-    if follows {
-        return follow(&queue, followed, wanted);
-    }
-    if printed == 0 {
-        say(format_args!("no such job has started yet"));
+    match (found, wanted.attempt) {
+        (0, _) => say(format_args!("{}", selected::none(filter))),
+        _ if follows => return follow(&queue, followed, wanted),
+        (_, Some(attempt)) if printed == 0 => say(format_args!("{}; none has an attempt {attempt}", matching(found))),
+        (_, None) if printed == 0 => say(format_args!("{}; none has started yet", matching(found))),
+        _ => {}
     }
     queue.leave();
     Ok(Exit::Done)
+}
+
+/// That a filter lets so many through.
+fn matching(found: usize) -> String {
+    format!("{} {}", human::count(found as u64, "job"), if found == 1 { "matches" } else { "match" })
 }
 
 impl Wanted {

@@ -1,7 +1,7 @@
 //! `man`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::super::context::stdout;
@@ -15,8 +15,7 @@ pub(crate) fn man(folder: Option<&Path>) -> Result<Exit, Failure> {
         None => out.write_all(manual::page()?.text.as_bytes())?,
         Some(folder) => {
             let pages = manual::pages()?;
-            let cannot =
-                |error| Failure::new(Exit::Other, format!("cannot write to `{}`: {error}", human::path(folder)));
+            let cannot = |error: io::Error| Failure::of_writing(folder, &error);
             fs::create_dir_all(folder).map_err(cannot)?;
             for page in &pages {
                 fs::write(folder.join(&page.file), &page.text).map_err(cannot)?;

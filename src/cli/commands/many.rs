@@ -39,6 +39,8 @@ pub(super) struct Verb {
 /// Jobs to be taken.
 pub(super) struct Many {
     verb: Verb,
+    /// That there are none.
+    none: String,
     /// The oldest first.
     seqs: Vec<Seq>,
     /// Those that they are taken in.
@@ -60,7 +62,7 @@ impl Many {
         seqs.reverse();
         let states = within.map(|within| within.states).unwrap_or_default();
         let all = if filter.states == states { 0 } else { selected::count(queue, filter)? };
-        Ok(Self { verb, left_out: all.saturating_sub(seqs.len() as u64), seqs, states })
+        Ok(Self { verb, none: selected::none(filter), left_out: all.saturating_sub(seqs.len() as u64), seqs, states })
     }
 
     /// On a terminal asks whether that is what is wanted.
@@ -125,6 +127,20 @@ impl Many {
                 Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
             }
             done => done,
+        }
+    }
+
+    /// Leaves out so many that were taken, and ended otherwise.
+    pub(super) fn leave_out(&mut self, more: u64) {
+        self.left_out += more;
+    }
+
+    /// What was done to so many, as a result.
+    pub(super) fn told(&self, count: u64, what: &str) -> String {
+        match (count, self.left_out) {
+            (0, 0) => human::capital(&self.none),
+            (0, _) => format!("Nothing was {}", self.verb.past),
+            _ => format!("✓ {} {what}", human::count(count, "job")),
         }
     }
 

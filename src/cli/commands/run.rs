@@ -30,7 +30,7 @@ use super::status::shell_word;
 use super::worker::start_pool;
 use crate::model::{Job, JobSpec, LaneId, Outcome, StateKind, TimeLimit};
 use crate::queue::{Folder, Queue};
-use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, StoreError};
+use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, Snapshot, StoreError};
 use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_bulks};
 
 /// How many dead jobs the summary names.
@@ -81,7 +81,7 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
         return detach::run(context.folder_path(), args, number);
     }
     let reporter =
-        Reporter::new(&queue, start.info(), args.quiet).map_err(|error| cut_short_by(&error, &start.info().line))?;
+        Reporter::new(&queue, start.info(), args.quiet).map_err(|error| cut_short_by(&error, start.info()))?;
     let reporter = Arc::new(reporter);
     let options = PoolOptions {
         workers: args.jobs.unwrap_or_else(cores),
@@ -198,19 +198,19 @@ fn start_many(
 ) -> Result<RunStart, Failure> {
     let start = batch.store(context, queue, &BulkInto::Run, base, |(), _| {}, |bulk| bulk.publish_run(run, fresh))?;
     if start.was_asked_to_stop {
-        return Err(cut_short(&run.line));
+        return Err(cut_short(start.published.info()));
     }
     Ok(start.published)
 }
 
 /// Stopped, and to be continued.
-fn cut_short(line: &str) -> Failure {
-    Failure::new(Exit::Stopped, "stopped before the end; to continue, type the same line again").next(line)
+fn cut_short(run: &RunInfo) -> Failure {
+    Failure::new(Exit::Stopped, "stopped before the end; what is left is kept").next(runs::continue_line(run))
 }
 
 /// The run is stored, but nobody works on it.
-fn cut_short_by(error: &io::Error, line: &str) -> Failure {
-    Failure::new(Exit::Other, format!("{error}; to continue, type the same line again")).next(line)
+fn cut_short_by(error: &io::Error, run: &RunInfo) -> Failure {
+    Failure::new(Exit::Other, format!("{error}; the run is kept")).next(runs::continue_line(run))
 }
 
 fn cores() -> usize {
@@ -272,7 +272,7 @@ fn line(args: &args::Run) -> String {
     let words: Vec<String> = std::env::args_os().map(|word| shell_word(&word.to_string_lossy())).collect();
     let words = words.join(" ");
     if args.file.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-        format!("(the same input) | {words}")
+        format!("{}{words}", runs::SAME_INPUT)
     } else {
         words
     }
@@ -293,7 +293,7 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
         RunStart::Continued(run) => run,
     };
     let serves = Serves::Run(run.lane);
-    let others = queue.read(crate::store::Snapshot::pools)?;
+    let others = queue.read(Snapshot::pools)?;
     let other =
         others.iter().find(|pool| pool.ended.is_none() && pool.serves == serves && worker::is_alive(queue, &pool.id));
     let left = format!("{} of {} to go", run.unfinished(), human::count(run.total(), "job"));
@@ -313,15 +313,14 @@ fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError
     let (before, unfinished) =
         queue.read(|snapshot| Ok((snapshot.run_before(new.identity, run.lane)?, snapshot.unfinished_runs()?)))?;
     if let Some(before) = before.filter(|before| before.unfinished() == 0 && !new.resumes) {
-        say(format_args!("run {} of this input has ended ({}); beginning anew", before.number, runs::counts(&before)));
+        let instead = if run.is_command { "" } else { " (--resume skips what completed)" };
+        let (number, counts) = (before.number, runs::counts(&before));
+        say(format_args!("run {number} of this input has ended ({counts}); beginning anew{instead}"));
     }
     let same_line = |other: &&RunInfo| other.lane != run.lane && other.line == new.line && other.folder == new.folder;
     for other in unfinished.iter().filter(same_line) {
-        let left = human::count(other.unfinished(), "job");
-        say(format_args!(
-            "run {} of this line was cut off with {left} to go, and its input has changed since: this is another run",
-            other.number
-        ));
+        let (number, how) = (other.number, runs::unfinished(other, &queue.read(Snapshot::pools)?));
+        say(format_args!("run {number} of this line {how}; its input has changed since, and this is another run"));
     }
     Ok(())
 }
@@ -375,7 +374,7 @@ impl Summary {
         let failed = self.failed();
         self.tell_counts(quiet, end);
         if end == PoolEnd::Stopped && self.run.unfinished() > 0 {
-            return Err(cut_short(&self.run.line));
+            return Err(cut_short(&self.run));
         }
         if self.run.unfinished() > 0 {
             return Err(self.left());
@@ -387,7 +386,7 @@ impl Summary {
             None if self.count(StateKind::Cancelled) == 0 => Err(Failure::silent(exit).next("queuectl list")),
             None => Err(Failure::silent(exit).next("queuectl list --state cancelled")),
             Some(dead) => {
-                say(format_args!("to see what it wrote: queuectl logs {}", dead.id));
+                say(format_args!("to see what it wrote, type: queuectl logs {}", dead.id));
                 let what = if self.count(StateKind::Dead) == 1 { dead.id.to_string() } else { "--all-dead".to_owned() };
                 Err(Failure::silent(exit).next(format_args!("queuectl retry {what}    then the same line again")))
             }
@@ -413,7 +412,7 @@ impl Summary {
         }
         let more = self.count(StateKind::Dead).saturating_sub(self.dead.len() as u64);
         if more > 0 {
-            say(format_args!("… and {more} more: queuectl dlq list"));
+            say(format_args!("and {more} more: queuectl dlq list"));
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn install(context: &Context, args: &args::InstallService) -> Result<
         return Ok(Exit::Done);
     }
     let path = folder_of_units()?.join(format!("{}.service", args.name));
-    let cannot = |error| Failure::new(Exit::Other, format!("cannot write `{}`: {error}", human::path(&path)));
+    let cannot = |error: io::Error| Failure::of_writing(&path, &error);
     match fs::read(&path) {
         Ok(there) if there == unit.as_bytes() => writeln!(out, "✓ Service {} is there already", args.name)?,
         Ok(_) if !args.force => {
@@ -148,7 +148,7 @@ fn text(path: &Path) -> Result<String, Failure> {
     let text = path.to_str().filter(|text| !text.contains(char::is_control));
     text.map(str::to_owned).ok_or_else(|| {
         let path = human::path(path);
-        Failure::new(Exit::Refused, format!("`{path}` cannot be in a unit of systemd, since it is not plain text"))
+        Failure::new(Exit::Refused, format!("{path} cannot be in a unit of systemd, since it is not plain text"))
     })
 }
 

@@ -110,7 +110,13 @@ fn text(bytes: &[u8]) -> String {
 /// The seq of a job, or that there is none.
 pub(crate) fn find(queue: &Queue, id: &JobId) -> Result<Seq, Failure> {
     let found = queue.read(|snapshot| snapshot.find(id))?;
-    found.ok_or_else(|| Failure::from(StoreError::NoSuchJob(id.clone())).next("queuectl list"))
+    found.ok_or_else(|| StoreError::NoSuchJob(id.clone()).into())
+}
+
+/// A job in a line about it. That its name cannot be looked up is no reason not to tell of it.
+pub(crate) fn called(queue: &Queue, id: &JobId) -> String {
+    let job = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.job(seq)));
+    human::called(id.as_str(), job.ok().flatten().and_then(|job| job.name).as_ref())
 }
 
 /// An attempt that goes on.

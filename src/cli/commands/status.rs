@@ -108,6 +108,11 @@ impl Status {
         let works = |pool: &&PoolStatus| pool.alive && pool.pool.serves == Serves::Run(run);
         self.pools.iter().find(works).map(|pool| &pool.pool)
     }
+
+    /// All pools that are remembered.
+    fn known_pools(&self) -> Vec<PoolInfo> {
+        self.pools.iter().map(|pool| &pool.pool).chain(&self.ended).cloned().collect()
+    }
 }
 
 pub(crate) fn status(context: &Context, args: &args::Status) -> Result<Exit, Failure> {
@@ -269,8 +274,8 @@ fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
             let (number, jobs) = (run.number, human::count(total, "job"));
             writeln!(out, "\nRun {number}, by process {}: {left} of {jobs} to go", pool.pid)?;
         } else {
-            writeln!(out, "\nRun {} was cut off: {left} of {} to go", run.number, human::count(total, "job"))?;
-            writeln!(out, "  to continue it with its input as it was, type: {}", human::plain(&continue_line(run)))?;
+            writeln!(out, "\nRun {} {}", run.number, runs::unfinished(run, &status.known_pools()))?;
+            writeln!(out, "  to continue it, type: {}", human::plain(&runs::continue_line(run)))?;
         }
     }
     let mut ended = status.newest_runs.iter().filter(|run| run.unfinished() == 0).peekable();
@@ -282,12 +287,6 @@ fn show_runs(status: &Status, out: &mut impl Write) -> Result<(), Failure> {
         writeln!(out, "Run {} ended: {}   began {since}   {line}", run.number, runs::counts(run))?;
     }
     Ok(())
-}
-
-/// What to type to continue a run.
-pub(crate) fn continue_line(run: &RunInfo) -> String {
-    let here = std::env::current_dir().is_ok_and(|cwd| cwd == run.folder);
-    if here { run.line.clone() } else { format!("cd {} && {}", shell_word(&run.folder.to_string_lossy()), run.line) }
 }
 
 /// A word as a shell takes it.

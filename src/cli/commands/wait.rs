@@ -15,6 +15,9 @@ use crate::store::{Snapshot, StoreError};
 use crate::worker::{self, Bell, Ring};
 
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
+    if args.ids.is_empty() && !args.all && !args.filters.are_given() {
+        return Err(selected::unsaid("wait", "--all"));
+    }
     let queue = context.open_read_only()?;
     // Before the first look, so that nothing is missed between the two.
     let mut bell = Bell::new(queue.folder())?;

@@ -58,6 +58,12 @@ pub(crate) fn called(id: &str, name: Option<&JobName>) -> String {
     format!("{id} ({})", cut(&plain(name.as_str()), CHARS_MAX))
 }
 
+/// A sentence as it stands alone.
+pub(crate) fn capital(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// The start of a text.
 pub(crate) fn cut(text: &str, chars_max: usize) -> String {
     if text.chars().count() <= chars_max {
