@@ -293,6 +293,16 @@ pub(super) enum RunName {
     Numbered(u64),
 }
 
+impl std::fmt::Display for RunName {
+    /// As it is typed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Last => f.write_str("last"),
+            Self::Numbered(number) => number.fmt(f),
+        }
+    }
+}
+
 impl std::str::FromStr for RunName {
     type Err = &'static str;
 
