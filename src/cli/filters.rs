@@ -86,7 +86,7 @@ impl Which {
             ("exit-code", exit_code.map(|code| code.to_string())),
         ];
         let flags = flags.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
-        flags.chain(tags).map(|(flag, value)| format!(" --{flag} {}", shell_word(&value))).collect()
+        flags.chain(tags).fold(String::new(), |words, (flag, value)| format!("{words} --{flag} {}", shell_word(&value)))
     }
 
     /// See [`Filters::resolve`].

@@ -1,12 +1,13 @@
 //! Why a job does not run now, in words.
 
 use super::commands::status::continue_line;
+use super::exit::with_lines;
 use super::local::Local;
 use super::render::human;
-use crate::model::{CancelReason, Job, JobId, Millis, QueueName, State, StateKind};
+use crate::model::{CancelReason, Job, JobId, Millis, QueueName, Seq, State, StateKind};
 use crate::queue::Queue;
 use crate::store::{NeedInfo, QueueInfo, Snapshot, StoreError};
-use crate::worker::{Hold, Service, Standstill, Waits};
+use crate::worker::{self, Hold, Service, Standstill, Told, Waits};
 
 /// How many of those before a job are counted.
 const AHEAD_MAX: usize = 1_000;
@@ -82,29 +83,28 @@ pub(super) fn names(jobs: &[&JobId], count: u64) -> String {
 
 /// What lies with the jobs that it needs, with its queue or its run, and with the pools.
 fn of_others(queue: &Queue, job: &Job, needs: &[NeedInfo], now: Millis) -> Result<Vec<String>, StoreError> {
-    let unmet = needs.iter().filter(|need| !need.met && !need.state.has_ended()).take(NAMED_MAX);
-    let (service, ahead, needed) = queue.read(|snapshot| {
-        let needed: Vec<Option<Job>> = unmet.map(|need| snapshot.job(need.seq)).collect::<Result<_, _>>()?;
-        Ok((Service::read(queue, snapshot)?, snapshot.ahead(job.seq, AHEAD_MAX)?, needed))
-    })?;
-    let holds = service.holds(&service.place(job));
-    let mut reasons = Vec::new();
-    for needed in needed.iter().flatten() {
-        let theirs = service.holds_of(&service.place(needed), &needed.progress.state);
-        // What is the same for both is said once.
-        for hold in theirs.iter().filter(|hold| !holds.contains(hold)) {
-            reasons.push(format!("job {} {}; {}", needed.id, is_kept(hold, 1), release(hold, &needed.id)));
+    queue.read(|snapshot| {
+        let service = Service::read(queue, snapshot)?;
+        let holds = service.holds(&service.place(job)?)?;
+        let mut reasons = Vec::new();
+        for need in needs.iter().filter(|need| !need.met && !need.state.has_ended()).take(NAMED_MAX) {
+            let Some(needed) = snapshot.job(need.seq)? else { continue };
+            let theirs = service.holds_of(&service.place(&needed)?, &needed.progress.state)?;
+            // What is the same for both is said once.
+            for hold in theirs.iter().filter(|hold| !holds.contains(hold)) {
+                reasons.push(format!("job {} {}; {}", needed.id, is_kept(hold, 1), release(hold, &needed.id)));
+            }
+            if theirs.is_empty() {
+                reasons.extend(time(&needed.progress.state, now).map(|time| format!("job {} {time}", needed.id)));
+            }
         }
-        if theirs.is_empty() {
-            reasons.extend(time(&needed.progress.state, now).map(|time| format!("job {} {time}", needed.id)));
+        reasons.extend(holds.iter().map(|hold| own_hold(hold, &job.id)));
+        if job.progress.state == State::Pending && reasons.is_empty() {
+            let info = service.queues.iter().find(|info| info.name == job.queue && job.run.is_none());
+            reasons.push(in_line(info, snapshot.ahead(job.seq, AHEAD_MAX)?));
         }
-    }
-    reasons.extend(holds.iter().map(|hold| own_hold(hold, &job.id)));
-    if job.progress.state == State::Pending && reasons.is_empty() {
-        let info = service.queues.iter().find(|info| info.name == job.queue && job.run.is_none());
-        reasons.push(in_line(info, ahead));
-    }
-    Ok(reasons)
+        Ok(reasons)
+    })
 }
 
 /// What keeps a job back, said of itself, with what lets it go.
@@ -138,6 +138,17 @@ fn release(hold: &Hold, ids: &dyn std::fmt::Display) -> String {
         Hold::Unserved(name) => format!("queuectl worker start --queue {name}"),
         Hold::CutOff(run) => human::plain(&continue_line(run)),
     }
+}
+
+/// What to say if all of these jobs that have not ended wait for a person, and that was not told yet.
+pub(super) fn standing_still(
+    queue: &Queue,
+    jobs: impl IntoIterator<Item = Seq>,
+    told: &mut Told,
+) -> Result<Option<String>, StoreError> {
+    let what = worker::standstill(queue, jobs)?;
+    let text = told.is_new(&what).then(|| standstill(&what, queue.clock().now())).flatten();
+    Ok(text.map(with_lines))
 }
 
 /// What who waits for jobs waits for, with the lines to type; `None` if it is for nothing that is worth a word.

@@ -33,12 +33,12 @@ pub struct Root {
 }
 
 impl Snapshot {
-    /// Passes on what each of `seqs` comes down to, each of those once, until `take` has enough.
+    /// Passes on what each of `seqs` comes down to, each of those once, until `take` breaks off; says whether it did.
     pub fn roots(
         &self,
         seqs: impl IntoIterator<Item = Seq>,
-        mut take: impl FnMut(Root) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+        mut take: impl FnMut(Root) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<ControlFlow<()>, StoreError> {
         let (jobs, needs) = (self.open(JOBS)?, self.open(NEEDS)?);
         let (mut places, mut seen) = (BTreeMap::new(), BTreeSet::new());
         for seq in seqs {
@@ -62,12 +62,12 @@ impl Snapshot {
                     Some(place) => Place::clone(place),
                     None => places.entry(record.lane).or_insert(self.place(record.lane)?).clone(),
                 };
-                if take(Root { seq, place, state: record.progress()?.state }).is_break() {
-                    return Ok(());
+                if take(Root { seq, place, state: record.progress()?.state })?.is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     fn place(&self, lane: u64) -> Result<Place, StoreError> {

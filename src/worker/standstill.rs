@@ -14,7 +14,7 @@ use crate::store::{Asked, Place, PoolInfo, QueueInfo, RunInfo, Serves, Snapshot,
 const NAMED_MAX: usize = 5;
 
 /// What only a person lets go.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Hold {
     /// The job is held.
     Held,
@@ -26,38 +26,49 @@ pub enum Hold {
     CutOff(Box<RunInfo>),
 }
 
+impl PartialEq for Hold {
+    /// A run stays the same whatever becomes of its jobs.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Held, Self::Held) => true,
+            (Self::Paused(one), Self::Paused(other)) | (Self::Unserved(one), Self::Unserved(other)) => one == other,
+            (Self::CutOff(one), Self::CutOff(other)) => one.lane == other.lane,
+            _ => false,
+        }
+    }
+}
+
 /// Who could run what waits, at one moment.
-pub struct Service {
+pub struct Service<'s> {
+    snapshot: &'s Snapshot,
     /// The pools that live and go on.
     serving: Vec<PoolInfo>,
     /// The pools that live.
     living: BTreeSet<PoolId>,
     /// The queues that are known.
     pub queues: Vec<QueueInfo>,
-    /// The runs that have jobs which could still run.
-    runs: Vec<RunInfo>,
 }
 
-impl Service {
+impl<'s> Service<'s> {
     /// As it is in `snapshot` of `queue`.
-    pub fn read(queue: &Queue, snapshot: &Snapshot) -> Result<Self, StoreError> {
+    pub fn read(queue: &Queue, snapshot: &'s Snapshot) -> Result<Self, StoreError> {
         let pools = snapshot.pools()?.into_iter().filter(|pool| pool.ended.is_none());
         let living: Vec<PoolInfo> = pools.filter(|pool| is_alive(queue, &pool.id)).collect();
         Ok(Self {
+            snapshot,
             living: living.iter().map(|pool| pool.id.clone()).collect(),
             serving: living.into_iter().filter(|pool| pool.asked == Asked::Work).collect(),
             queues: snapshot.queues()?,
-            runs: snapshot.unfinished_runs()?,
         })
     }
 
     /// What keeps the jobs of a queue or a run back.
-    pub fn holds(&self, place: &Place) -> Vec<Hold> {
-        match place {
+    pub fn holds(&self, place: &Place) -> Result<Vec<Hold>, StoreError> {
+        Ok(match place {
             Place::Run(lane) => {
                 let is_served = self.serving.iter().any(|pool| pool.serves == Serves::Run(*lane));
-                let run = self.runs.iter().find(|run| run.lane == *lane && !is_served);
-                run.map(|run| Hold::CutOff(Box::new(run.clone()))).into_iter().collect()
+                let run = if is_served { None } else { self.snapshot.run(*lane)? };
+                run.map(|run| Hold::CutOff(Box::new(run))).into_iter().collect()
             }
             Place::Queue(name) => {
                 let is_paused = self.queues.iter().any(|queue| queue.name == *name && queue.paused);
@@ -66,22 +77,22 @@ impl Service {
                 let unserved = (!is_served).then(|| Hold::Unserved(name.clone()));
                 paused.into_iter().chain(unserved).collect()
             }
-        }
+        })
     }
 
     /// What keeps a job back that waits for no other: nothing if it runs, or can.
-    pub fn holds_of(&self, place: &Place, state: &State) -> Vec<Hold> {
+    pub fn holds_of(&self, place: &Place, state: &State) -> Result<Vec<Hold>, StoreError> {
         if matches!(state, State::Processing(claimed) if self.living.contains(&claimed.pool)) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let held = state.is_held().then_some(Hold::Held);
-        held.into_iter().chain(self.holds(place)).collect()
+        Ok(held.into_iter().chain(self.holds(place)?).collect())
     }
 
-    /// Whose a job is that has not ended.
-    pub fn place(&self, job: &Job) -> Place {
-        let run = self.runs.iter().find(|run| Some(run.number) == job.run);
-        run.map_or_else(|| Place::Queue(job.queue.clone()), |run| Place::Run(run.lane))
+    /// Whose a job is.
+    pub fn place(&self, job: &Job) -> Result<Place, StoreError> {
+        let run = job.run.map(|number| self.snapshot.run_numbered(number)).transpose()?.flatten();
+        Ok(run.map_or_else(|| Place::Queue(job.queue.clone()), |run| Place::Run(run.lane)))
     }
 }
 
@@ -133,7 +144,7 @@ impl Told {
 
 /// Whether all of `jobs` that have not ended wait for a person.
 pub fn standstill(queue: &Queue, jobs: impl IntoIterator<Item = Seq>) -> Result<Standstill, StoreError> {
-    queue.read(|snapshot| for_a_person(&Service::read(queue, snapshot)?, snapshot, jobs))
+    queue.read(|snapshot| for_a_person(&Service::read(queue, snapshot)?, jobs))
 }
 
 /// What a pool waits for that has nothing to run.
@@ -150,21 +161,16 @@ pub(super) fn of_pool(queue: &Queue, serves: &Serves) -> Result<Standstill, Stor
             let is_start = snapshot.state(seq)? == Some(StateKind::Scheduled) && due > queue.clock().now();
             return Ok(if is_start { Standstill::Until(due) } else { Standstill::No });
         }
-        for_a_person(&service, snapshot, snapshot.blocked(serves)?)
+        for_a_person(&service, snapshot.blocked(serves)?)
     })
 }
 
-fn for_a_person(
-    service: &Service,
-    snapshot: &Snapshot,
-    jobs: impl IntoIterator<Item = Seq>,
-) -> Result<Standstill, StoreError> {
-    let (mut moves, mut found): (bool, Vec<(Hold, Vec<Seq>, u64)>) = (false, Vec::new());
-    snapshot.roots(jobs, |root| {
+fn for_a_person(service: &Service<'_>, jobs: impl IntoIterator<Item = Seq>) -> Result<Standstill, StoreError> {
+    let mut found: Vec<(Hold, Vec<Seq>, u64)> = Vec::new();
+    let moves = service.snapshot.roots(jobs, |root| {
         // The first is what a person meets first; what else there is shows when that is done.
-        let Some(hold) = service.holds_of(&root.place, &root.state).into_iter().next() else {
-            moves = true;
-            return ControlFlow::Break(());
+        let Some(hold) = service.holds_of(&root.place, &root.state)?.into_iter().next() else {
+            return Ok(ControlFlow::Break(()));
         };
         match found.iter_mut().find(|(known, ..)| *known == hold) {
             Some((_, seqs, count)) => {
@@ -175,14 +181,14 @@ fn for_a_person(
             }
             None => found.push((hold, vec![root.seq], 1)),
         }
-        ControlFlow::Continue(())
+        Ok(ControlFlow::Continue(()))
     })?;
-    if moves || found.is_empty() {
+    if moves.is_break() || found.is_empty() {
         return Ok(Standstill::No);
     }
     let waits = found.into_iter().map(|(hold, mut seqs, count)| {
         seqs.sort_unstable();
-        let jobs = seqs.into_iter().map(|seq| snapshot.id(seq)).collect::<Result<_, _>>()?;
+        let jobs = seqs.into_iter().map(|seq| service.snapshot.id(seq)).collect::<Result<_, _>>()?;
         Ok(Waits { hold, jobs, count })
     });
     waits.collect::<Result<_, StoreError>>().map(Standstill::Person)

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::super::bar::Bar;
 use super::super::context::{Context, say};
-use super::super::exit::{Exit, Failure, with_lines};
+use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use super::super::{args, selected, why};
 use super::show::find;
 use crate::model::{Filter, JobId, Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{Snapshot, StoreError};
+use crate::store::StoreError;
 use crate::worker::{self, Bell, Ring, Told};
 
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
@@ -44,7 +44,7 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     let mut bar = Bar::new(total, total - waited_for.open.len() as u64, true, queue.clock());
     let mut told = Told::default();
     while !is_over(&waited_for) {
-        let text = standing_still(&queue, &waited_for, &mut told)?;
+        let text = why::standing_still(&queue, waited_for.open.iter().copied(), &mut told)?;
         bar.show(total - waited_for.open.len() as u64, waited_for.failed, || {
             if let Some(text) = text {
                 say(format_args!("{text}"));
@@ -66,24 +66,8 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     verdict
 }
 
-/// What to say if all that is waited for waits for a person, and that was not said yet.
-fn standing_still(queue: &Queue, waited_for: &Waited, told: &mut Told) -> Result<Option<String>, StoreError> {
-    let what = worker::standstill(queue, waited_for.open.iter().copied())?;
-    let text = told.is_new(&what).then(|| why::standstill(&what, queue.clock().now())).flatten();
-    Ok(text.map(with_lines))
-}
-
 fn unended() -> impl Iterator<Item = StateKind> {
     StateKind::ALL.into_iter().filter(|state| !state.has_ended())
-}
-
-/// Waiting for jobs that no pool will run is worth a word.
-pub(crate) fn tell_if_nobody_works(queue: &Queue) -> Result<(), Failure> {
-    let pools = queue.read(Snapshot::pools)?;
-    if !pools.iter().any(|pool| pool.ended.is_none() && worker::is_alive(queue, &pool.id)) {
-        say(format_args!("no pool is running; to run what waits, type: queuectl worker start"));
-    }
-    Ok(())
 }
 
 fn count_is(n: u64) -> String {
@@ -136,10 +120,13 @@ impl Waited {
         }
         if let Some(failed) = filter.within([StateKind::Dead, StateKind::Cancelled]) {
             // One may have ended since.
-            let mut ended = Vec::new();
-            selected::each_page_of_seqs(queue, &failed, |seqs| ended.extend(seqs))?;
-            ended.retain(|seq| !self.open.contains(seq));
-            ended.into_iter().for_each(|seq| self.fails(seq));
+            selected::each_page_of_seqs(queue, &failed, |seqs| {
+                for seq in seqs {
+                    if !self.open.contains(&seq) {
+                        self.fails(seq);
+                    }
+                }
+            })?;
         }
         Ok(())
     }
