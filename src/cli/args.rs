@@ -293,6 +293,16 @@ pub(super) enum RunName {
     Numbered(u64),
 }
 
+impl std::fmt::Display for RunName {
+    /// As it is typed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Last => f.write_str("last"),
+            Self::Numbered(number) => number.fmt(f),
+        }
+    }
+}
+
 impl std::str::FromStr for RunName {
     type Err = &'static str;
 
@@ -676,7 +686,8 @@ pub(super) struct Logs {
 /// Wait until jobs have ended
 ///
 /// Those that a filter lets through are all that there are when it begins, and that have ended before that count, too.
-/// Exit 0 if all of them completed, 1 if one did not, 6 if the time is over first. On a terminal a bar tells how far it is.
+/// Exit 0 if all of them completed, or none matches, 1 if one did not complete, 6 if the time is over first. When all that is
+/// left waits for you, it says for what. On a terminal a bar tells how far it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

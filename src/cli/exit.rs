@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use super::commands::status::shell_word;
 use super::render::human;
@@ -122,15 +123,9 @@ impl Failure {
         self
     }
 
-    /// With the queue that was named in the command line named in the lines to type, too.
-    pub(super) fn of_queue(mut self, db: Option<&OsStr>) -> Self {
-        if let Some(db) = db {
-            let db = format!("queuectl --db {} ", shell_word(&db.to_string_lossy()));
-            for line in self.next.iter_mut().filter(|line| !line.contains("--db")) {
-                *line = line.replacen("queuectl ", &human::plain(&db), 1);
-            }
-        }
-        self
+    /// The lines to type next, as they are shown: with the queue that was named in the command line.
+    pub(super) fn lines(&self) -> String {
+        lines(["try:"].into_iter().chain(std::iter::repeat("or: ")), &self.next)
     }
 
     /// With something before its message, such as the name of a file.
@@ -142,6 +137,28 @@ impl Failure {
     pub(super) fn and(self, what: impl Display) -> Self {
         Self { message: self.message.map(|message| format!("{message}; {what}")), ..self }
     }
+}
+
+/// What `--db` said in the command line of this process: lines to type name it, too.
+static DB: OnceLock<String> = OnceLock::new();
+
+/// Notes what `--db` said.
+pub(super) fn note_db(db: &OsStr) {
+    let _ = DB.set(human::plain(&format!("queuectl --db {} ", shell_word(&db.to_string_lossy()))));
+}
+
+/// Talk about something, with all of the lines to type that are its way out.
+pub(super) fn with_lines((what, next): (String, Vec<String>)) -> String {
+    let lines = lines(["try:"].into_iter().chain(std::iter::repeat("and:")), &next);
+    format!("{what}\n{lines}").trim_end().to_owned()
+}
+
+fn lines<'w>(words: impl Iterator<Item = &'w str>, next: &[String]) -> String {
+    let line = |(word, next): (&str, &String)| match DB.get() {
+        Some(db) if !next.contains("--db") => format!("  {word} {}\n", next.replacen("queuectl ", db, 1)),
+        _ => format!("  {word} {next}\n"),
+    };
+    words.zip(next).map(line).collect()
 }
 
 impl From<StoreError> for Failure {

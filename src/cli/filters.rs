@@ -4,9 +4,10 @@ use clap::Args;
 
 use super::args::{RunName, duration, state, tag};
 use super::commands::runs;
+use super::commands::status::shell_word;
 use super::complete;
 use super::exit::{Exit, Failure};
-use crate::model::{Filter, JobName, Millis, Pattern, QueueName, StateKind, Tags};
+use crate::model::{Filter, JobName, Millis, Pattern, QueueName, StateKind, Tags, show_duration};
 use crate::queue::Queue;
 use crate::store::Snapshot;
 
@@ -70,6 +71,22 @@ impl Which {
         let Self { queue, tags, name, run, since, command, exit_code } = self;
         let said = [queue.is_some(), !tags.is_empty(), name.is_some(), run.is_some()];
         said.contains(&true) || since.is_some() || command.is_some() || exit_code.is_some()
+    }
+
+    /// As they are typed, a space before each.
+    pub(super) fn words(&self) -> String {
+        let Self { queue, tags, name, run, since, command, exit_code } = self;
+        let tags = tags.iter().flat_map(Tags::iter).map(|(key, value)| ("tag", format!("{key}={value}")));
+        let flags = [
+            ("queue", queue.as_ref().map(ToString::to_string)),
+            ("name", name.as_ref().map(|name| name.as_str().to_owned())),
+            ("run", run.map(|run| run.to_string())),
+            ("since", since.map(show_duration)),
+            ("command", command.as_ref().map(ToString::to_string)),
+            ("exit-code", exit_code.map(|code| code.to_string())),
+        ];
+        let flags = flags.into_iter().filter_map(|(flag, value)| Some((flag, value?)));
+        flags.chain(tags).fold(String::new(), |words, (flag, value)| format!("{words} --{flag} {}", shell_word(&value)))
     }
 
     /// See [`Filters::resolve`].

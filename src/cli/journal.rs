@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::context::{say, stdout};
+use super::exit::with_lines;
 use super::render::human;
+use super::why;
 use crate::model::{JobId, Outcome, StateKind};
 use crate::worker::{JobNews, News, Observer, spawn_shielded};
 
@@ -155,6 +157,7 @@ pub(super) fn words(news: &News, how_to_end: &str) -> String {
             };
             format!("pool {pool} died: took over its {}{ended}{dead}", human::count(*jobs as u64, "job"))
         }
+        News::Waiting { what, now } => why::standstill(what, *now).map(with_lines).unwrap_or_default(),
         News::Stuck(what) | News::Trouble(what) => human::plain(what),
         News::Deaf(why) => {
             format!("looking every 250 ms instead of waiting for changes: {}", human::plain(why))

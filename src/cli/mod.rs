@@ -58,11 +58,13 @@ pub fn run() -> ExitCode {
         Color::Never => anstream::ColorChoice::Never,
     }
     .write_global();
-    let db = cli.global.db.clone();
+    if let Some(db) = &cli.global.db {
+        exit::note_db(db);
+    }
     let changes = changes(&cli.command);
     let exit = dispatch(cli).unwrap_or_else(|failure| {
         let failure = if changes { failure.after("it is done") } else { failure };
-        tell(&failure.of_queue(db.as_deref()))
+        tell(&failure)
     });
     exit.into()
 }
@@ -152,10 +154,7 @@ fn tell(failure: &Failure) -> Exit {
     if let Some(message) = &failure.message {
         context::say(format_args!("{message}"));
     }
-    for (word, next) in ["try:"].into_iter().chain(std::iter::repeat("or: ")).zip(&failure.next) {
-        let line = terminal::tame(&format!("  {word} {next}\n"));
-        let _ = anstream::stderr().write_all(line.as_bytes());
-    }
+    let _ = anstream::stderr().write_all(terminal::tame(&failure.lines()).as_bytes());
     failure.exit
 }
 

@@ -18,7 +18,7 @@ use super::terminal::JobOutput;
 use crate::model::{Kept, Seq, StateKind, Stream};
 use crate::queue::{Folder, Queue};
 use crate::store::RunInfo;
-use crate::worker::{JobNews, News, Observer, output_path, spawn_shielded};
+use crate::worker::{JobNews, News, Observer, Standstill, output_path, spawn_shielded};
 
 /// Most bytes of small outputs that wait to be printed.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -122,7 +122,7 @@ impl Reporter {
 impl Observer for Reporter {
     fn news(&self, news: News) {
         match news {
-            News::Recovered { .. } if self.quiet => {}
+            News::Recovered { .. } | News::Waiting { what: Standstill::Until(_), .. } if self.quiet => {}
             other => self.send(vec![Message::Note(words(&other, "Ctrl-C once more ends what runs"))]),
         }
     }

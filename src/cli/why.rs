@@ -1,11 +1,13 @@
 //! Why a job does not run now, in words.
 
 use super::commands::runs::continue_line;
+use super::exit::with_lines;
+use super::local::Local;
 use super::render::human;
-use crate::model::{CancelReason, Job, Millis, State, StateKind};
+use crate::model::{CancelReason, Job, JobId, Millis, QueueName, Seq, State, StateKind};
 use crate::queue::Queue;
-use crate::store::{Asked, NeedInfo, QueueInfo, RunInfo, Snapshot, StoreError};
-use crate::worker;
+use crate::store::{NeedInfo, QueueInfo, Snapshot, StoreError};
+use crate::worker::{self, Hold, Service, Standstill, Told, Waits};
 
 /// How many of those before a job are counted.
 const AHEAD_MAX: usize = 1_000;
@@ -17,7 +19,7 @@ pub(super) fn why(queue: &Queue, job: &Job, needs: &[NeedInfo]) -> Result<Option
     let now = queue.clock().now();
     let mut reasons = own_reasons(job, needs, now);
     if !job.progress.state.kind().has_ended() && !matches!(job.progress.state, State::Processing(_)) {
-        reasons.extend(of_its_queue(queue, job)?);
+        reasons.extend(of_others(queue, job, needs, now)?);
     }
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
 }
@@ -25,79 +27,150 @@ pub(super) fn why(queue: &Queue, job: &Job, needs: &[NeedInfo]) -> Result<Option
 /// What lies with the job, and with those that it needs.
 fn own_reasons(job: &Job, needs: &[NeedInfo], now: Millis) -> Vec<String> {
     let mut reasons = Vec::new();
-    let unmet: Vec<&NeedInfo> = needs.iter().filter(|need| !need.met).collect();
     match &job.progress.state {
         State::Cancelled { reason: CancelReason::NeedFailed, .. } => {
-            let failed = unmet.iter().find(|need| need.state.has_ended() && need.state != StateKind::Completed);
+            let has_failed = |need: &&NeedInfo| need.state.has_ended() && need.state != StateKind::Completed;
+            let failed = needs.iter().filter(|need| !need.met).find(has_failed);
             reasons.extend(failed.map(|need| {
                 format!("job {id}, which it needed, is {}; queuectl retry {id}", need.state.name(), id = need.id)
             }));
         }
         State::Processing(claimed) if claimed.cancel_asked => reasons.push("it is being cancelled".to_owned()),
         State::Blocked { due, .. } => {
-            reasons.push(format!("waits for {}", names(&unmet)));
-            reasons.extend(due.filter(|due| *due > now).map(|due| format!("starts {}", human::until(due, now))));
+            let unmet: Vec<&JobId> = needs.iter().filter(|need| !need.met).map(|need| &need.id).collect();
+            reasons.push(format!("waits for {}", names(&unmet, unmet.len() as u64)));
+            reasons.extend(due.filter(|due| *due > now).map(|due| starts(due, now)));
         }
-        State::Scheduled { due, held: false } => reasons.push(format!("starts {}", human::until(*due, now))),
-        State::Failed { due, .. } => reasons.push(format!("retry {}", human::until(*due, now))),
-        State::Scheduled { held: true, .. }
-        | State::Pending
+        State::Scheduled { .. } | State::Failed { .. } => reasons.extend(time(&job.progress.state, now)),
+        State::Pending
         | State::Processing(_)
         | State::Completed { .. }
         | State::Dead { .. }
         | State::Cancelled { .. } => {}
     }
     if job.progress.state.is_held() {
-        reasons.push(format!("held; queuectl resume {}", job.id));
+        reasons.push(format!("held; {}", release(&Hold::Held, &job.id)));
     }
     reasons
 }
 
-/// `12`, `12 and 13`, `12, 13 and 7 more`.
-fn names(needs: &[&NeedInfo]) -> String {
-    let shown = if needs.len() > NAMED_MAX { NAMED_MAX - 1 } else { needs.len() };
-    let mut names: Vec<String> = needs[..shown].iter().map(|need| need.id.to_string()).collect();
-    if needs.len() > shown {
-        names.push(format!("{} more", needs.len() - shown));
+/// What a job waits for that waits for a time.
+fn time(state: &State, now: Millis) -> Option<String> {
+    match state {
+        State::Scheduled { due, held: false } => Some(starts(*due, now)),
+        State::Failed { due, .. } => Some(format!("retry {}", human::until(*due, now))),
+        _ => None,
+    }
+}
+
+fn starts(due: Millis, now: Millis) -> String {
+    if due <= now {
+        return "starts now".to_owned();
+    }
+    format!("starts at {} ({})", Local::here(now).show(due), human::until(due, now))
+}
+
+/// `12`, `12 and 13`, `12, 13 and 7 more`: the first of so many.
+pub(super) fn names(jobs: &[&JobId], count: u64) -> String {
+    let shown = if count > NAMED_MAX as u64 { NAMED_MAX - 1 } else { jobs.len() };
+    let mut names: Vec<String> = jobs.iter().take(shown).map(ToString::to_string).collect();
+    if count > shown as u64 {
+        names.push(format!("{} more", count - shown as u64));
     }
     let last = names.pop().unwrap_or_default();
     if names.is_empty() { last } else { format!("{} and {last}", names.join(", ")) }
 }
 
-/// What lies with its queue or its run, and with the pools.
-fn of_its_queue(queue: &Queue, job: &Job) -> Result<Vec<String>, StoreError> {
-    let (pools, queues, runs, ahead) = queue.read(|snapshot| {
-        let ahead = snapshot.ahead(job.seq, AHEAD_MAX)?;
-        Ok((snapshot.pools()?, snapshot.queues()?, snapshot.unfinished_runs()?, ahead))
-    })?;
-    let run = runs.iter().find(|run| Some(run.number) == job.run);
-    let serves = |pool: &crate::store::PoolInfo| match (run, &pool.serves) {
-        (Some(run), crate::store::Serves::Run(lane)) => *lane == run.lane,
-        (Some(_), _) | (None, crate::store::Serves::Run(_)) => false,
-        (None, serves) => serves.queue(job.queue.as_str()),
-    };
-    let works = |pool: &crate::store::PoolInfo| {
-        pool.ended.is_none() && pool.asked == Asked::Work && serves(pool) && worker::is_alive(queue, &pool.id)
-    };
-    let mut reasons = Vec::new();
-    let info = queues.iter().find(|info| info.name == job.queue && job.run.is_none());
-    if info.is_some_and(|info| info.paused) {
-        reasons.push(format!("its queue {name} is paused; queuectl resume --queue {name}", name = job.queue));
-    }
-    if !pools.iter().any(works) {
-        reasons.push(unserved(run));
-    }
-    if job.progress.state == State::Pending && reasons.is_empty() {
-        reasons.push(in_line(info, ahead));
-    }
-    Ok(reasons)
+/// What lies with the jobs that it needs, with its queue or its run, and with the pools.
+fn of_others(queue: &Queue, job: &Job, needs: &[NeedInfo], now: Millis) -> Result<Vec<String>, StoreError> {
+    queue.read(|snapshot| {
+        let service = Service::read(queue, snapshot)?;
+        let holds = service.holds(&service.place(job)?)?;
+        let mut reasons = Vec::new();
+        for need in needs.iter().filter(|need| !need.met && !need.state.has_ended()).take(NAMED_MAX) {
+            let Some(needed) = snapshot.job(need.seq)? else { continue };
+            let theirs = service.holds_of(&service.place(&needed)?, &needed.progress.state)?;
+            // What is the same for both is said once.
+            for hold in theirs.iter().filter(|hold| !holds.contains(hold)) {
+                reasons.push(format!("job {} {}; {}", needed.id, is_kept(hold, 1), release(hold, &needed.id)));
+            }
+            if theirs.is_empty() {
+                reasons.extend(time(&needed.progress.state, now).map(|time| format!("job {} {time}", needed.id)));
+            }
+        }
+        reasons.extend(holds.iter().map(|hold| own_hold(hold, &job.id)));
+        if job.progress.state == State::Pending && reasons.is_empty() {
+            let info = service.queues.iter().find(|info| info.name == job.queue && job.run.is_none());
+            reasons.push(in_line(info, snapshot.ahead(job.seq, AHEAD_MAX)?));
+        }
+        Ok(reasons)
+    })
 }
 
-fn unserved(run: Option<&RunInfo>) -> String {
-    match run {
-        Some(run) => format!("a cut-off run: {} continues it", human::plain(&continue_line(run))),
-        None => "no pool serves its queue; queuectl worker start".to_owned(),
+/// What keeps a job back, said of itself, with what lets it go.
+fn own_hold(hold: &Hold, id: &JobId) -> String {
+    let release = release(hold, id);
+    match hold {
+        Hold::Held => format!("held; {release}"),
+        Hold::Paused(name) => format!("its queue {name} is paused; {release}"),
+        Hold::Unserved(_) => format!("no pool serves its queue; {release}"),
+        Hold::CutOff(_) => format!("a cut-off run: {release} continues it"),
     }
+}
+
+/// What keeps so many jobs back, after their names.
+fn is_kept(hold: &Hold, jobs: u64) -> String {
+    let verb = if jobs == 1 { "is" } else { "are" };
+    match hold {
+        Hold::Held => format!("{verb} held"),
+        Hold::Paused(name) => format!("{verb} in queue {name}, which is paused"),
+        Hold::Unserved(name) => format!("{verb} in queue {name}, which no pool serves"),
+        Hold::CutOff(run) => format!("{verb} of run {}, which was cut off", run.number),
+    }
+}
+
+/// The line to type that lets jobs go.
+fn release(hold: &Hold, ids: &dyn std::fmt::Display) -> String {
+    match hold {
+        Hold::Held => format!("queuectl resume {ids}"),
+        Hold::Paused(name) => format!("queuectl resume --queue {name}"),
+        Hold::Unserved(name) if *name == QueueName::default_queue() => "queuectl worker start".to_owned(),
+        Hold::Unserved(name) => format!("queuectl worker start --queue {name}"),
+        Hold::CutOff(run) => human::plain(&continue_line(run)),
+    }
+}
+
+/// What to say if all of these jobs that have not ended wait for a person, and that was not told yet.
+pub(super) fn standing_still(
+    queue: &Queue,
+    jobs: impl IntoIterator<Item = Seq>,
+    told: &mut Told,
+) -> Result<Option<String>, StoreError> {
+    let what = worker::standstill(queue, jobs)?;
+    let text = told.is_new(&what).then(|| standstill(&what, queue.clock().now())).flatten();
+    Ok(text.map(with_lines))
+}
+
+/// What who waits for jobs waits for, with the lines to type; `None` if it is for nothing that is worth a word.
+pub(super) fn standstill(what: &Standstill, now: Millis) -> Option<(String, Vec<String>)> {
+    match what {
+        Standstill::No | Standstill::Unclear => None,
+        Standstill::Until(due) => Some((format!("the next job {}", starts(*due, now)), Vec::new())),
+        Standstill::Person(waits) => {
+            let kept: Vec<String> = waits.iter().take(NAMED_MAX).map(are_kept).collect();
+            let more = if waits.len() > NAMED_MAX { "; and more" } else { "" };
+            let lines = waits.iter().take(NAMED_MAX).map(|waits| {
+                let ids: Vec<&str> = waits.jobs.iter().map(JobId::as_str).collect();
+                release(&waits.hold, &ids.join(" "))
+            });
+            Some((format!("waiting for you: {}{more}", kept.join("; ")), lines.collect()))
+        }
+    }
+}
+
+fn are_kept(Waits { hold, jobs, count }: &Waits) -> String {
+    let noun = if *count == 1 { "job" } else { "jobs" };
+    format!("{noun} {} {}", names(&jobs.iter().collect::<Vec<_>>(), *count), is_kept(hold, *count))
 }
 
 /// What is before a job that could run.

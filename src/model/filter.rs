@@ -1,6 +1,7 @@
 //! Which jobs: the one thing that `list`, `logs`, `wait` and the verbs are asked for besides ids.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
 use regex_lite::Regex;
@@ -51,6 +52,13 @@ impl Pattern {
     /// Whether it matches somewhere in a command, as that is shown.
     pub fn is_in(&self, command: &Command) -> bool {
         self.0.is_match(&command.to_string())
+    }
+}
+
+impl fmt::Display for Pattern {
+    /// As it was typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
     }
 }
 

@@ -529,3 +529,42 @@ fn files_that_are_no_queue_are_named() {
     drop(store);
     assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: SCHEMA_VERSION })));
 }
+
+#[test]
+fn what_waits_for_others_comes_down_to_what_waits_for_none() {
+    let (_dir, store) = temp_queue();
+    let after = |name: &str, needs: &[&str]| {
+        let needs = needs.iter().map(|need| Need { id: id(need), any: false }).collect();
+        JobSpec { needs, ..named(name) }
+    };
+    let later = JobSpec { start: Start::At(Millis(50)), queue: "gpu".parse().unwrap(), ..named("later") };
+    let specs = [named("a"), later, after("b", &["a"]), after("c", &["a", "later"]), after("d", &["b", "c"])];
+    let jobs = store.write(Millis(10), |tx| tx.enqueue(&specs)).unwrap();
+    let roots = |of: &[usize]| {
+        let (mut found, of) = (Vec::new(), of.iter().map(|n| jobs[*n].seq).collect::<Vec<_>>());
+        let take = |root: Root| {
+            found.push((root.seq, root.state.kind()));
+            Ok(std::ops::ControlFlow::Continue(()))
+        };
+        assert!(store.read(|snapshot| snapshot.roots(of, take)).unwrap().is_continue());
+        found.sort_unstable();
+        found
+    };
+    let (a, later) = ((jobs[0].seq, StateKind::Pending), (jobs[1].seq, StateKind::Scheduled));
+    assert_eq!([roots(&[4]), roots(&[2]), roots(&[1, 0, 2])], [vec![a, later], vec![a], vec![a, later]]);
+    store.write(Millis(11), |tx| tx.hold(&[id("c")])).unwrap();
+    assert_eq!(roots(&[3]), [a, later], "its turn to be let go comes after theirs");
+    let gpu = Serves::Queues(vec!["gpu".parse().unwrap()]);
+    store
+        .read(|snapshot| {
+            assert_eq!(snapshot.next_due_of(&gpu)?, Some((Millis(50), jobs[1].seq)));
+            assert_eq!(snapshot.next_due_of(&Serves::Queues(vec![QueueName::default_queue()]))?, None);
+            assert_eq!((snapshot.blocked(&gpu)?, snapshot.blocked(&Serves::AllQueues)?.len()), (Vec::new(), 3));
+            Ok(())
+        })
+        .unwrap();
+    store.write(Millis(12), |tx| tx.cancel(&[id("a")])).unwrap();
+    assert_eq!(roots(&[2]), [(jobs[2].seq, StateKind::Blocked)], "nobody has told it yet");
+    while store.write(Millis(13), |tx| tx.settle(SETTLED_AT_ONCE)).unwrap() {}
+    assert_eq!(roots(&[2, 3, 4]), []);
+}

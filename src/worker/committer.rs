@@ -11,6 +11,7 @@ use super::dispatcher::{Committed, Event, Finish, Report, StoreTask};
 use super::news::{JobNews, News};
 use super::output::delete_outputs;
 use super::pool::{PoolEnd, PoolError, Shared};
+use super::standstill::{self, Told};
 use crate::model::{Ending, Lease, Seq};
 use crate::queue::Queue;
 use crate::store::{
@@ -30,6 +31,8 @@ pub(super) struct Committer<'a> {
     cache: ClaimCache,
     /// Where the generations stood after the last look or commit.
     seen: Generations,
+    /// What the pool was last said to wait for.
+    told: Told,
     sweep: Sweep,
     /// How many jobs this sweep has passed over.
     passed_over: u64,
@@ -53,7 +56,8 @@ struct Done {
 impl<'a> Committer<'a> {
     pub(super) fn new(shared: &'a Shared, queue: Queue, serves: &'a Serves) -> Self {
         let (cache, seen, sweep) = (ClaimCache::default(), Generations::default(), Sweep::default());
-        Self { shared, queue, serves, cache, seen, sweep, passed_over: 0, in_doubt: false, fatal: None }
+        let told = Told::default();
+        Self { shared, queue, serves, cache, seen, told, sweep, passed_over: 0, in_doubt: false, fatal: None }
     }
 
     /// Does what the dispatcher asks for, until it asks to finish.
@@ -214,8 +218,20 @@ impl<'a> Committer<'a> {
         if now.control != seen.control && !self.follow_control() {
             self.seen.control = seen.control;
         }
-        if left == Some(0) {
-            self.shared.handle(Event::Empty);
+        match left {
+            Some(0) => self.shared.handle(Event::Empty),
+            // With news there may be something to claim: it is asked again after that.
+            Some(_) if now.work == seen.work => self.tell_waiting(),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Nothing can be claimed, and something is left: says why, unless that was said.
+    fn tell_waiting(&mut self) {
+        // It is only for a line of talk: an error is told by the next commit.
+        let Ok(what) = standstill::of_pool(&self.queue, self.serves) else { return };
+        if self.told.is_new(&what) {
+            self.shared.observer.news(News::Waiting { what, now: self.shared.clock.now() });
         }
     }
 

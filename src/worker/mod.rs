@@ -26,6 +26,7 @@ mod signal;
 mod signals;
 #[cfg(test)]
 pub(crate) mod specimen;
+mod standstill;
 pub(crate) mod tree;
 
 pub use activity::{Activity, Noted, activity, await_death, await_exit, board_path, is_alive, noted};
@@ -41,3 +42,4 @@ pub use quiet::{NotQuiet, Quiet};
 pub use recovery::{dead_pools, obstacles, recover};
 pub use signal::{NotSignalled, signal_jobs};
 pub use signals::{StopListener, spawn_shielded, survive_file_limit};
+pub use standstill::{Hold, Service, Standstill, Told, Waits, standstill};

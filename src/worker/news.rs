@@ -1,6 +1,7 @@
 //! What a pool tells whoever runs it.
 
-use crate::model::{JobId, JobName, PoolId, Progress, Run, Seq};
+use super::standstill::Standstill;
+use crate::model::{JobId, JobName, Millis, PoolId, Progress, Run, Seq};
 
 /// Listens to a pool. It is told from the pool's threads, which wait for it: it must not block.
 pub trait Observer: Send + Sync {
@@ -33,6 +34,13 @@ pub enum News {
         ended: usize,
         /// How many of those jobs are dead now, since they lost their pools too often.
         dead: usize,
+    },
+    /// Nothing can run for now, and nothing here changes that.
+    Waiting {
+        /// What it waits for.
+        what: Standstill,
+        /// What time it is.
+        now: Millis,
     },
     /// Something of another pool's jobs cannot be ended, which keeps them from running again.
     Stuck(String),

@@ -171,6 +171,42 @@ fn a_clock_set_forward_is_noticed() {
     bench.is_clean();
 }
 
+/// The clock was two hours fast for a while.
+#[test]
+fn ages_and_distances_are_told_by_the_time_of_the_queue() {
+    let bench = Bench::new();
+    let clock = WallClock::new(&bench);
+    clock.set(7200);
+    clock.on(bench.cmd(["enqueue", "-c", "true"])).run().ok();
+    bench.work().ok();
+    assert_eq!(bench.ok("list --since 1m --count"), "1\n");
+    assert!(bench.ok("show 1").contains("completed   "));
+    let told = bench.cmd(["enqueue", "--delay", "10m", "-c", "true"]).run().ok();
+    assert!(told.ends_with(" (in 10m)\n"), "{told}");
+    bench.ok("edit 2 --delay 20m");
+    let shown = bench.ok("show 2");
+    assert!(shown.contains(" (in 19m 5") || shown.contains(" (in 20m)"), "{shown}");
+    assert_eq!(bench.ok("clean --older-than 1h"), "There is nothing to remove\n");
+    assert!(bench.ok("clean --older-than 0s").starts_with("✓ 1 job removed"));
+    bench.check();
+}
+
+/// What ended before the clock leapt is not as old as it looks.
+#[test]
+fn a_clock_that_leapt_and_came_back_makes_nothing_old() {
+    let bench = Bench::new();
+    let clock = WallClock::new(&bench);
+    bench.enqueue("true");
+    bench.work().ok();
+    clock.set(30 * 86_400);
+    clock.on(bench.cmd(["enqueue", "-c", "true"])).run().ok();
+    let done = bench.run("clean --older-than 7d");
+    assert!(done.stderr.contains("ahead of the clock") && done.stderr.contains("check --repair"), "{done:?}");
+    assert_eq!(done.ok(), "There is nothing to remove\n");
+    assert!(bench.ok("clean --older-than 0s").starts_with("✓ 1 job removed"));
+    bench.check();
+}
+
 #[test]
 fn who_waits_for_nothing_does_not_wake_up() {
     const LONG: Duration = Duration::from_secs(10);

@@ -111,7 +111,7 @@ fn who_waited_before_is_told() {
     let bench = filled();
     let mut waiting = ["wait --all", "logs -f 323"].map(|line| bench.cmd(line.split(' ')).spawn());
     for process in &mut waiting {
-        process.stderr.until("no pool is running");
+        process.stderr.until("which no pool serves");
     }
     bench.ok("compact");
     for process in waiting {

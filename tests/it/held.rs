@@ -62,7 +62,7 @@ fn a_retry_that_is_held_keeps_its_failures_and_its_time() {
     let shown = bench.json("show a --json");
     assert_eq!((&shown["state"], &shown["attempts"]), (&"scheduled".into(), &1.into()));
     assert!(shown["next_run_at"].is_string(), "{shown}");
-    assert!(shown["why"].as_str().unwrap().starts_with("starts in "), "{shown}");
+    assert!(shown["why"].as_str().unwrap().starts_with("starts at "), "{shown}");
     bench.ok("worker stop");
     bench.check();
 }

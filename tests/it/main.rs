@@ -53,3 +53,4 @@ mod signalling;
 mod signals;
 mod surroundings;
 mod usage;
+mod waiting;

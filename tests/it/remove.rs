@@ -92,7 +92,7 @@ fn whoever_waits_for_a_job_learns_that_it_went_away() {
     bench.add(r#"{"id":"a","command":"echo begun; : <gate"}"#);
     // Both stand still while the job ends and is removed.
     let mut waiter = bench.cmd(["wait", "a"]).spawn();
-    waiter.stderr.until("no pool is running");
+    waiter.stderr.until("which no pool serves");
     waiter.stop_outside_transactions();
     let pool = bench.pool("");
     let mut follower = bench.cmd(["logs", "-f", "a"]).spawn();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use super::super::args;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
-use crate::model::{Millis, StateKind};
+use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Millis, StateKind};
 use crate::queue::Queue;
 use crate::store::{Removed, StoreError};
 use crate::worker::delete_outputs;
@@ -30,7 +31,7 @@ struct Done {
 
 pub(crate) fn clean(context: &Context, args: &args::Clean) -> Result<Exit, Failure> {
     let queue = context.open()?;
-    let until = queue.clock().earliest().before(args.older_than);
+    let until = until(&queue, args.older_than);
     if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() && !is_wanted(&queue, args, until)? {
         return Err(Failure::new(Exit::Refused, "nothing was removed"));
     }
@@ -44,6 +45,22 @@ pub(crate) fn clean(context: &Context, args: &args::Clean) -> Result<Exit, Failu
     show(args, &done)?;
     queue.leave();
     Ok(if done.undeleted > 0 { Exit::Other } else { Exit::Done })
+}
+
+/// What ended at this time, or before, goes. Ages are counted by the queue's time, which the ends were stamped with. Where
+/// that is so far ahead that the clock must have been set wrong once, what ended before looks older than it is: only
+/// what is old by the clock, too, goes then.
+fn until(queue: &Queue, older_than: Duration) -> Millis {
+    let ahead = queue.clock().ahead();
+    if ahead <= CLOCK_BEHIND_WORTH_SAYING || older_than.is_zero() {
+        return queue.clock().now().before(older_than);
+    }
+    say(format_args!(
+        "the newest time in the queue is {} ahead of the clock: only what is so old by the clock, too, goes; to set it \
+         right, type: queuectl check --repair",
+        human::about(ahead)
+    ));
+    queue.clock().earliest().before(older_than)
 }
 
 /// Asks the person at the terminal. With nothing to remove there is nothing to ask.

@@ -22,6 +22,7 @@ use super::super::input::{self, Asked, Base};
 use super::super::local::Local;
 use super::super::render::{human, json};
 use super::batch::wrong_input;
+use super::enqueue::local;
 use super::show::find;
 use crate::model::{BadSpec, Command, Editable, JobId, JobName, JobSpec, Start};
 use crate::queue::Queue;
@@ -59,6 +60,7 @@ pub(crate) fn edit(context: &Context, args: &args::Edit) -> Result<Exit, Failure
         (None, None) => None,
     };
     let queue = context.open()?;
+    let local = local(&queue);
     let edited = queue.write(|tx| {
         let (was, spec) = tx.editable(&args.id)?;
         let own = was.clone();
@@ -74,7 +76,7 @@ pub(crate) fn edit(context: &Context, args: &args::Edit) -> Result<Exit, Failure
         change(tx, &args.id, &spec, base.exec_bytes_max, Edited { was, becomes })
     });
     let edited = edited.map_err(|error| refused(error, &args.id))?.map_err(|bad| Failure::new(Exit::Usage, bad))?;
-    tell(&queue, args, &edited, &base.local)?;
+    tell(&queue, args, &edited, &local)?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -130,6 +132,7 @@ fn in_editor(context: &Context, args: &args::Edit, base: &Base) -> Result<Exit, 
     };
     let read = read_text(&typed, before, &base).map_err(|failure| keep(failure.next(format!("queuectl edit {id}"))))?;
     let queue = context.open()?;
+    let local = local(&queue);
     let edited = queue.write(|tx| {
         let becomes = Editable {
             command: read.command.clone(),
@@ -146,7 +149,7 @@ fn in_editor(context: &Context, args: &args::Edit, base: &Base) -> Result<Exit, 
         .map_err(|error| keep(refused(error, id)))?
         .map_err(|bad| keep(Failure::new(Exit::Usage, bad).next(format!("queuectl edit {id}"))))?;
     fs::remove_file(&path)?;
-    tell(&queue, args, &edited, &base.local)?;
+    tell(&queue, args, &edited, &local)?;
     queue.leave();
     Ok(Exit::Done)
 }

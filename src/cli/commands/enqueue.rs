@@ -25,7 +25,7 @@ pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, F
         if args.if_exists.is_some() && spec.key.is_none() {
             return Err(Failure::new(Exit::Usage, "--if-exists needs a key").next("queuectl enqueue --key KEY …"));
         }
-        return few(context, args, &base.local, &[spec], &[1], false);
+        return few(context, args, &[spec], &[1], false);
     }
     for (flag, is_given) in [("--id", base.asked.id.is_some()), ("--key", base.asked.key.is_some())] {
         if is_given {
@@ -37,7 +37,7 @@ pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, F
     let is_few = batch.survey.few.is_some();
     if is_few || batch.survey.changes_others && batch.survey.jobs <= CHANGING_JOBS_MAX {
         let (lines, specs) = batch.all(&base)?;
-        return few(context, args, &base.local, &specs, &lines, true);
+        return few(context, args, &specs, &lines, true);
     }
     many(context, args, &mut batch, &base)
 }
@@ -101,7 +101,6 @@ fn one(args: &args::Enqueue, base: &Base) -> Result<Option<JobSpec>, Failure> {
 fn few(
     context: &Context,
     args: &args::Enqueue,
-    local: &Local,
     specs: &[JobSpec],
     lines: &[usize],
     is_batch: bool,
@@ -110,6 +109,7 @@ fn few(
         return Err(Failure::new(Exit::Usage, "there is no job in the input").next("queuectl enqueue --help"));
     }
     let mut queue = context.open_or_create()?;
+    let local = local(&queue);
     let enqueued = context.first(&mut queue, |queue| past_bulks(queue, say_waiting, || queue.enqueue(specs)));
     let enqueued = enqueued.map_err(|error| explain(error, specs, lines))?;
     let mut shown = Shown::default();
@@ -117,19 +117,25 @@ fn few(
     if let [spec] = specs {
         shown.name.clone_from(&spec.name);
     }
-    show(&queue, args, local, &shown, is_batch)?;
+    show(&queue, args, &local, &shown, is_batch)?;
     queue.leave();
     Ok(Exit::Done)
+}
+
+/// Distances are told by the queue's time, which delays are counted from: the clock may have been set back.
+pub(super) fn local(queue: &Queue) -> Local {
+    Local::here(queue.clock().now())
 }
 
 /// What does not: others get in between, and all of it appears at once.
 fn many(context: &Context, args: &args::Enqueue, batch: &mut Batch, base: &Base) -> Result<Exit, Failure> {
     let mut queue = context.open_or_create()?;
+    let local = local(&queue);
     let into = BulkInto::Queues(std::mem::take(&mut batch.survey.queues));
     let add = |shown: &mut Shown, enqueued: &[Enqueued]| shown.add(args, enqueued);
     #[expect(clippy::redundant_closure_for_method_calls, reason = "the method itself is of one lifetime, not of any")]
     let stored = batch.store(context, &mut queue, &into, base, add, |bulk| bulk.publish())?;
-    show(&queue, args, &base.local, &stored.told, true)?;
+    show(&queue, args, &local, &stored.told, true)?;
     queue.leave();
     Ok(Exit::Done)
 }
@@ -192,7 +198,7 @@ impl Shown {
 /// When jobs start, if they wait for a time.
 fn start(local: &Local, shown: &Shown) -> String {
     let Some(first) = shown.first else { return String::new() };
-    let time = format!("{} (in {})", local.show(first), human::about(first.since(local.now())));
+    let time = format!("{} ({})", local.show(first), human::until(first, local.now()));
     match shown.jobs {
         1 => format!(", starts at {time}"),
         jobs if jobs == shown.later && !shown.differ => format!(", start at {time}"),

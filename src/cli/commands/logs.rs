@@ -12,14 +12,14 @@ use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use super::super::terminal::JobOutput;
-use super::super::{selected, tail};
+use super::super::{selected, tail, why};
 use super::list::{activities, activity_of};
 use super::show::find;
-use super::wait::{ring, tell_if_nobody_works};
+use super::wait::ring;
 use crate::model::{Filter, JobId, Output, Seq, State, Stream};
 use crate::queue::Queue;
 use crate::store::StoreError;
-use crate::worker::{Activity, Bell, board_path, output_path, resume_at, spool_path};
+use crate::worker::{Activity, Bell, Told, board_path, output_path, resume_at, spool_path};
 
 /// From where on a stream is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,11 +283,11 @@ fn copy_file(
 fn follow(queue: &Queue, jobs: Vec<Printed>, wanted: &Wanted) -> Result<Exit, Failure> {
     let mut bell = Bell::new(queue.folder())?;
     let mut followed: Vec<Followed> = jobs.into_iter().map(|job| Followed::new(job, wanted)).collect();
-    let (mut boards, mut told) = (BTreeSet::new(), false);
+    let (mut boards, mut told) = (BTreeSet::new(), Told::default());
     loop {
         let activities = activities(queue)?;
         let mut to_watch = BTreeSet::new();
-        let mut left = Vec::new();
+        let (mut left, mut runs) = (Vec::new(), false);
         for mut one in followed {
             let Some(job) = queue.read(|snapshot| snapshot.job(one.job.seq))? else {
                 if wanted.of_several {
@@ -297,6 +297,7 @@ fn follow(queue: &Queue, jobs: Vec<Printed>, wanted: &Wanted) -> Result<Exit, Fa
                 return Err(removed_meanwhile());
             };
             let running = activity_of(&job, &activities);
+            runs |= running.is_some();
             one.catch_up(queue, wanted, job.progress.attempts, running, &mut bell)?;
             if let (State::Processing(claimed), None) = (&job.progress.state, running) {
                 // Its start is no commit: it is seen on the board of its pool.
@@ -317,8 +318,8 @@ fn follow(queue: &Queue, jobs: Vec<Printed>, wanted: &Wanted) -> Result<Exit, Fa
         if !to_watch.is_empty() {
             continue;
         }
-        if !std::mem::replace(&mut told, true) {
-            tell_if_nobody_works(queue)?;
+        if !runs && let Some(text) = why::standing_still(queue, followed.iter().map(|one| one.job.seq), &mut told)? {
+            say(format_args!("{text}"));
         }
         ring(queue, &mut bell, None)?;
     }

@@ -7,12 +7,12 @@ use super::super::bar::Bar;
 use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
-use super::super::{args, selected};
+use super::super::{args, selected, why};
 use super::show::find;
-use crate::model::{Filter, Seq, StateKind};
+use crate::model::{Filter, JobId, Seq, StateKind};
 use crate::queue::Queue;
-use crate::store::{Snapshot, StoreError};
-use crate::worker::{self, Bell, Ring};
+use crate::store::StoreError;
+use crate::worker::{self, Bell, Ring, Told};
 
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
     if args.ids.is_empty() && !args.all && !args.filters.are_given() {
@@ -25,7 +25,16 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     if args.all {
         waited_for.open.extend(selected::seqs(&queue, &Filter::of_states(unended()))?);
     } else if args.filters.are_given() {
-        waited_for.find(&queue, &args.filters.resolve(&queue)?)?;
+        let filter = args.filters.resolve(&queue)?;
+        waited_for.find(&queue, &filter)?;
+        if waited_for.open.is_empty()
+            && waited_for.failed == 0
+            && selected::pages(&queue, &filter, 1, |_| Ok(()))?.0 == 0
+        {
+            say(format_args!("no job matches; nothing to wait for"));
+            queue.leave();
+            return Ok(Exit::Done);
+        }
     } else {
         for id in &args.ids {
             waited_for.open.insert(find(&queue, id)?);
@@ -35,11 +44,15 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     let total = waited_for.total();
     waited_for.look(&queue)?;
     let is_over = |waited_for: &Waited| waited_for.open.is_empty() || args.fail_fast && waited_for.failed > 0;
-    if !is_over(&waited_for) {
-        tell_if_nobody_works(&queue)?;
-    }
     let mut bar = Bar::new(total, total - waited_for.open.len() as u64, true, queue.clock());
+    let mut told = Told::default();
     while !is_over(&waited_for) {
+        let text = why::standing_still(&queue, waited_for.open.iter().copied(), &mut told)?;
+        bar.show(total - waited_for.open.len() as u64, waited_for.failed, || {
+            if let Some(text) = text {
+                say(format_args!("{text}"));
+            }
+        });
         if !ring(&queue, &mut bell, deadline)? {
             bar.clear();
             let left = waited_for.open.len() as u64;
@@ -49,24 +62,15 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
         let rested = queue.clock().elapsed() + bar.rest();
         while !bar.rest().is_zero() && ring(&queue, &mut bell, Some(rested))? {}
         waited_for.look(&queue)?;
-        bar.show(total - waited_for.open.len() as u64, waited_for.failed, || {});
     }
     bar.clear();
+    let verdict = waited_for.verdict(&queue, args);
     queue.leave();
-    waited_for.verdict()
+    verdict
 }
 
 fn unended() -> impl Iterator<Item = StateKind> {
     StateKind::ALL.into_iter().filter(|state| !state.has_ended())
-}
-
-/// Waiting for jobs that no pool will run is worth a word.
-pub(crate) fn tell_if_nobody_works(queue: &Queue) -> Result<(), Failure> {
-    let pools = queue.read(Snapshot::pools)?;
-    if !pools.iter().any(|pool| pool.ended.is_none() && worker::is_alive(queue, &pool.id)) {
-        say(format_args!("no pool is running; to run what waits, type: queuectl worker start"));
-    }
-    Ok(())
 }
 
 fn count_is(n: u64) -> String {
@@ -97,11 +101,16 @@ pub(super) fn gone(queue: &Queue) -> &'static str {
     }
 }
 
+/// How many of the jobs that did not complete are named.
+const NAMED_MAX: usize = 5;
+
 #[derive(Default)]
 struct Waited {
     open: BTreeSet<Seq>,
     /// Those that ended without completing.
     failed: u64,
+    /// Some of these.
+    named: BTreeSet<Seq>,
     /// Those that were removed before it was seen how they ended.
     removed: u64,
 }
@@ -114,12 +123,22 @@ impl Waited {
         }
         if let Some(failed) = filter.within([StateKind::Dead, StateKind::Cancelled]) {
             // One may have ended since.
-            let is_new = |seq: &Seq| !self.open.contains(seq);
-            let mut count = 0;
-            selected::each_page_of_seqs(queue, &failed, |seqs| count += seqs.iter().filter(|seq| is_new(seq)).count())?;
-            self.failed = count as u64;
+            selected::each_page_of_seqs(queue, &failed, |seqs| {
+                for seq in seqs {
+                    if !self.open.contains(&seq) {
+                        self.fails(seq);
+                    }
+                }
+            })?;
         }
         Ok(())
+    }
+
+    fn fails(&mut self, seq: Seq) {
+        self.failed += 1;
+        if self.named.len() < NAMED_MAX {
+            self.named.insert(seq);
+        }
     }
 
     fn total(&self) -> u64 {
@@ -132,7 +151,7 @@ impl Waited {
                 match snapshot.state(seq)? {
                     Some(StateKind::Completed) => {}
                     None => self.removed += 1,
-                    Some(state) if state.has_ended() => self.failed += 1,
+                    Some(state) if state.has_ended() => self.fails(seq),
                     Some(_) => {
                         self.open.insert(seq);
                     }
@@ -142,7 +161,7 @@ impl Waited {
         })
     }
 
-    fn verdict(&self) -> Result<Exit, Failure> {
+    fn verdict(&self, queue: &Queue, args: &args::Wait) -> Result<Exit, Failure> {
         if self.removed > 0 {
             let jobs = human::count(self.removed, "job");
             let message = format!("{jobs} went away before it was seen whether they completed");
@@ -151,7 +170,21 @@ impl Waited {
         if self.failed == 0 {
             return Ok(Exit::Done);
         }
-        say(format_args!("{} did not complete", human::count(self.failed, "job")));
-        Err(Failure::silent(Exit::JobsFailed).next("queuectl list"))
+        let failed = queue.read(|snapshot| {
+            let named = self.named.iter().map(|seq| Ok((snapshot.id(*seq)?, snapshot.state(*seq)?)));
+            named.collect::<Result<Vec<(JobId, _)>, StoreError>>()
+        })?;
+        let ids: Vec<&JobId> = failed.iter().map(|(id, _)| id).collect();
+        let jobs = human::count(self.failed, "job");
+        say(format_args!("{jobs} did not complete: {}", why::names(&ids, self.failed)));
+        let have_run = failed.iter().all(|(_, state)| *state == Some(StateKind::Dead));
+        let next = match ids.as_slice() {
+            [id] if self.failed == 1 => format!("queuectl {} {id}", if have_run { "logs" } else { "show" }),
+            ids if !args.ids.is_empty() && have_run && ids.len() as u64 == self.failed => {
+                format!("queuectl logs {}", ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(" "))
+            }
+            _ => format!("queuectl list --state dead,cancelled{}", args.filters.which.words()),
+        };
+        Err(Failure::silent(Exit::JobsFailed).next(next))
     }
 }
