@@ -27,11 +27,14 @@ fn own_reasons(job: &Job, needs: &[NeedInfo], now: Millis) -> Vec<String> {
     let mut reasons = Vec::new();
     let unmet: Vec<&NeedInfo> = needs.iter().filter(|need| !need.met).collect();
     match &job.progress.state {
-        State::Cancelled { reason: CancelReason::NeedFailed, .. } => {
+        State::Cancelled { reason: CancelReason::NeedFailed { due, held }, .. } => {
             let failed = unmet.iter().find(|need| need.state.has_ended() && need.state != StateKind::Completed);
             reasons.extend(failed.map(|need| {
                 format!("job {id}, which it needed, is {}; queuectl retry {id}", need.state.name(), id = need.id)
             }));
+            let later = due.filter(|due| *due > now);
+            reasons.extend(later.map(|due| format!("once retried it starts {}", human::until(due, now))));
+            reasons.extend(held.then(|| "once retried it is held".to_owned()));
         }
         State::Processing(claimed) if claimed.cancel_asked => reasons.push("it is being cancelled".to_owned()),
         State::Blocked { due, .. } => {

@@ -533,9 +533,10 @@ impl Act<'_> {
                 let is_left = tx.settle(limit)?;
                 self.tally.note("settled", was_unsettled && !is_left);
                 self.tally.note("settled in part", is_left && limit > 0);
-                let before = self.world.queue.counts();
+                let (before, kept_back) = (self.world.queue.counts(), self.world.queue.kept_back());
                 same("settled", &is_left, &self.world.queue.settle(limit))?;
                 let after = self.world.queue.counts();
+                self.tally.note("revived as it was", self.world.queue.kept_back() < kept_back);
                 self.tally.note("unblocked by settling", after[&StateKind::Pending] > before[&StateKind::Pending]);
                 self.tally.note("cancelled by settling", after[&StateKind::Cancelled] > before[&StateKind::Cancelled]);
                 self.tally.note("revived by settling", after[&StateKind::Cancelled] < before[&StateKind::Cancelled]);
