@@ -105,10 +105,9 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
 
 /// Fills `new` with what can be read of `old`, and compares their indexes.
 fn rebuild(before: &Snapshot, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
-    match fence(|| before.schema()) {
-        Ok(Some(found)) => drop(known_schema(found)?),
-        // What is no queue at all has no tables of jobs; a lost version is one loss among others.
-        Ok(None) | Err(_) => {}
+    // What is no queue at all has no tables of jobs; a lost version is one loss among others.
+    if let Ok(Some(found)) = fence(|| before.schema()) {
+        known_schema(found)?;
     }
     let newest = fence(|| before.head()).map(|head| head.newest).unwrap_or_default();
     let ahead = Millis(newest).since(now);

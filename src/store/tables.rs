@@ -23,6 +23,9 @@ use crate::model::{LEAP, Millis, Settings, StateKind};
 /// | version | since then |
 /// |---|---|
 /// | 5 | a job that is cancelled for a need keeps its start time and its hold |
+///
+/// A program of version 4 looks at it only when it opens the file. If it has it open while it is raised, all that it
+/// writes is sound; what it cannot read it takes for damage, and ends: it loses nothing, and changes none of it.
 pub const SCHEMA_VERSION: u32 = 5;
 /// The oldest version that is read: all that is in such a file is what this version could have in it, too.
 const SCHEMA_OLDEST: u32 = 4;
