@@ -490,7 +490,11 @@ struct Act<'a> {
 impl Act<'_> {
     fn all(&mut self, tx: &mut Tx<'_>, verbs: &[Verb]) -> Result<(), Parted> {
         for verb in verbs {
+            let kept_back = self.world.queue.kept_back();
             self.one(tx, verb)?;
+            let waits =
+                |seq| matches!(self.world.queue.state(seq), Some(State::Blocked { .. } | State::Scheduled { .. }));
+            self.tally.note("revived as it was", kept_back.into_iter().any(waits));
         }
         same("time", &tx.now(), &self.world.queue.now())?;
         same("next due", &tx.next_due()?, &self.world.queue.next_due())?;
@@ -533,10 +537,9 @@ impl Act<'_> {
                 let is_left = tx.settle(limit)?;
                 self.tally.note("settled", was_unsettled && !is_left);
                 self.tally.note("settled in part", is_left && limit > 0);
-                let (before, kept_back) = (self.world.queue.counts(), self.world.queue.kept_back());
+                let before = self.world.queue.counts();
                 same("settled", &is_left, &self.world.queue.settle(limit))?;
                 let after = self.world.queue.counts();
-                self.tally.note("revived as it was", self.world.queue.kept_back() < kept_back);
                 self.tally.note("unblocked by settling", after[&StateKind::Pending] > before[&StateKind::Pending]);
                 self.tally.note("cancelled by settling", after[&StateKind::Cancelled] > before[&StateKind::Cancelled]);
                 self.tally.note("revived by settling", after[&StateKind::Cancelled] < before[&StateKind::Cancelled]);

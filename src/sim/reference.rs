@@ -1132,13 +1132,13 @@ impl Reference {
         self.unsettled.remove(&seq);
     }
 
-    /// How many were cancelled for a need and have a start time, or a hold, to come back to.
-    pub fn kept_back(&self) -> usize {
-        let is_kept = |job: &&RefJob| match job.state {
+    /// Those that were cancelled for a need and have a start time, or a hold, to come back to.
+    pub fn kept_back(&self) -> Vec<Seq> {
+        let is_kept = |(_, job): &(&Seq, &RefJob)| match job.state {
             State::Cancelled { reason: CancelReason::NeedFailed { due, held }, .. } => due.is_some() || held,
             _ => false,
         };
-        self.jobs.values().filter(is_kept).count()
+        self.jobs.iter().filter(is_kept).map(|(seq, _)| *seq).collect()
     }
 
     /// Whether some may not know of an end.
