@@ -490,11 +490,7 @@ struct Act<'a> {
 impl Act<'_> {
     fn all(&mut self, tx: &mut Tx<'_>, verbs: &[Verb]) -> Result<(), Parted> {
         for verb in verbs {
-            let kept_back = self.world.queue.kept_back();
             self.one(tx, verb)?;
-            let waits =
-                |seq| matches!(self.world.queue.state(seq), Some(State::Blocked { .. } | State::Scheduled { .. }));
-            self.tally.note("revived as it was", kept_back.into_iter().any(waits));
         }
         same("time", &tx.now(), &self.world.queue.now())?;
         same("next due", &tx.next_due()?, &self.world.queue.next_due())?;

@@ -1132,15 +1132,6 @@ impl Reference {
         self.unsettled.remove(&seq);
     }
 
-    /// Those that were cancelled for a need and have a start time, or a hold, to come back to.
-    pub fn kept_back(&self) -> Vec<Seq> {
-        let is_kept = |(_, job): &(&Seq, &RefJob)| match job.state {
-            State::Cancelled { reason: CancelReason::NeedFailed { due, held }, .. } => due.is_some() || held,
-            _ => false,
-        };
-        self.jobs.iter().filter(is_kept).map(|(seq, _)| *seq).collect()
-    }
-
     /// Whether some may not know of an end.
     pub fn is_unsettled(&self) -> bool {
         !self.unsettled.is_empty()

@@ -62,7 +62,6 @@ const EVENTS: &str = "
     enqueue refused: what it needs does not exist; enqueue refused: what it needs comes later
     enqueue refused: what it needs has ended; bulk not filled: what a job needs
     settled; settled in part; unblocked by settling; cancelled by settling; revived by settling
-    revived as it was
     retry refused: what it needs has ended; remove refused: a bulk needs it
     hold: scheduled; hold: blocked; hold: pending; hold: failed; hold: several
     hold refused: processing; hold refused: completed; hold refused: dead; hold refused: cancelled
