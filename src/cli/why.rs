@@ -28,12 +28,15 @@ pub(super) fn why(queue: &Queue, job: &Job, needs: &[NeedInfo]) -> Result<Option
 fn own_reasons(job: &Job, needs: &[NeedInfo], now: Millis) -> Vec<String> {
     let mut reasons = Vec::new();
     match &job.progress.state {
-        State::Cancelled { reason: CancelReason::NeedFailed, .. } => {
+        State::Cancelled { reason: CancelReason::NeedFailed { due, held }, .. } => {
             let has_failed = |need: &&NeedInfo| need.state.has_ended() && need.state != StateKind::Completed;
             let failed = needs.iter().filter(|need| !need.met).find(has_failed);
             reasons.extend(failed.map(|need| {
                 format!("job {id}, which it needed, is {}; queuectl retry {id}", need.state.name(), id = need.id)
             }));
+            let later = due.filter(|due| *due > now);
+            reasons.extend(later.map(|due| format!("once retried it {}", starts(due, now))));
+            reasons.extend(held.then(|| "once retried it is held".to_owned()));
         }
         State::Processing(claimed) if claimed.cancel_asked => reasons.push("it is being cancelled".to_owned()),
         State::Blocked { due, .. } => {

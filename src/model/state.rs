@@ -8,12 +8,13 @@
 //!                                   └───────due────────  failed
 //!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
-//!  blocked ──need failed──► cancelled ──that one is retried──► blocked
+//!  blocked ──need failed──► cancelled ──that one is retried──► blocked, as it was
 //!  pending, scheduled, failed ──hold──► scheduled, held ──release──► pending, scheduled
 //!  what has ended ──remove──► gone
 //! ```
 //!
-//! What is blocked may be held, too; then it stays so when it is unblocked.
+//! What is blocked may be held, too; then it stays so when it is unblocked. What is cancelled for a need keeps its start
+//! time and its hold, and has them again when it is retried, by whomever.
 //!
 //! A state carries its data, and every move is one function of [`Progress`]. A move that is not legal is a
 //! [`Refusal`] and changes nothing.
@@ -170,8 +171,13 @@ impl DeadReason {
 pub enum CancelReason {
     /// A person asked.
     Asked,
-    /// A job that it needed died or was cancelled.
-    NeedFailed,
+    /// A job that it needed died or was cancelled. What it was while it was blocked it is again when it is retried.
+    NeedFailed {
+        /// When it was to start, if it had to wait for that, too.
+        due: Option<Millis>,
+        /// Whether it was held.
+        held: bool,
+    },
 }
 
 impl CancelReason {
@@ -179,7 +185,7 @@ impl CancelReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Asked => "asked",
-            Self::NeedFailed => "need_failed",
+            Self::NeedFailed { .. } => "need_failed",
         }
     }
 }
@@ -415,24 +421,23 @@ impl Progress {
 
     /// A job that it needed died or was cancelled.
     pub fn need_failed(&self, now: Millis) -> Result<Self, Refusal> {
-        if self.state.kind() != StateKind::Blocked {
-            return self.refuse("cancelled");
-        }
-        Ok(self.moved(State::Cancelled { at: now, reason: CancelReason::NeedFailed }))
+        let State::Blocked { due, held } = self.state else { return self.refuse("cancelled") };
+        Ok(self.moved(State::Cancelled { at: now, reason: CancelReason::NeedFailed { due, held } }))
     }
 
     /// A person wants it to run again: a fresh set of attempts, its history kept.
-    pub fn retry(&self) -> Result<Self, Refusal> {
-        if !self.state.kind().has_ended() {
-            return self.refuse("retried");
-        }
-        Ok(Self { state: State::Pending, failures: 0, losses: 0, attempts: self.attempts })
+    pub fn retry(&self, now: Millis) -> Result<Self, Refusal> {
+        self.retry_blocked()?.unblock(now)
     }
 
     /// The same where it still waits for other jobs.
     pub fn retry_blocked(&self) -> Result<Self, Refusal> {
-        let again = self.retry()?;
-        Ok(again.moved(State::Blocked { due: None, held: false }))
+        let (due, held) = match self.state {
+            State::Cancelled { reason: CancelReason::NeedFailed { due, held }, .. } => (due, held),
+            _ if self.state.kind().has_ended() => (None, false),
+            _ => return self.refuse("retried"),
+        };
+        Ok(Self { state: State::Blocked { due, held }, failures: 0, losses: 0, attempts: self.attempts })
     }
 
     /// A person changes what it is.

@@ -1061,14 +1061,14 @@ impl Reference {
         }
         match (job.state.clone(), self.is_met(seq, need.any)) {
             (State::Blocked { .. }, Ok(true)) => self.meet(needing, seq),
-            (State::Blocked { .. }, Err(_)) if self.jobs.contains_key(&needing) => {
-                self.put(needing, State::Cancelled { at: self.now, reason: CancelReason::NeedFailed });
+            (State::Blocked { due, held }, Err(_)) if self.jobs.contains_key(&needing) => {
+                self.put(needing, State::Cancelled { at: self.now, reason: CancelReason::NeedFailed { due, held } });
             }
             (State::Blocked { .. }, Err(_)) => {
                 let bulk = self.bulks.values_mut().find(|bulk| bulk.jobs.contains_key(&needing));
                 bulk.map(|bulk| bulk.failed_needs.insert(seq));
             }
-            (State::Cancelled { reason: CancelReason::NeedFailed, .. }, Ok(_))
+            (State::Cancelled { reason: CancelReason::NeedFailed { .. }, .. }, Ok(_))
                 if self.waits_again(needing, &[]).is_ok() =>
             {
                 self.run_again(needing, &[]);
@@ -1086,12 +1086,7 @@ impl Reference {
         if job.needs.values().all(|need| need.met)
             && let State::Blocked { due, held } = job.state
         {
-            let state = match due {
-                _ if held => State::Scheduled { due: due.unwrap_or(now), held },
-                Some(due) if due > now => State::Scheduled { due, held },
-                Some(_) | None => State::Pending,
-            };
-            self.put(needing, state);
+            self.put(needing, waits_for_its_time(due, held, now));
         }
     }
 
@@ -1108,10 +1103,14 @@ impl Reference {
         for (seq, need) in needs.iter_mut().filter(|(seq, _)| !retried.contains(seq)) {
             need.met |= self.is_met(*seq, need.any) == Ok(true);
         }
-        let waits = needs.values().any(|need| !need.met);
+        let (waits, now) = (needs.values().any(|need| !need.met), self.now);
         let Some(job) = self.job_mut(seq) else { return };
         (job.failures, job.losses, job.needs) = (0, 0, needs);
-        self.put(seq, if waits { State::Blocked { due: None, held: false } } else { State::Pending });
+        let (due, held) = match job.state {
+            State::Cancelled { reason: CancelReason::NeedFailed { due, held }, .. } => (due, held),
+            _ => (None, false),
+        };
+        self.put(seq, if waits { State::Blocked { due, held } } else { waits_for_its_time(due, held, now) });
     }
 
     /// A job goes, and needs nobody.
@@ -1884,6 +1883,15 @@ fn attempts(job: &RefJob) -> u32 {
 
 fn progress(job: &RefJob) -> Progress {
     Progress { state: job.state.clone(), failures: job.failures, losses: job.losses, attempts: attempts(job) }
+}
+
+/// Where a job is that waits for nobody: until it may start, unless that has come, and until it is released.
+fn waits_for_its_time(due: Option<Millis>, held: bool, now: Millis) -> State {
+    match due {
+        _ if held => State::Scheduled { due: due.unwrap_or(now), held },
+        Some(due) if due > now => State::Scheduled { due, held },
+        Some(_) | None => State::Pending,
+    }
 }
 
 fn due_of(state: &State) -> Option<Millis> {

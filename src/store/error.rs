@@ -18,8 +18,11 @@ pub enum StoreError {
     /// The file is something else altogether.
     #[error("the file is not a queue: {0}")]
     NotAQueue(String),
-    /// A later version wrote it.
-    #[error("the queue has schema version {found}, this program knows {known}: use a newer queuectl")]
+    /// A later version wrote it, or one that is too old.
+    #[error(
+        "the queue has schema version {found}, this program knows {known}: use {} queuectl",
+        if found > known { "a newer" } else { "an older" }
+    )]
     Schema {
         /// What the file says.
         found: u32,

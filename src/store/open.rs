@@ -25,7 +25,7 @@ use rustix::fs::{Mode, OFlags};
 use super::pages::{Damage, For, Pages, damage_in, too_large};
 use super::replace::identity;
 use super::salvage::damaged_pages;
-use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx};
+use super::tables::{SCHEMA_VERSION, Snapshot, Tables, Tx, known_schema};
 use super::turnstile::{OnWait, Turnstile};
 use super::{Report, StoreError, header, records, scraps};
 use crate::model::Millis;
@@ -190,8 +190,7 @@ impl Store {
         let (on_wait, is_damaged) = (Arc::clone(on_wait), AtomicBool::new(false));
         let store = Self { folder: folder.to_owned(), handle, opened: None, turnstile, on_wait, is_damaged };
         match store.read(Snapshot::schema)? {
-            Some(SCHEMA_VERSION) => Ok(store),
-            Some(found) => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
+            Some(found) => known_schema(found).map(|_| store),
             None => Err(StoreError::NotAQueue("it is a redb file of something else".to_owned())),
         }
     }

@@ -145,9 +145,41 @@ pub(super) enum DeadReasonRecord {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WrittenCancelReason", into = "WrittenCancelReason")]
 pub(super) enum CancelReasonRecord {
     Asked,
-    NeedFailed,
+    NeedFailed { due: Option<u64>, held: bool },
+}
+
+/// The same as it is on disk, where the order of the variants counts.
+#[derive(Serialize, Deserialize)]
+enum WrittenCancelReason {
+    Asked,
+    /// Up to schema 4, which kept nothing with it. Not written any more.
+    OnlyNeedFailed,
+    NeedFailed {
+        due: Option<u64>,
+        held: bool,
+    },
+}
+
+impl From<WrittenCancelReason> for CancelReasonRecord {
+    fn from(written: WrittenCancelReason) -> Self {
+        match written {
+            WrittenCancelReason::Asked => Self::Asked,
+            WrittenCancelReason::OnlyNeedFailed => Self::NeedFailed { due: None, held: false },
+            WrittenCancelReason::NeedFailed { due, held } => Self::NeedFailed { due, held },
+        }
+    }
+}
+
+impl From<CancelReasonRecord> for WrittenCancelReason {
+    fn from(record: CancelReasonRecord) -> Self {
+        match record {
+            CancelReasonRecord::Asked => Self::Asked,
+            CancelReasonRecord::NeedFailed { due, held } => Self::NeedFailed { due, held },
+        }
+    }
 }
 
 /// The code of a state in keys.
@@ -247,9 +279,11 @@ impl From<&State> for StateRecord {
                 Self::Dead { at: at.0, reason, allowed: *allowed }
             }
             State::Cancelled { at, reason } => {
-                let reason = match reason {
+                let reason = match *reason {
                     CancelReason::Asked => CancelReasonRecord::Asked,
-                    CancelReason::NeedFailed => CancelReasonRecord::NeedFailed,
+                    CancelReason::NeedFailed { due, held } => {
+                        CancelReasonRecord::NeedFailed { due: due.map(|due| due.0), held }
+                    }
                 };
                 Self::Cancelled { at: at.0, reason }
             }
@@ -271,7 +305,7 @@ impl From<CancelReasonRecord> for CancelReason {
     fn from(record: CancelReasonRecord) -> Self {
         match record {
             CancelReasonRecord::Asked => Self::Asked,
-            CancelReasonRecord::NeedFailed => Self::NeedFailed,
+            CancelReasonRecord::NeedFailed { due, held } => Self::NeedFailed { due: due.map(Millis), held },
         }
     }
 }
@@ -591,4 +625,25 @@ pub enum Asked {
 
 pub(super) fn queue_name(text: &str) -> Result<QueueName, StoreError> {
     text.parse().map_err(|_| damaged_name("queue name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::{decode, encode};
+    use super::*;
+
+    #[test]
+    fn reasons_of_schema_4_are_read() {
+        #[derive(Serialize, Deserialize)]
+        enum Old {
+            Asked,
+            NeedFailed,
+        }
+        let read = |old: &Old| decode::<CancelReasonRecord>("a test", &encode(old).unwrap()).unwrap();
+        assert_eq!(read(&Old::Asked), CancelReasonRecord::Asked);
+        let nothing_kept = CancelReasonRecord::NeedFailed { due: None, held: false };
+        assert_eq!(read(&Old::NeedFailed), nothing_kept);
+        // A program of that schema does not take it for something else.
+        decode::<Old>("a test", &encode(&nothing_kept).unwrap()).map(drop).unwrap_err();
+    }
 }

@@ -26,8 +26,8 @@ use super::replace::Seized;
 use super::salvage::Salvage;
 use super::scraps::Scraps;
 use super::tables::{
-    COUNTS, ENV_REFS, FINISHED, IDS, KEYS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, SCHEMA_VERSION, Snapshot,
-    TAGS,
+    COUNTS, ENV_REFS, FINISHED, IDS, KEYS, LEASES, NEEDED_BY, QUEUES, READY, RUNS, SCHEDULE, Snapshot, TAGS,
+    known_schema,
 };
 use super::turnstile::OnWait;
 use super::whole::{Part, WholeJob};
@@ -105,10 +105,9 @@ pub fn repair(queue: Seized, now: Millis) -> Result<Repaired, StoreError> {
 
 /// Fills `new` with what can be read of `old`, and compares their indexes.
 fn rebuild(before: &Snapshot, new: &Store, now: Millis, repaired: &mut Repaired) -> Result<(), StoreError> {
-    match fence(|| before.schema()) {
-        Ok(Some(found)) if found != SCHEMA_VERSION => return Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
-        // What is no queue at all has no tables of jobs; a lost version is one loss among others.
-        Ok(_) | Err(_) => {}
+    // What is no queue at all has no tables of jobs; a lost version is one loss among others.
+    if let Ok(Some(found)) = fence(|| before.schema()) {
+        known_schema(found)?;
     }
     let newest = fence(|| before.head()).map(|head| head.newest).unwrap_or_default();
     let ahead = Millis(newest).since(now);

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | is met by now | waits for one less; with the last it becomes pending, or scheduled, or stays held |
 //! | failed, and the job is blocked | is cancelled, reason `need_failed`, and in UNSETTLED itself if others need it |
-//! | is open or met again, and the job was cancelled for a need | is blocked or pending again, unless another need failed, and in UNSETTLED itself |
+//! | is open or met again, and the job was cancelled for a need | is blocked again as it was, or goes on from there, unless another need failed, and in UNSETTLED itself |
 //! | of anything else | stays as it is |
 //!
 //! It is the state that counts, not the news: doing it twice, late, or after two moves at once comes to the same, and
@@ -107,9 +107,10 @@ impl Tx<'_> {
                     progress.map_err(|refusal| StoreError::Damaged(format!("job {}: {refusal}", waiting.0)))?;
                 self.move_job(waiting, &record, &progress).map(drop)
             }
-            (StateRecord::Cancelled { reason: CancelReasonRecord::NeedFailed, .. }, Verdict::Open | Verdict::Met) => {
-                self.revive(waiting, &record)
-            }
+            (
+                StateRecord::Cancelled { reason: CancelReasonRecord::NeedFailed { .. }, .. },
+                Verdict::Open | Verdict::Met,
+            ) => self.revive(waiting, &record),
             _ => Ok(()),
         }
     }
@@ -143,7 +144,7 @@ impl Tx<'_> {
         }
     }
 
-    /// Gives an ended job a fresh set of attempts, after so many jobs that it waits for.
+    /// Gives an ended job a fresh set of attempts, after so many jobs that it waits for, and not before it was to start.
     pub(super) fn run_again(
         &mut self,
         seq: Seq,
@@ -155,7 +156,7 @@ impl Tx<'_> {
             self.tables.needs.put((seq.0, *needed), need)?;
         }
         let before = record.progress()?;
-        let progress = if open > 0 { before.retry_blocked() } else { before.retry() };
+        let progress = if open > 0 { before.retry_blocked() } else { before.retry(self.now) };
         let progress = progress.map_err(|refusal| StoreError::Damaged(format!("job {}: {refusal}", seq.0)))?;
         self.move_job(seq, &JobRecord { needs: open, ..record.clone() }, &progress).map(drop)
     }

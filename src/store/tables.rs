@@ -17,8 +17,26 @@ use super::codec::{decode, encode};
 use super::records::{Bulks, Generations, Head, state_code, state_of_code};
 use crate::model::{LEAP, Millis, Settings, StateKind};
 
-/// Version of the tables below. A file of another version is refused.
-pub const SCHEMA_VERSION: u32 = 4;
+/// Version of the tables below, and of their records. Up to [`SCHEMA_OLDEST`], older ones are read as they are; the
+/// first transaction that changes such a file makes it one of this version.
+///
+/// | version | since then |
+/// |---|---|
+/// | 5 | a job that is cancelled for a need keeps its start time and its hold |
+///
+/// A program of version 4 looks at it only when it opens the file. If it has it open while it is raised, all that it
+/// writes is sound; what it cannot read it takes for damage, and ends: it loses nothing, and changes none of it.
+pub const SCHEMA_VERSION: u32 = 5;
+/// The oldest version that is read: all that is in such a file is what this version could have in it, too.
+const SCHEMA_OLDEST: u32 = 4;
+
+/// Refuses a file whose schema is not known here. Answers with it.
+pub(super) fn known_schema(found: u32) -> Result<u32, StoreError> {
+    match found {
+        SCHEMA_OLDEST..=SCHEMA_VERSION => Ok(found),
+        _ => Err(StoreError::Schema { found, known: SCHEMA_VERSION }),
+    }
+}
 
 /// A record: all values are bytes, since redb's own decoding cannot fail and would panic.
 pub(super) type Record = &'static [u8];
@@ -286,14 +304,22 @@ pub struct Tx<'t> {
     /// The settings of the queues that this transaction met.
     pub(super) settings: BTreeMap<String, Settings>,
     count_changes: BTreeMap<(u64, u8), i64>,
+    /// The file's, before this transaction.
+    schema: u32,
     /// Whether there is anything to commit.
     changed: bool,
 }
 
 impl<'t> Tx<'t> {
     /// Begins at `now`, or at the newest time of the file if that is later.
+    ///
+    /// The schema is looked at each time, not only when the file is opened: a newer program may have raised it since, or
+    /// an older backup may be in its place. So it is raised in the very transaction that writes the first record of it:
+    /// whenever power fails, the file says what is in it.
     pub(super) fn begin(txn: &'t WriteTransaction, now: Millis) -> Result<Self, StoreError> {
         let mut tables = Tables::new(txn);
+        let schema: Option<u32> = tables.meta.get("schema")?;
+        let schema = known_schema(schema.ok_or_else(|| StoreError::Damaged("META has no schema".to_owned()))?)?;
         let head: Option<Head> = tables.meta.get("head")?;
         // Never begun anew: numbers would be given twice.
         let mut head = head.ok_or_else(|| StoreError::Damaged("META has no head".to_owned()))?;
@@ -315,8 +341,16 @@ impl<'t> Tx<'t> {
             bulks_changed: false,
             settings: BTreeMap::new(),
             count_changes: BTreeMap::new(),
+            schema,
             changed: false,
         })
+    }
+
+    /// Makes the file say that it is of another schema.
+    #[cfg(test)]
+    pub(crate) fn set_schema(&mut self, version: u32) -> Result<(), StoreError> {
+        self.changed = true;
+        self.tables.meta.put("schema", &version)
     }
 
     /// The time of this transaction: never behind the newest time in the file.
@@ -399,6 +433,9 @@ impl<'t> Tx<'t> {
             self.tables.meta.delete(BULKS)?;
         } else if self.bulks_changed {
             self.tables.meta.put(BULKS, &self.bulks)?;
+        }
+        if self.schema < SCHEMA_VERSION {
+            self.tables.meta.put("schema", &SCHEMA_VERSION)?;
         }
         self.tables.meta.put("head", &self.head)?;
         self.tables.meta.put("generations", &self.generations)

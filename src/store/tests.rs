@@ -520,12 +520,7 @@ fn files_that_are_no_queue_are_named() {
     std::fs::write(&file, &whole).unwrap();
     let (store, made) = open().unwrap();
     assert!(!made);
-    store
-        .write(Millis(1), |tx| {
-            tx.touch();
-            tx.tables.meta.put("schema", &99_u32)
-        })
-        .unwrap();
+    store.write(Millis(1), |tx| tx.set_schema(99)).unwrap();
     drop(store);
     assert!(matches!(open(), Err(StoreError::Schema { found: 99, known: SCHEMA_VERSION })));
 }
@@ -567,4 +562,25 @@ fn what_waits_for_others_comes_down_to_what_waits_for_none() {
     assert_eq!(roots(&[2]), [(jobs[2].seq, StateKind::Blocked)], "nobody has told it yet");
     while store.write(Millis(13), |tx| tx.settle(SETTLED_AT_ONCE)).unwrap() {}
     assert_eq!(roots(&[2, 3, 4]), []);
+}
+
+#[test]
+fn an_older_schema_is_raised_with_the_first_change_and_not_before() {
+    let (dir, store) = temp_queue();
+    store.write(Millis(1), |tx| tx.set_schema(4)).unwrap();
+    let schema = |store: &Store| store.read(Snapshot::schema).unwrap();
+    assert_eq!(schema(&Store::open_read_only(dir.path(), Box::new(|| {})).unwrap()), Some(4));
+    let peer = Store::open(dir.path(), Box::new(|| {})).unwrap();
+    store.write(Millis(2), |tx| Ok(tx.now())).unwrap();
+    store.write(Millis(3), |tx| tx.cancel(&[id("nobody")])).unwrap_err();
+    assert_eq!(schema(&peer), Some(4), "nothing was changed");
+    store.write(Millis(4), |tx| tx.enqueue(&[named("a")])).unwrap();
+    assert_eq!(schema(&peer), Some(SCHEMA_VERSION));
+    peer.write(Millis(5), |tx| tx.enqueue(&[named("b")])).unwrap();
+    // A newer program does the same, while this one has the file open.
+    store.write(Millis(6), |tx| tx.set_schema(99)).unwrap();
+    let before = peer.read(Snapshot::fingerprint).unwrap();
+    let refused = peer.write(Millis(7), |tx| tx.enqueue(&[named("c")])).unwrap_err();
+    assert!(matches!(refused, StoreError::Schema { found: 99, known: SCHEMA_VERSION }), "{refused}");
+    assert_eq!(peer.read(Snapshot::fingerprint).unwrap(), before);
 }

@@ -141,7 +141,10 @@ pub(super) fn is_justified(record: &JobRecord) -> bool {
         StateRecord::Failed { allowed, .. } => (1..=allowed).contains(&failures),
         StateRecord::Dead { reason: DeadReasonRecord::Lost, allowed, .. } => allowed > 0 && losses >= allowed,
         StateRecord::Dead { allowed, .. } => failures > allowed,
-        StateRecord::Blocked { .. } => failures == 0 && losses == 0,
+        // Before it is blocked, a job begins a new set of attempts.
+        StateRecord::Blocked { .. } | StateRecord::Cancelled { reason: CancelReasonRecord::NeedFailed { .. }, .. } => {
+            failures == 0 && losses == 0
+        }
         // A job that was to be tried again can be given another time, or be held.
         StateRecord::Scheduled { .. }
         | StateRecord::Pending

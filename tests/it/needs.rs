@@ -193,8 +193,70 @@ fn needs_go_out_and_come_back() {
     assert_eq!(bench.json("--db ./new show a --json")["state"], "blocked");
     bench.ok("--db ./new check");
     bench.ok("backup copy");
-    bench.ok("--db copy resume open b");
+    // What was cancelled for a need keeps its start time and its pause, wherever it goes.
     bench.ok("--db copy cancel open");
     assert_eq!(bench.json("--db copy show b --json")["reason"], "need_failed");
-    bench.ok("--db copy check");
+    bench.ok("--db copy export --output copied.jsonl");
+    bench.ok("--db again import copied.jsonl");
+    bench.ok("--db again backup third");
+    bench.ok("--db third retry open");
+    let b = bench.json("--db third show b --json");
+    assert_eq!((&b["state"], &b["held"]), (&json!("blocked"), &json!(true)));
+    assert!(b["why"].as_str().unwrap().contains("starts in 59m"), "{b}");
+    for db in ["copy", "again", "third"] {
+        bench.ok(&format!("--db {db} check"));
+    }
+}
+
+#[test]
+fn what_comes_back_waits_for_its_time_and_stays_paused() {
+    let bench = Bench::new();
+    bench.ok("config set max-retries 0");
+    bench.add(r#"{"id":"bad","command":"test -e mended"}"#);
+    bench.add(r#"{"id":"now","command":"echo now >> ran","after":"bad"}"#);
+    bench.add(r#"{"id":"later","command":"echo later >> ran","after":"bad","delay":7200}"#);
+    bench.add(r#"{"id":"held","command":"echo held >> ran","after":"bad"}"#);
+    bench.add(r#"{"id":"second","command":"echo second >> ran","after":"held"}"#);
+    bench.ok("pause held");
+    bench.ok("edit second --delay 3h");
+    assert_eq!(bench.work().code, 1);
+    let dead = "job bad, which it needed, is dead; queuectl retry bad";
+    assert_eq!(waits_for(&bench, "held"), format!("{dead}; once retried it is held"));
+    assert!(
+        waits_for(&bench, "later").as_str().unwrap().starts_with(&format!("{dead}; once retried it starts in 1h 59m"))
+    );
+    std::fs::write(bench.file("mended"), "").unwrap();
+    // Named with those that it took with it, or alone: the same.
+    bench.ok("retry bad held");
+    assert_eq!(["now", "later", "held", "second"].map(|id| bench.state(id)), ["blocked"; 4]);
+    let _pool = bench.pool("");
+    bench.until("what has no time runs", || bench.state("now") == "completed");
+    assert_eq!(["later", "held", "second"].map(|id| bench.state(id)), ["scheduled", "scheduled", "blocked"]);
+    bench.ok("worker stop");
+    assert!(waits_for(&bench, "held").as_str().unwrap().starts_with("held; queuectl resume held"));
+    assert!(waits_for(&bench, "second").as_str().unwrap().contains("starts in 2h 59m"));
+    bench.ok("resume held");
+    bench.ok("edit later --delay 0s");
+    bench.ok("cancel second");
+    bench.work().ok();
+    assert_eq!(bench.text("ran"), "now\nlater\nheld\n");
+    bench.check();
+}
+
+/// A keyed job that is retried because it is enqueued again, or whose need is gone, comes back as it was, too.
+#[test]
+fn what_is_retried_by_its_key_waits_for_its_time() {
+    let bench = Bench::new();
+    bench.add(r#"{"id":"a","command":"true"}"#);
+    bench.add(r#"{"id":"b","command":"true","after":"a","delay":7200,"key":"k"}"#);
+    bench.ok("cancel a");
+    bench.ok("remove a");
+    assert!(
+        waits_for(&bench, "b").as_str().unwrap().starts_with("once retried it starts in 1h 59m"),
+        "what it needed is gone"
+    );
+    bench.ok("enqueue --key k --if-exists retry -- true");
+    assert_eq!(bench.state("b"), "scheduled");
+    assert!(waits_for(&bench, "b").as_str().unwrap().starts_with("starts in 1h 59m"));
+    bench.check();
 }

@@ -423,7 +423,7 @@ impl From<PortableJob> for Job {
             reason: progress.state.reason().map(str::to_owned),
             allowed,
             next_run_at: starts(&progress.state).map(At),
-            held: progress.state.is_held(),
+            held: is_held(&progress.state),
             finished_at: progress.state.ended_at().map(At),
             failures: progress.failures,
             losses: progress.losses,
@@ -434,12 +434,17 @@ impl From<PortableJob> for Job {
     }
 }
 
-/// When a job may start, were it not held or blocked.
+/// When a job may start, or might, were it not held, blocked, or cancelled for a need.
 fn starts(state: &State) -> Option<Millis> {
     match state {
-        State::Scheduled { due, .. } | State::Blocked { due: Some(due), .. } => Some(*due),
-        other => other.due(),
+        State::Cancelled { reason: CancelReason::NeedFailed { due, .. }, .. } => *due,
+        other => other.planned(),
     }
+}
+
+/// Whether a person holds a job back, or did when it was cancelled for a need.
+fn is_held(state: &State) -> bool {
+    state.is_held() || matches!(state, State::Cancelled { reason: CancelReason::NeedFailed { held: true, .. }, .. })
 }
 
 impl Job {
@@ -530,7 +535,13 @@ impl StateFields<'_> {
             },
             StateKind::Cancelled => State::Cancelled {
                 at: self.at.take().ok_or_else(|| needs("finished_at"))?.0,
-                reason: one_of(&CANCEL_REASONS, self.reason.take(), CancelReason::name)?,
+                reason: match one_of(&CANCEL_REASONS, self.reason.take(), CancelReason::name)? {
+                    CancelReason::Asked => CancelReason::Asked,
+                    CancelReason::NeedFailed { .. } => {
+                        let (due, held) = (self.due.take(), std::mem::take(&mut self.held));
+                        CancelReason::NeedFailed { due: due.map(|due| due.0), held }
+                    }
+                },
             },
             StateKind::Blocked => {
                 State::Blocked { due: self.due.take().map(|due| due.0), held: std::mem::take(&mut self.held) }
@@ -552,7 +563,7 @@ impl StateFields<'_> {
 }
 
 const DEAD_REASONS: [DeadReason; 3] = [DeadReason::Failed, DeadReason::TimedOut, DeadReason::Lost];
-const CANCEL_REASONS: [CancelReason; 2] = [CancelReason::Asked, CancelReason::NeedFailed];
+const CANCEL_REASONS: [CancelReason; 2] = [CancelReason::Asked, CancelReason::NeedFailed { due: None, held: false }];
 
 fn one_of<T: Copy>(all: &[T], name: Option<&str>, name_of: impl Fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().copied().find(|one| Some(name_of(*one)) == name);

@@ -117,7 +117,7 @@ pub(crate) fn detail(job: &Job, now: Millis) -> String {
         }
         State::Completed { at } => error.map_or_else(|| ago(*at, now), |error| format!("{}; {error}", ago(*at, now))),
         State::Dead { at, .. } => format!("{}; {}", error.unwrap_or_else(|| "failed".to_owned()), ago(*at, now)),
-        State::Cancelled { at, reason: CancelReason::NeedFailed } => {
+        State::Cancelled { at, reason: CancelReason::NeedFailed { .. } } => {
             format!("a job that it needed failed; {}", ago(*at, now))
         }
         State::Cancelled { at, reason: CancelReason::Asked } => ago(*at, now),

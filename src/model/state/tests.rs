@@ -33,6 +33,10 @@ fn run(outcome: Outcome) -> Ending {
     })
 }
 
+fn need_failed(due: Option<Millis>, held: bool) -> State {
+    State::Cancelled { at: NOW, reason: CancelReason::NeedFailed { due, held } }
+}
+
 /// Every state, those with a clock in two kinds, the claimed one in two.
 fn states() -> Vec<(&'static str, State)> {
     let (soon, later) = (NOW, Millis(NOW.0 + 1));
@@ -51,6 +55,10 @@ fn states() -> Vec<(&'static str, State)> {
         ("completed", State::Completed { at: NOW }),
         ("dead", State::Dead { at: NOW, reason: DeadReason::Failed, allowed: 3 }),
         ("cancelled", State::Cancelled { at: NOW, reason: CancelReason::Asked }),
+        ("cancelled for a need", need_failed(None, false)),
+        ("cancelled for a need, due", need_failed(Some(soon), false)),
+        ("cancelled for a need, not due", need_failed(Some(later), false)),
+        ("cancelled for a need, held", need_failed(Some(later), true)),
     ]
 }
 
@@ -68,7 +76,7 @@ fn moved(state: &State, event: &str) -> String {
         "need failed" => before.need_failed(NOW),
         "claim" => before.claim(Lease(9), &pool(), NOW),
         "cancel" => before.cancel(NOW),
-        "retry" => before.retry(),
+        "retry" => before.retry(NOW),
         "edit" => return before.edit().map_or("-", |()| "edited").to_owned(),
         "later" => before.reschedule(Some(Millis(NOW.0 + 5)), NOW),
         "now" => before.reschedule(None, NOW),
@@ -229,6 +237,13 @@ const LEGAL: &[(&str, &[(&str, &str)])] = &[
     ("completed", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
     ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
     ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("cancelled for a need", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("cancelled for a need, due", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("cancelled for a need, not due", &[("retry", "scheduled"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    (
+        "cancelled for a need, held",
+        &[("retry", "scheduled, held"), ("retry, blocked", "blocked, held"), ("remove", "gone")],
+    ),
 ];
 
 #[test]
@@ -281,8 +296,17 @@ fn three_retries_mean_four_attempts() {
     job = finish(&job, Outcome::TimedOut, &policy);
     assert_eq!(job.state, State::Dead { at: NOW, reason: DeadReason::TimedOut, allowed: 3 });
     assert_eq!(job.attempts, 4);
-    let again = job.retry().unwrap();
+    let again = job.retry(NOW).unwrap();
     assert_eq!((again.failures, again.losses, again.attempts), (0, 0, 4));
+}
+
+#[test]
+fn what_is_cancelled_for_a_need_comes_back_as_it_was() {
+    for (due, held) in [(None, false), (None, true), (Some(Millis(1)), false), (Some(Millis(99_999)), true)] {
+        let before = Progress::new(State::Blocked { due, held });
+        assert_eq!(before.need_failed(NOW).unwrap().retry_blocked().unwrap(), before);
+        assert_eq!(before.need_failed(NOW).unwrap().retry(NOW), before.unblock(NOW));
+    }
 }
 
 #[test]

@@ -160,3 +160,13 @@ fn bulks_survive_every_blow() {
         fault(&ops, error, false).unwrap_or_else(|broken| panic!("{broken}"));
     }
 }
+
+/// The schema is raised together with the first change, or not at all.
+#[test]
+fn a_queue_of_an_older_schema_survives_every_blow() {
+    let disk = Disk::holding(new_queue().unwrap());
+    Store::on(disk.drive()).unwrap().write(Millis(0), |tx| tx.set_schema(4)).unwrap();
+    let disk = Disk::holding(disk.contents());
+    let survey = power_on(&disk, &workload::seeded(3, 12), 3, EFFORT).unwrap_or_else(|broken| panic!("{broken}"));
+    assert!(survey.points > 500 && survey.second > 500, "{survey:?}");
+}

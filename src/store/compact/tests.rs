@@ -139,3 +139,15 @@ fn a_queue_that_is_deleted_meanwhile_is_said_to_be() {
     let gone = compact(seized);
     assert!(matches!(gone, Err(StoreError::Gone)), "{gone:?}");
 }
+
+#[test]
+fn a_queue_of_an_older_schema_stays_one_until_it_is_changed() {
+    let (dir, store) = temp_queue();
+    store.write(Millis(1), |tx| tx.set_schema(4)).unwrap();
+    store.close().unwrap();
+    compact(seized(&dir)).unwrap();
+    let store = Store::open(dir.path(), on_wait()).unwrap();
+    assert_eq!(store.read(Snapshot::schema).unwrap(), Some(4));
+    store.write(Millis(2), |tx| tx.enqueue(&[echo()])).unwrap();
+    assert_eq!(store.read(Snapshot::schema).unwrap(), Some(super::super::SCHEMA_VERSION));
+}

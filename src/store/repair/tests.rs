@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::super::records::SpecRecord;
 use super::super::tests::{pool, ran, temp_queue};
 use super::super::whole::strictly;
-use super::super::{ClaimCache, OnWait, Serves};
+use super::super::{ClaimCache, OnWait, SCHEMA_VERSION, Serves};
 use super::*;
 use crate::model::*;
 use crate::sim::choices::Choices;
@@ -83,6 +83,19 @@ fn nothing_to_repair_changes_nothing() {
     assert_eq!((found.kept, found.differences, found.lost, found.jobs), (None, Lines::default(), Lines::default(), 5));
     assert!(fs::read(file_of(dir.path())).unwrap() == before);
     assert!(!dir.path().join("repair.tmp").exists());
+}
+
+#[test]
+fn an_older_schema_is_no_difference_and_what_is_made_anew_is_of_this_one() {
+    let dir = sample();
+    let before = jobs(&open(&dir));
+    open(&dir).write(Millis(25), |tx| tx.set_schema(4)).unwrap();
+    assert_eq!(repaired(&dir).kept, None);
+    tamper(&dir, |t| drop(t.open_table(READY).unwrap().remove((1, 100, 4)).unwrap()));
+    assert_eq!(open(&dir).read(Snapshot::schema).unwrap(), Some(4));
+    assert!(repaired(&dir).kept.is_some());
+    assert_eq!(open(&dir).read(Snapshot::schema).unwrap(), Some(SCHEMA_VERSION));
+    assert_eq!(jobs(&open(&dir)), before);
 }
 
 /// After tampering repair tells exactly these differences, and the jobs are what they were.

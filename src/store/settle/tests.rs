@@ -180,3 +180,67 @@ fn a_start_time_and_a_hold_outlast_what_is_waited_for() {
     step(&store, 201, |tx| tx.release(&[id("held")]));
     assert_eq!(end_all(&store, 202, Outcome::Completed), ["later", "held"]);
 }
+
+#[test]
+fn what_is_cancelled_for_a_need_comes_back_as_it_was() {
+    let (_dir, store) = temp_queue();
+    let later =
+        |name: &str, after: &[&str]| JobSpec { start: crate::model::Start::At(Millis(100)), ..job(name, after, &[]) };
+    let specs = [
+        job("a", &[], &[]),
+        later("later", &["a"]),
+        job("held", &["a"], &[]),
+        later("second", &["later"]),
+        job("edited", &["a"], &[]),
+    ];
+    step(&store, 1, |tx| tx.enqueue(&specs));
+    step(&store, 2, |tx| tx.hold(&[id("held"), id("second")]));
+    step(&store, 3, |tx| {
+        let seq = tx.owner(&id("edited"))?.unwrap();
+        let record = tx.job(seq)?;
+        let progress = record.progress()?.reschedule(Some(Millis(50)), Millis(3)).unwrap();
+        tx.move_job(seq, &record, &progress)
+    });
+    let state = |name: &str| {
+        let job = store.read(|snapshot| snapshot.job(snapshot.find(&id(name))?.unwrap())).unwrap();
+        job.unwrap().progress.state
+    };
+    let names = ["later", "held", "second", "edited"];
+    let before = names.map(state);
+    assert_eq!(before[2], State::Blocked { due: Some(Millis(100)), held: true });
+    // Again and again, however the first of them comes back.
+    for ms in [10, 20] {
+        step(&store, ms, |tx| tx.cancel(&[id("a")]));
+        settle(&store, ms);
+        assert_eq!(states(&store).values().filter(|kind| **kind == StateKind::Cancelled).count(), 5);
+        step(&store, ms, |tx| tx.retry(&[id("a")], &Terms::default()));
+        settle(&store, ms);
+        assert_eq!(names.map(state), before);
+    }
+    // Retried themselves they come back as they were, too: those that need one of the others stay blocked by it.
+    step(&store, 30, |tx| tx.cancel(&[id("a")]));
+    settle(&store, 30);
+    step(&store, 31, |tx| tx.remove(&[id("a")]));
+    step(&store, 32, |tx| tx.retry(&names.map(id), &Terms::default()));
+    settle(&store, 33);
+    assert_eq!(
+        names.map(state),
+        [
+            State::Scheduled { due: Millis(100), held: false },
+            State::Scheduled { due: Millis(32), held: true },
+            State::Blocked { due: Some(Millis(100)), held: true },
+            State::Scheduled { due: Millis(50), held: false },
+        ]
+    );
+    // A time that has passed meanwhile is simply due.
+    step(&store, 34, |tx| tx.cancel(&[id("later")]));
+    settle(&store, 34);
+    step(&store, 200, |tx| tx.retry(&[id("later")], &Terms::default()));
+    settle(&store, 201);
+    assert_eq!(state("later"), State::Pending, "a person had cancelled it: nothing of it is kept");
+    assert_eq!(end_all(&store, 202, Outcome::Completed), ["later"]);
+    settle(&store, 203);
+    assert_eq!(state("second"), State::Scheduled { due: Millis(100), held: true });
+    step(&store, 204, |tx| tx.release(&[id("second")]));
+    assert_eq!(state("second"), State::Pending);
+}
