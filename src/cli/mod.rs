@@ -7,6 +7,7 @@ mod bytes;
 mod columns;
 mod commands;
 mod complete;
+mod confirm;
 mod context;
 mod deferred;
 mod detach;
@@ -102,8 +103,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Edit(args) => edit::edit(&context, &args),
         Command::Remove(args) => ask::remove(&context, &args),
         Command::Clean(args) => clean::clean(&context, &args),
-        Command::Pause(args) => pause::pause(&context, &args.ids, &args.queues),
-        Command::Resume(args) => pause::resume(&context, &args.ids, &args.queues),
+        Command::Pause(args) => pause::pause(&context, &args.what),
+        Command::Resume(args) => pause::resume(&context, &args.what),
         Command::Dlq(Deferred(Dlq::List(args))) => list::dlq_list(&context, &args),
         Command::Dlq(Deferred(Dlq::Retry(args))) => ask::dlq_retry(&context, &args),
         Command::Config(args) => config::config(&context, args.0),

@@ -7,6 +7,7 @@
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
 //!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
+//!  pending, scheduled, failed ──wait for others──► blocked
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
 //!  blocked ──need failed──► cancelled ──that one is retried──► blocked
 //!  pending, scheduled, failed ──hold──► scheduled, held ──release──► pending, scheduled
@@ -325,7 +326,7 @@ impl Progress {
                 Ok(self.moved(State::Scheduled { due, held: true }))
             }
             State::Blocked { due, .. } => Ok(self.moved(State::Blocked { due, held: true })),
-            _ => self.refuse("paused"),
+            _ => self.refuse("held"),
         }
     }
 
@@ -435,10 +436,32 @@ impl Progress {
         Ok(again.moved(State::Blocked { due: None, held: false }))
     }
 
-    /// A person changes what it is.
+    /// A person changes what it is, before it runs, or runs again. What has completed is history.
     pub fn edit(&self) -> Result<(), Refusal> {
-        let waits = !self.state.kind().has_ended() && self.state.kind() != StateKind::Processing;
-        if waits { Ok(()) } else { self.refuse("edited") }
+        match self.state.kind() {
+            StateKind::Processing | StateKind::Completed => self.refuse("edited"),
+            StateKind::Scheduled
+            | StateKind::Blocked
+            | StateKind::Pending
+            | StateKind::Failed
+            | StateKind::Dead
+            | StateKind::Cancelled => Ok(()),
+        }
+    }
+
+    /// A person changes what it waits for: it is blocked while some of that is open, and keeps its time and whether it is
+    /// held.
+    pub fn wait_for(&self, is_open: bool, now: Millis) -> Result<Self, Refusal> {
+        let (due, held) = match self.state {
+            State::Blocked { .. } => return if is_open { Ok(self.clone()) } else { self.unblock(now) },
+            State::Scheduled { due, held } => (Some(due), held),
+            State::Failed { due, .. } => (Some(due), false),
+            State::Pending => (None, false),
+            State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. } => {
+                return self.refuse("made to wait for others");
+            }
+        };
+        Ok(if is_open { self.moved(State::Blocked { due, held }) } else { self.clone() })
     }
 
     /// A person changes when it starts, or is tried again; without a time, as soon as nothing else keeps it.

@@ -189,6 +189,39 @@ fn on_a_terminal_a_verb_asks_first() {
     }
 }
 
+/// It waits for its turn when the signal comes: that piece is the last.
+#[test]
+fn a_signal_stops_a_verb_between_two_pieces() {
+    let bench = Bench::new();
+    bench.cmd(["enqueue", "-"]).stdin("true\n".repeat(600)).run().ok();
+    let terminal = Terminal::new();
+    let mut cancel =
+        bench.cmd(["cancel", "--state", "pending"]).spawn_with(terminal.end(), terminal.end(), terminal.end());
+    let mut shown = String::new();
+    while !shown.contains("this cancels 600 jobs; go on? [y/N]") {
+        let mut bytes = [0; 4096];
+        let count = terminal.master().read(&mut bytes).unwrap();
+        shown.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    let turn = bench.take_turn();
+    terminal.types(b"y\n");
+    let pid = cancel.id().cast_signed();
+    bench.until_at_turnstile(pid);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    bench.until("the signal was taken", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
+        pending.into_iter().all(|line| line.ends_with("0000000000000000"))
+    });
+    drop(turn);
+    let shown = String::from_utf8(terminal.read_until_closed()).unwrap();
+    assert!(shown.contains("stopped: 256 of 600 jobs cancelled"), "{shown}");
+    assert_eq!(cancel.wait().unwrap().code(), Some(130), "{shown}");
+    assert_eq!(bench.json("status --json")["jobs"]["cancelled"], 256);
+    assert_eq!(bench.ok("cancel --state pending"), "✓ 344 jobs cancelled\n");
+    bench.check();
+}
+
 #[test]
 fn a_running_job_of_a_filter_is_ended() {
     let bench = Bench::new();

@@ -69,7 +69,7 @@ fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
 }
 
 /// What is to be waited for, by the ids that were typed.
-fn needs(after: &[JobId], after_any: &[JobId]) -> Vec<Need> {
+pub(crate) fn needs(after: &[JobId], after_any: &[JobId]) -> Vec<Need> {
     let need = |any| move |id: &JobId| Need { id: id.clone(), any };
     after.iter().map(need(false)).chain(after_any.iter().map(need(true))).collect()
 }

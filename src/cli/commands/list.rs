@@ -191,9 +191,9 @@ fn table(queue: &Queue, filter: &Filter, listing: &Listing, out: &mut impl Write
 /// That there are none.
 fn none(filter: &Filter) -> String {
     let states: Vec<&str> = filter.states.iter().map(|kind| kind.name()).collect();
-    let Filter { states: _, queue, run, tags, name, since, command, exit_code } = filter;
+    let Filter { states: _, queue, run, tags, name, since, command, exit_code, held } = filter;
     let by_more = queue.is_some() || run.is_some() || !tags.is_empty() || name.is_some() || since.is_some();
-    match (states.as_slice(), by_more || command.is_some() || exit_code.is_some()) {
+    match (states.as_slice(), by_more || command.is_some() || exit_code.is_some() || held.is_some()) {
         ([], false) => "No jobs".to_owned(),
         (states, false) => format!("No jobs are {}", states.join(" or ")),
         (_, true) => "No such jobs".to_owned(),

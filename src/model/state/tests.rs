@@ -70,6 +70,8 @@ fn moved(state: &State, event: &str) -> String {
         "cancel" => before.cancel(NOW),
         "retry" => before.retry(),
         "edit" => return before.edit().map_or("-", |()| "edited").to_owned(),
+        "wait for others" => before.wait_for(true, NOW),
+        "wait for none" => before.wait_for(false, NOW),
         "later" => before.reschedule(Some(Millis(NOW.0 + 5)), NOW),
         "now" => before.reschedule(None, NOW),
         "give back" => finish(LEASE, &Ending::NotStarted),
@@ -227,8 +229,8 @@ const LEGAL: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("completed", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
-    ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
-    ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("remove", "gone")]),
+    ("dead", &[("retry", "pending"), ("retry, blocked", "blocked"), ("edit", "edited"), ("remove", "gone")]),
+    ("cancelled", &[("retry", "pending"), ("retry, blocked", "blocked"), ("edit", "edited"), ("remove", "gone")]),
 ];
 
 #[test]
@@ -244,6 +246,8 @@ fn every_state_against_every_event() {
         "retry",
         "retry, blocked",
         "edit",
+        "wait for others",
+        "wait for none",
         "later",
         "now",
         "remove",
