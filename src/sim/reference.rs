@@ -1334,12 +1334,15 @@ impl Reference {
         };
         if let Some(instead) = instead {
             self.forget_needs(seq);
-            self.job_mut(seq).map(|job| job.needs = instead);
+            if let Some(job) = self.job_mut(seq) {
+                job.needs = instead;
+            }
         }
         // What is blocked, or has ended, has no place in its lane that it could leave.
         let has_place = !matches!(job.state, State::Blocked { .. }) && !state.kind().has_ended();
         let has_place = has_place && !matches!(state, State::Blocked { .. });
-        let is_elsewhere = lane != job.lane && has_place || spec.priority != job.spec.priority && job.state == State::Pending && state == State::Pending;
+        let is_elsewhere = lane != job.lane && has_place
+            || spec.priority != job.spec.priority && job.state == State::Pending && state == State::Pending;
         if let Some(job) = self.jobs.get_mut(&seq) {
             (job.spec, job.lane) = (spec, lane);
         }

@@ -94,12 +94,7 @@ impl Tx<'_> {
     }
 
     /// What can be changed of a job, and whether it is part of a run.
-    fn as_editable(
-        &mut self,
-        seq: Seq,
-        record: &JobRecord,
-        spec: &SpecRecord,
-    ) -> Result<(Editable, bool), StoreError> {
+    fn as_editable(&mut self, seq: Seq, record: &JobRecord, spec: &SpecRecord) -> Result<(Editable, bool), StoreError> {
         let lane: Option<LaneRecord> = self.tables.lanes.get(record.lane)?;
         let lane = lane.ok_or_else(|| StoreError::Damaged("a job's lane is missing".to_owned()))?;
         let mut needs = Vec::new();

@@ -52,7 +52,8 @@ fn ask(queue: &Queue, args: &args::Clean, until: Millis) -> Result<(), Failure> 
         counts.push(format!("{count} {}", state.name()));
         all += count;
     }
-    let question = || format!("this removes {} ({}), with what they wrote; go on?", human::count(all, "job"), counts.join(", "));
+    let question =
+        || format!("this removes {} ({}), with what they wrote; go on?", human::count(all, "job"), counts.join(", "));
     confirm(args.yes || all == 0, question, "removed")
 }
 

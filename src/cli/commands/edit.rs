@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::super::args;
 use super::super::bytes::to_json;
-use super::super::context::{Context, stdout};
+use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Asked, Base};
 use super::super::local::Local;
@@ -75,8 +75,10 @@ pub(crate) fn edit(context: &Context, args: &args::Edit) -> Result<Exit, Failure
         (Some(wanted), true, _) => by_filter(context, args, &base, &wanted),
         (Some(wanted), false, _) => by_ids(context, args, &base, &wanted),
         (None, false, [id]) => in_editor(context, args, id, &base),
-        (None, _, _) => Err(Failure::new(Exit::Usage, "an editor takes one job; of several, say by flags what changes")
-            .next("queuectl edit --help")),
+        (None, _, _) => {
+            Err(Failure::new(Exit::Usage, "an editor takes one job; of several, say by flags what changes")
+                .next("queuectl edit --help"))
+        }
     }
 }
 
@@ -95,7 +97,11 @@ fn by_filter(context: &Context, args: &args::Edit, base: &Base, wanted: &Wanted)
     many.confirm(args.jobs.yes)?;
     let mut ids = Vec::new();
     let step = |ids: &[JobId], tx: &mut Tx<'_>| change_all(tx, ids, base, wanted);
-    let keep = |piece: Vec<Edited>| if args.json { ids.extend(piece.into_iter().map(|edited| edited.id)) };
+    let keep = |piece: Vec<Edited>| {
+        if args.json {
+            ids.extend(piece.into_iter().map(|edited| edited.id));
+        }
+    };
     let count = many.each(&queue, step, keep)?;
     let mut out = stdout();
     if args.json {
@@ -130,7 +136,8 @@ impl Wanted {
         let args::Changes { max_retries, timeout, name, tags, .. } = changes;
         let needs = needs(after, after_any);
         let has_needs = *no_after || !needs.is_empty();
-        let given = [shell_text.is_some(), queue.is_some(), priority.is_some(), delay.is_some(), at.is_some(), has_needs];
+        let given =
+            [shell_text.is_some(), queue.is_some(), priority.is_some(), delay.is_some(), at.is_some(), has_needs];
         let given = given.contains(&true) || max_retries.is_some() || timeout.is_some() || name.is_some();
         if !given && tags.is_empty() {
             return Ok(None);
@@ -370,7 +377,14 @@ fn tell(queue: &Queue, args: &args::Edit, edited: &[Edited], local: &Local) -> R
             changes => writeln!(out, "✓ Job {} edited: {changes}", edited.id)?,
         }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    for Edited { id, .. } in edited {
+        let state = queue.read(|snapshot| snapshot.find(id)?.map_or(Ok(None), |seq| snapshot.state(seq)))?;
+        if let Some(state @ (StateKind::Dead | StateKind::Cancelled)) = state {
+            say(format_args!("job {id} is {}; to run it as it is now, type: queuectl retry {id}", state.name()));
+        }
+    }
+    Ok(())
 }
 
 /// The jobs as they are now; those that are gone by now are left out.
@@ -414,9 +428,9 @@ fn changes(Edited { was, becomes, .. }: &Edited, local: &Local) -> Vec<String> {
         Some(name) => format!("name {}", human::plain(name.as_str())),
         None => "no name".to_owned(),
     });
-    note(becomes.tags != was.tags, &|| match becomes.tags.is_empty() {
-        true => "no tags".to_owned(),
-        false => format!("tags {}", human::plain(&becomes.tags.to_string())),
+    note(becomes.tags != was.tags, &|| match becomes.tags.to_string().as_str() {
+        "" => "no tags".to_owned(),
+        tags => format!("tags {}", human::plain(tags)),
     });
     changes
 }

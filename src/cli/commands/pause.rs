@@ -16,19 +16,14 @@ const WAITING: [StateKind; 4] = [StateKind::Scheduled, StateKind::Blocked, State
 /// What is held is in one of these.
 const HELD: [StateKind; 2] = [StateKind::Scheduled, StateKind::Blocked];
 
-const HOLD: Verb = Verb {
-    held: Some(false),
-    ..Verb::new(["holds", "held", "running, ended, or held already"], &WAITING, &WAITING)
-};
+const HOLD: Verb =
+    Verb { held: Some(false), ..Verb::new(["holds", "held", "running, ended, or held already"], &WAITING, &WAITING) };
 const RELEASE: Verb = Verb { held: Some(true), ..Verb::new(["resumes", "resumed", "not held"], &HELD, &HELD) };
-
-/// What is done to jobs, all or none.
-type Step = fn(&mut Tx<'_>, &[JobId]) -> Result<Vec<JobId>, StoreError>;
 
 pub(crate) fn pause(context: &Context, what: &Held) -> Result<Exit, Failure> {
     let mut queue = context.open()?;
     let names = &what.queues;
-    if let Some(exit) = of_jobs(context, &mut queue, what, HOLD, |tx, ids| tx.hold(ids))? {
+    if let Some(exit) = of_jobs(context, &mut queue, what, true)? {
         queue.leave();
         return Ok(exit);
     }
@@ -46,7 +41,7 @@ pub(crate) fn pause(context: &Context, what: &Held) -> Result<Exit, Failure> {
 pub(crate) fn resume(context: &Context, what: &Held) -> Result<Exit, Failure> {
     let mut queue = context.open()?;
     let names = &what.queues;
-    if let Some(exit) = of_jobs(context, &mut queue, what, RELEASE, |tx, ids| tx.release(ids))? {
+    if let Some(exit) = of_jobs(context, &mut queue, what, false)? {
         queue.leave();
         return Ok(exit);
     }
@@ -69,14 +64,10 @@ pub(crate) fn resume(context: &Context, what: &Held) -> Result<Exit, Failure> {
     tell(queue, names, "resumed")
 }
 
-/// Does it to jobs, if it is jobs that are meant.
-fn of_jobs(
-    context: &Context,
-    queue: &mut Queue,
-    what: &Held,
-    verb: Verb,
-    step: Step,
-) -> Result<Option<Exit>, Failure> {
+/// Holds jobs, or lets them go on, if it is jobs that are meant.
+fn of_jobs(context: &Context, queue: &mut Queue, what: &Held, hold: bool) -> Result<Option<Exit>, Failure> {
+    let verb = if hold { HOLD } else { RELEASE };
+    let step = |tx: &mut Tx<'_>, ids: &[JobId]| if hold { tx.hold(ids) } else { tx.release(ids) };
     let mut out = stdout();
     if !what.ids.is_empty() {
         let done = context.first(queue, |queue| queue.write(|tx| step(tx, &what.ids))).map_err(refused)?;

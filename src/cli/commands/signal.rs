@@ -92,7 +92,8 @@ fn signal_some(queue: &Queue, seqs: &[Seq], signal: Signal) -> Result<Vec<Sent>,
 }
 
 fn write_json(out: &mut impl Write, name: &str, sent: &[Sent]) -> Result<(), Failure> {
-    let sent = sent.iter().map(|Sent { id, processes }| json!({"id": id.as_str(), "signal": name, "processes": processes}));
+    let sent =
+        sent.iter().map(|Sent { id, processes }| json!({"id": id.as_str(), "signal": name, "processes": processes}));
     Ok(writeln!(out, "{}", sent.collect::<Value>())?)
 }
 
