@@ -33,6 +33,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 
 use args::{Cli, Color, Command, Config, Dlq, Worker};
 use commands::{
@@ -50,7 +51,7 @@ pub fn run() -> ExitCode {
         return exit.into();
     }
     quiet_about_damage();
-    let cli = Cli::try_parse().unwrap_or_else(|error| usage(&error));
+    let cli = Cli::try_parse().unwrap_or_else(|error| usage(error));
     match cli.global.color {
         Color::Auto => anstream::ColorChoice::Auto,
         Color::Always => anstream::ColorChoice::Always,
@@ -67,7 +68,13 @@ pub fn run() -> ExitCode {
 }
 
 /// Ends with what clap has to say. Its errors repeat what was typed.
-fn usage(error: &clap::Error) -> ! {
+fn usage(mut error: clap::Error) -> ! {
+    let is_of_all = error.get(ContextKind::InvalidArg).is_some_and(|arg| arg.to_string() == "--all");
+    if is_of_all && error.get(ContextKind::SuggestedArg).is_none() {
+        // Else it would be told how to name a job `--all`.
+        let tip = "jobs are named by their ids, or by filters such as --state pending or --since 1d";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
     if error.use_stderr() {
         let _ = anstream::stderr().write_all(terminal::tame(&error.render().ansi().to_string()).as_bytes());
         std::process::exit(error.exit_code());

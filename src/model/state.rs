@@ -7,7 +7,7 @@
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
 //!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
-//!  pending, scheduled, failed ──wait for others──► blocked
+//!  pending, scheduled ──wait for others──► blocked;  blocked ──wait for none──► as unblock
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
 //!  blocked ──need failed──► cancelled ──that one is retried──► blocked
 //!  pending, scheduled, failed ──hold──► scheduled, held ──release──► pending, scheduled
@@ -450,18 +450,24 @@ impl Progress {
     }
 
     /// A person changes what it waits for: it is blocked while some of that is open, and keeps its time and whether it is
-    /// held.
+    /// held. What is blocked has not failed yet.
     pub fn wait_for(&self, is_open: bool, now: Millis) -> Result<Self, Refusal> {
-        let (due, held) = match self.state {
-            State::Blocked { .. } => return if is_open { Ok(self.clone()) } else { self.unblock(now) },
-            State::Scheduled { due, held } => (Some(due), held),
-            State::Failed { due, .. } => (Some(due), false),
-            State::Pending => (None, false),
-            State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. } => {
-                return self.refuse("made to wait for others");
+        let has_failed = self.failures > 0 || self.losses > 0;
+        match (&self.state, is_open) {
+            (State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. }, _) => {
+                self.refuse("made to wait for others")
             }
-        };
-        Ok(if is_open { self.moved(State::Blocked { due, held }) } else { self.clone() })
+            (State::Blocked { .. }, true) => Ok(self.clone()),
+            (State::Blocked { .. }, false) => self.unblock(now),
+            (State::Failed { .. } | State::Scheduled { .. } | State::Pending, false) => Ok(self.clone()),
+            (State::Scheduled { due, held }, true) if !has_failed => {
+                Ok(self.moved(State::Blocked { due: Some(*due), held: *held }))
+            }
+            (State::Pending, true) if !has_failed => Ok(self.moved(State::Blocked { due: None, held: false })),
+            (State::Failed { .. } | State::Scheduled { .. } | State::Pending, true) => {
+                self.refuse("made to wait for others after a failure")
+            }
+        }
     }
 
     /// A person changes when it starts, or is tried again; without a time, as soon as nothing else keeps it.

@@ -1298,18 +1298,28 @@ impl Reference {
         if !stays && self.run_number(seq).is_some() {
             return Err(Refused::OfRun(id.clone()));
         }
-        let instead = needs.map(|needs| self.needs_instead(seq, needs));
+        let instead = needs.map(|needs| self.needs_instead(seq, needs)).transpose()?;
+        if let Some(needs) = &instead {
+            let is_open = needs.values().any(|need| !need.met);
+            let has_failed = job.failures > 0 || job.losses > 0;
+            self.refuse(&[seq], |kind| kind.has_ended() || is_open && has_failed)?;
+        }
         if due.is_some() {
             self.refuse(&[seq], StateKind::has_ended)?;
         }
-        let instead = instead.transpose()?;
-        if instead.is_some() {
-            self.refuse(&[seq], StateKind::has_ended)?;
-        }
         let lane = if stays { job.lane } else { self.queue_lane(&becomes.queue) };
-        let state = match due.map(|due| due.filter(|due| *due > now)) {
+        let state = match &instead {
             None => job.state.clone(),
-            Some(due) => match (job.state.clone(), due) {
+            Some(needs) if needs.values().all(|need| need.met) => self.unblocked(job.state.clone()),
+            Some(_) => match job.state.clone() {
+                State::Scheduled { due, held } => State::Blocked { due: Some(due), held },
+                State::Pending => State::Blocked { due: None, held: false },
+                other => other,
+            },
+        };
+        let state = match due.map(|due| due.filter(|due| *due > now)) {
+            None => state,
+            Some(due) => match (state, due) {
                 (State::Blocked { held, .. }, due) => State::Blocked { due, held },
                 (State::Scheduled { held: true, .. }, due) => State::Scheduled { due: due.unwrap_or(now), held: true },
                 (_, None) => State::Pending,
@@ -1322,16 +1332,6 @@ impl Reference {
         if is_same {
             return Ok(());
         }
-        let state = match &instead {
-            None => state,
-            Some(needs) if needs.values().all(|need| need.met) => self.unblocked(state),
-            Some(_) => match state {
-                State::Scheduled { due, held } => State::Blocked { due: Some(due), held },
-                State::Failed { due, .. } => State::Blocked { due: Some(due), held: false },
-                State::Pending => State::Blocked { due: None, held: false },
-                other => other,
-            },
-        };
         if let Some(instead) = instead {
             self.forget_needs(seq);
             if let Some(job) = self.job_mut(seq) {
@@ -1341,12 +1341,16 @@ impl Reference {
         // What is blocked, or has ended, has no place in its lane that it could leave.
         let has_place = !matches!(job.state, State::Blocked { .. }) && !state.kind().has_ended();
         let has_place = has_place && !matches!(state, State::Blocked { .. });
+        let updated = job.updated;
         let is_elsewhere = lane != job.lane && has_place
             || spec.priority != job.spec.priority && job.state == State::Pending && state == State::Pending;
         if let Some(job) = self.jobs.get_mut(&seq) {
             (job.spec, job.lane) = (spec, lane);
         }
         self.put(seq, state);
+        if let Some(job) = self.jobs.get_mut(&seq).filter(|job| job.state.kind().has_ended()) {
+            job.updated = updated;
+        }
         self.rung.work |= is_elsewhere;
         Ok(())
     }

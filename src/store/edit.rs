@@ -71,21 +71,26 @@ impl Tx<'_> {
         if becomes.queue != was.queue && is_of_run {
             return Err(StoreError::OfRun(id.clone()));
         }
+        let (mut open, mut needs) = (record.needs, None);
+        if becomes.needs != was.needs {
+            let instead = self.needs_instead(seq, id, &becomes.needs)?;
+            open = instead.values().map(|need| u32::from(!need.met)).sum();
+            progress = progress.wait_for(open > 0, self.now).map_err(|refusal| refused(id, refusal))?;
+            needs = Some(instead);
+        }
         if becomes.due != was.due {
             let due = becomes.due.filter(|due| *due > self.now);
             progress = progress.reschedule(due, self.now).map_err(|refusal| refused(id, refusal))?;
         }
-        let mut open = record.needs;
-        if becomes.needs != was.needs {
-            let needs = self.needs_instead(seq, id, &becomes.needs)?;
-            open = needs.values().map(|need| u32::from(!need.met)).sum();
-            progress = progress.wait_for(open > 0, self.now).map_err(|refusal| refused(id, refusal))?;
+        if let Some(needs) = needs {
             self.replace_needs(seq, &needs)?;
         }
         self.replace_spec(seq, &spec, becomes)?;
         let lane = if becomes.queue == was.queue { record.lane } else { self.queue_lane(&becomes.queue)?.0 };
         let moved = JobRecord { needs: open, ..record.clone() }.moved(&progress, self.now);
-        let edited = JobRecord { lane, rank: rank(becomes.priority), ..moved };
+        // What has ended moved last when it did, and is found by that.
+        let updated = if record.kind().has_ended() { record.updated } else { moved.updated };
+        let edited = JobRecord { lane, rank: rank(becomes.priority), updated, ..moved };
         self.replace_job(seq, &record, &edited)?;
         if lane != record.lane {
             self.remove_empty_lane(record.lane)?;

@@ -61,6 +61,7 @@ fn the_time_can_be_changed_to_later_and_to_now() {
     bench.add(r#"{"id":"f","command":"exit 1","backoff_base":1000,"max_retries":1}"#);
     let pool = bench.pool("");
     bench.until_state("f", "failed");
+    bench.run("edit f --after a").says(4, &["a job that is failed cannot be made to wait for others after a failure"]);
     bench.ok("edit f -c true --delay 0s");
     bench.until_state("f", "completed");
     drop(pool);

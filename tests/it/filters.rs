@@ -156,6 +156,16 @@ fn verbs_take_of_a_filter_what_they_can() {
 }
 
 #[test]
+fn who_wants_all_jobs_is_told_of_filters() {
+    let bench = mixed();
+    for verb in ["cancel", "remove", "pause", "edit --priority 1"] {
+        let said = bench.run(&format!("{verb} --all")).fails(2);
+        assert!(said.contains("tip: jobs are named by their ids, or by filters such as"), "{said}");
+        assert!(!said.contains("-- --all"), "{said}");
+    }
+}
+
+#[test]
 fn a_retry_can_be_under_other_terms() {
     let bench = Bench::new();
     bench.ok("config set backoff-base 0.01");

@@ -110,7 +110,7 @@ fn a_filter_means_jobs_and_a_queue_alone_means_itself() {
         ("resume --since 1h", "✓ 2 jobs resumed\n", "left out: 3 jobs not held", ""),
         ("pause --queue gpu", "✓ Queue gpu paused: 2 jobs waiting\n", "", ""),
         ("resume --queue gpu --yes", "✓ Queue gpu resumed: 2 jobs waiting\n", "", ""),
-        ("pause --queue later", "✓ Queue later paused: 0 jobs waiting\n", "queue later has had no jobs yet", ""),
+        ("pause --queue later", "✓ Queue later paused: 0 jobs waiting\n", "queue later has no jobs", ""),
     ] {
         let done = bench.run(line);
         assert!(done.stderr.contains(left_out), "{line}: {done:?}");

@@ -120,8 +120,8 @@ fn tell(queue: Queue, names: &[QueueName], done: &str) -> Result<Exit, Failure> 
     }
     for name in names {
         let found: Vec<QueueInfo> = queues.iter().filter(|queue| queue.name == *name).cloned().collect();
-        if found.iter().all(|queue| queue.counts.is_empty()) {
-            say(format_args!("queue {name} has had no jobs yet"));
+        if found.iter().all(|queue| queue.counts.values().all(|count| *count == 0)) {
+            say(format_args!("queue {name} has no jobs; what will be enqueued there is meant, too"));
         }
         writeln!(out, "✓ Queue {name} {done}: {}", contents(&found))?;
     }
