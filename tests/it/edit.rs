@@ -263,7 +263,7 @@ fn of_a_filter_those_that_wait_are_edited() {
     bench.add(r#"{"id":"d","command":"echo d","queue":"gpu","name":"x","tags":{"t":"1"}}"#);
     bench.add(r#"{"id":"e","command":"echo e","queue":"gpu"}"#);
     for (line, said, left_out) in [
-        ("edit --where-queue gpu --priority 7", "✓ 2 jobs edited\n", "left out: 3 jobs running or ended"),
+        ("edit --where-queue gpu --priority 7", "✓ 2 jobs edited\n", "left out: 3 jobs that cannot be changed so"),
         ("edit --where-name x --where-tag t=1 --name z --tag t=2", "✓ 1 job edited\n", ""),
         ("edit --state dead -c true", "✓ 1 job edited\n", ""),
         ("edit --state dead,pending --where-command ^echo.[cd] --queue cpu", "✓ 2 jobs edited\n", ""),
@@ -280,6 +280,7 @@ fn of_a_filter_those_that_wait_are_edited() {
     assert_eq!(found("command")[3], "true");
     let edited = bench.json("edit --where-queue cpu --timeout 1m --json");
     assert_eq!((edited.as_array().unwrap().len(), &edited[0]["id"]), (2, &json!("c")));
+    bench.run("edit --where-name z --after dead").says(2, &["job dead: it is dead", "0 of 1 job edited"]);
     bench.run("edit --where-queue cpu").says(2, &["an editor takes one job"]);
     bench.run("edit c --where-queue cpu --priority 1").says(2, &["cannot be used with"]);
     bench.run("edit --priority 1").says(2, &["required"]);

@@ -48,7 +48,7 @@ const FIELDS: [&str; 12] = [
 /// Where nothing says otherwise.
 const EDITOR: &str = "vi";
 
-const EDIT: Verb = Verb::new(["edits", "edited", "running or ended"], &WAITING, &EDITABLE);
+const EDIT: Verb = Verb::new(["edits", "edited", "that cannot be changed so"], &WAITING, &EDITABLE);
 
 const WAITING: [StateKind; 4] = [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Failed];
 /// What waits, and what may be retried.
@@ -96,7 +96,16 @@ fn by_filter(context: &Context, args: &args::Edit, base: &Base, wanted: &Wanted)
     let mut many = Many::find(&queue, EDIT, &args.jobs.filters.resolve(&queue)?)?;
     many.confirm(args.jobs.yes)?;
     let mut ids = Vec::new();
-    let step = |ids: &[JobId], tx: &mut Tx<'_>| change_all(tx, ids, base, wanted);
+    let step = |ids: &[JobId], tx: &mut Tx<'_>| {
+        change_all(tx, ids, base, wanted).map_err(|error| match error {
+            // That is not about one of the jobs, but about what was typed.
+            StoreError::NeedEnded { id, state } => {
+                let why = format!("it is {}: what waits for it to complete would never run", state.name());
+                StoreError::Unfit { id, why }
+            }
+            error => error,
+        })
+    };
     let keep = |piece: Vec<Edited>| {
         if args.json {
             ids.extend(piece.into_iter().map(|edited| edited.id));
