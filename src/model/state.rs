@@ -457,9 +457,9 @@ impl Progress {
             (State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. }, _) => {
                 self.refuse("made to wait for others")
             }
-            (State::Blocked { .. }, true) => Ok(self.clone()),
             (State::Blocked { .. }, false) => self.unblock(now),
-            (State::Failed { .. } | State::Scheduled { .. } | State::Pending, false) => Ok(self.clone()),
+            (State::Blocked { .. }, true)
+            | (State::Failed { .. } | State::Scheduled { .. } | State::Pending, false) => Ok(self.clone()),
             (State::Scheduled { due, held }, true) if !has_failed => {
                 Ok(self.moved(State::Blocked { due: Some(*due), held: *held }))
             }

@@ -951,6 +951,10 @@ impl Act<'_> {
             Err(Refused::OfRun(_)) => self.tally.note("edit refused: of a run", true),
             Err(Refused::NeedsLater(_)) => self.tally.note("edit refused: what it needs came later", true),
             Err(Refused::NeedEnded(..)) => self.tally.note("edit refused: what it needs has ended", true),
+            Err(Refused::NoSuchJob(_)) => self.tally.note("edit refused: no such job", true),
+            Err(Refused::State(_, kind)) if !matches!(kind, StateKind::Completed | StateKind::Processing) => {
+                self.tally.note("edit refused: its time, or what it needs", true);
+            }
             Ok(()) if needs.is_some() => self.tally.note("edit: what it needs", true),
             _ => self.tally.note(format!("edit{refused}: {}", kind.map_or("no such job", StateKind::name)), true),
         }

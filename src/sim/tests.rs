@@ -82,7 +82,7 @@ const EVENTS: &str = "
     cleared: completed; cleared: dead; cleared: cancelled; cleared: a piece after another
     edit: scheduled; edit: blocked; edit: pending; edit: failed; edit: dead; edit: cancelled
     edit: what it needs; edit refused: what it needs came later; edit refused: what it needs has ended
-    edit refused: completed; edit refused: dead; edit refused: cancelled; edit refused: processing
+    edit refused: completed; edit refused: processing; edit refused: its time, or what it needs
     edit refused: no such job; edit refused: of a run
     swept: jobs; swept: nothing; swept: passed over
     cleared with its run; not cleared: a run that has not ended
