@@ -13,7 +13,7 @@ use super::columns::Column;
 use super::commands::signal;
 use super::complete;
 use super::deferred::Deferred;
-use super::filters::{ANY_FILTER, ANY_WHICH, Filters, Which};
+use super::filters::{ANY_FILTER, ANY_WHICH, Filters, Traits, Which};
 use crate::model::{
     IfExists, JobId, JobKey, JobName, PRIORITY_RANGE, PoolId, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX,
     parse_duration,
@@ -41,7 +41,7 @@ Look:
   wait      Wait until jobs have ended
 
 Act:
-  edit      Change a job that waits
+  edit      Change jobs that wait
   cancel    Cancel jobs; what runs is ended
   signal    Send a signal to jobs that run
   retry     Give ended jobs a fresh set of attempts
@@ -696,7 +696,7 @@ Examples:
   queuectl wait --all --timeout 1h")]
 pub(super) struct Wait {
     /// The jobs
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "states", "Which"], add = complete::unended_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER, conflicts_with = "all", add = complete::unended_job())]
     pub ids: Vec<JobId>,
     /// All jobs that have not ended
     #[arg(long, conflicts_with_all = ANY_FILTER)]
@@ -711,26 +711,43 @@ pub(super) struct Wait {
     pub filters: Filters,
 }
 
-/// Change a job that waits: what it runs, where, when, and how
+/// Change jobs that wait: what they run, where, when, and how
 ///
-/// Without flags the job is shown as JSON in $VISUAL, else $EDITOR, else vi; what is left out there stays, null unsets. The
-/// job keeps its number, its id and its history. What runs or has ended is refused, and so is another queue for a job of
-/// a run.
+/// Without flags one job is shown as JSON in $VISUAL, else $EDITOR, else vi; what is left out there stays, null unsets. A
+/// job keeps its number, its id and its history. Of a dead or cancelled job that changes what a retry runs. What runs or has
+/// completed is refused, and so is another queue for a job of a run. A filter takes the jobs that wait; with --state dead or
+/// cancelled those, too. Filters that are called like what can be changed begin with --where.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl edit job1 --priority 10 --timeout 2h
   queuectl edit job1 -c 'make -j2 all' --at 22:00
+  queuectl edit job1 job2 --after dump --tag night=2
+  queuectl edit --where-queue gpu --where-tag night=1 --timeout 2h
   EDITOR=nano queuectl edit job1")]
+#[command(mut_arg("ids", |ids| ids.help("The jobs; all are changed or none").add(complete::editable_job())))]
+#[command(mut_arg("queue", |filter| filter.long("where-queue")))]
+#[command(mut_arg("tags", |filter| filter.long("where-tag")))]
+#[command(mut_arg("name", |filter| filter.long("where-name")))]
+#[command(mut_arg("command", |filter| filter.long("where-command")))]
 pub(super) struct Edit {
-    /// The job
-    #[arg(add = complete::waiting_job())]
-    pub id: JobId,
+    #[command(flatten)]
+    pub changes: Changes,
+    /// Print each job as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub jobs: Jobs,
+}
+
+// What a person changes of jobs. No documentation, which would be that of the command.
+#[derive(Debug, Args)]
+pub(super) struct Changes {
     /// A text for the shell
     #[arg(short = 'c', long = "command", value_name = "SHELL TEXT", allow_hyphen_values = true)]
     pub shell_text: Option<OsString>,
     /// The queue to wait in
-    #[arg(long, value_name = "QUEUE", add = complete::queue())]
+    #[arg(id = "new_queue", long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queue: Option<QueueName>,
     /// From -100 to 100, higher first
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = priority)]
@@ -741,6 +758,15 @@ pub(super) struct Edit {
     /// Start, or try again, at this time, such as 22:00 or '2026-12-01 22:00' here, or 2026-12-01T22:00:00Z
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
+    /// Wait until this job has completed, instead of what it waited for; may be given several times
+    #[arg(long, value_name = "ID", value_delimiter = ',', add = complete::job())]
+    pub after: Vec<JobId>,
+    /// The same until it has ended, however it does
+    #[arg(long, value_name = "ID", value_delimiter = ',', add = complete::job())]
+    pub after_any: Vec<JobId>,
+    /// Wait for no other job
+    #[arg(long, conflicts_with_all = ["after", "after_any"])]
+    pub no_after: bool,
     /// Retries after the first attempt
     #[arg(long, value_name = "N", value_parser = retries)]
     pub max_retries: Option<u32>,
@@ -748,11 +774,32 @@ pub(super) struct Edit {
     #[arg(long, value_name = "D", value_parser = time_limit)]
     pub timeout: Option<TimeLimit>,
     /// A name, which other jobs may have too
-    #[arg(long, value_name = "NAME")]
+    #[arg(id = "new_name", long = "name", value_name = "NAME")]
     pub name: Option<JobName>,
-    /// Print the job as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// A tag more, or another value of it; may be given several times
+    #[arg(id = "new_tags", long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    pub tags: Vec<Tags>,
+}
+
+// Several jobs: each by its id, or all that a filter lets through. The verb says what becomes of them. No documentation,
+// which would take the place of the command's.
+#[derive(Debug, Args)]
+pub(super) struct Jobs {
+    /// The jobs; all of them or none
+    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER)]
+    pub ids: Vec<JobId>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub filters: Filters,
+}
+
+impl Jobs {
+    /// Whether it was said which.
+    pub(super) fn are_named(&self) -> bool {
+        !self.ids.is_empty() || self.filters.are_given()
+    }
 }
 
 /// Cancel jobs; the processes of those that run are ended
@@ -764,36 +811,32 @@ Examples:
   queuectl cancel job1 job2
   queuectl cancel --queue gpu --state pending
   queuectl cancel --run last --yes")]
+#[command(mut_arg("ids", |ids| ids.help("The jobs; all are cancelled or none").add(complete::unended_job())))]
 pub(super) struct Cancel {
-    /// The jobs; all are cancelled or none
-    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER, add = complete::unended_job())]
-    pub ids: Vec<JobId>,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
     #[command(flatten)]
-    pub filters: Filters,
+    pub jobs: Jobs,
 }
 
 /// Send a signal to jobs that run
 ///
-/// Each process of the job's group gets it. What a job that dies of it comes to is its outcome as always: it is retried.
+/// Each process of the job's group gets it; a filter takes the jobs that run. What a job that dies of it comes to is its outcome as always: it is retried.
 /// Time in which a job is stopped does not count towards its timeout.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   queuectl signal USR1 job1
-  queuectl signal STOP job1 job2 && queuectl signal CONT job1 job2")]
+  queuectl signal STOP job1 job2 && queuectl signal CONT job1 job2
+  queuectl signal USR1 --tag night=1")]
+#[command(mut_arg("ids", |ids| ids.help("The jobs; all get it or none").add(complete::running_job())))]
 pub(super) struct Signal {
     /// Which: a name, with or without SIG, or a number
     #[arg(value_name = "SIGNAL", value_parser = signal::parse, add = complete::signal())]
     pub which: nix::sys::signal::Signal,
-    /// The jobs; all get it or none
-    #[arg(required = true, add = complete::running_job())]
-    pub ids: Vec<JobId>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub jobs: Jobs,
 }
 
 /// Give ended jobs a fresh set of attempts; their history is kept
@@ -806,20 +849,16 @@ Examples:
   queuectl retry job1 --timeout 2h --max-retries 0
   queuectl retry --state dead --exit-code 137
   queuectl retry --all-dead")]
+#[command(mut_arg("ids", |ids| ids.help("The jobs; all are retried or none")
+    .conflicts_with("all_dead").add(complete::ended_job())))]
 pub(super) struct Retry {
-    /// The jobs; all are retried or none
-    #[arg(value_name = "ID", conflicts_with_all = ["all_dead", "states", "Which"], add = complete::ended_job())]
-    pub ids: Vec<JobId>,
     /// Every job in the dead letter queue
     #[arg(long, conflicts_with_all = ANY_FILTER)]
     pub all_dead: bool,
     #[command(flatten)]
     pub terms: Terms,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
     #[command(flatten)]
-    pub filters: Filters,
+    pub jobs: Jobs,
 }
 
 // What a retry changes. No documentation, which would be that of the commands.
@@ -867,7 +906,7 @@ Examples:
   queuectl dlq retry --all")]
 pub(super) struct DlqRetry {
     /// The jobs; all are retried or none
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "Which"], add = complete::dead_job())]
+    #[arg(value_name = "ID", conflicts_with_all = ANY_WHICH, conflicts_with = "all", add = complete::dead_job())]
     pub ids: Vec<JobId>,
     /// Every dead job
     #[arg(long, conflicts_with_all = ANY_WHICH)]
@@ -890,15 +929,10 @@ Examples:
   queuectl remove job1 job2
   queuectl remove --state completed --tag night=1
   queuectl remove --run 3 --yes")]
+#[command(mut_arg("ids", |ids| ids.help("The jobs; all are removed or none").add(complete::ended_job())))]
 pub(super) struct Remove {
-    /// The jobs; all are removed or none
-    #[arg(value_name = "ID", conflicts_with_all = ANY_FILTER, add = complete::ended_job())]
-    pub ids: Vec<JobId>,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
     #[command(flatten)]
-    pub filters: Filters,
+    pub jobs: Jobs,
 }
 
 /// Remove jobs that ended long ago, with their history and what they wrote
@@ -929,37 +963,56 @@ pub(super) struct Clean {
 
 /// Let jobs, or the jobs of queues, wait: what runs goes on, nothing else starts
 ///
-/// A job or a queue stays paused until it is resumed, whichever pools come and go. Runs (queuectl run) go on when queues
-/// are paused.
+/// --queue alone means the queue itself: its jobs of now and of later. Any other filter means the jobs that it lets through
+/// now and that wait; with --queue beside it, those of that queue. A job stays held, and a queue paused, until it is resumed,
+/// whichever pools come and go. Runs (queuectl run) go on when queues are paused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  queuectl pause                all queues
-  queuectl pause --queue gpu
-  queuectl pause job1 job2      these jobs")]
+  queuectl pause                           all queues
+  queuectl pause --queue gpu               this one, with what will be enqueued
+  queuectl pause job1 job2                 these jobs
+  queuectl pause --queue gpu --tag night=1 the jobs of now with this tag")]
+#[command(mut_arg("ids", |ids| ids.help("Only these jobs; all are held or none")))]
 pub(super) struct Pause {
-    /// Only these jobs; all are paused or none
-    #[arg(value_name = "ID", conflicts_with = "queues", add = complete::waiting_job())]
-    pub ids: Vec<JobId>,
-    /// Only this queue; may be given several times
-    #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
-    pub queues: Vec<QueueName>,
+    #[command(flatten)]
+    pub what: Held,
 }
 
-/// Let paused jobs, or the jobs of paused queues, go on
+/// Let held jobs, or the jobs of paused queues, go on
+///
+/// --queue alone means the queue itself. Any other filter means the held jobs that it lets through; with --queue beside it,
+/// those of that queue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  queuectl resume               all queues
-  queuectl resume --queue gpu   this one, even if all were paused
-  queuectl resume job1 job2     these jobs")]
+  queuectl resume                   all queues
+  queuectl resume --queue gpu       this one, even if all were paused
+  queuectl resume job1 job2         these jobs
+  queuectl resume --tag night=1     the held jobs with this tag")]
+#[command(mut_arg("ids", |ids| ids.help("Only these jobs; all are resumed or none")))]
 pub(super) struct Resume {
-    /// Only these jobs; all are resumed or none
-    #[arg(value_name = "ID", conflicts_with = "queues", add = complete::waiting_job())]
+    #[command(flatten)]
+    pub what: Held,
+}
+
+// What can be held back: queues, jobs by their ids, or those that a filter lets through. No documentation, which would be
+// that of the commands.
+#[derive(Debug, Args)]
+pub(super) struct Held {
+    #[arg(value_name = "ID", conflicts_with_all = ["queues", "states", "Traits"], add = complete::waiting_job())]
     pub ids: Vec<JobId>,
-    /// Only this queue; may be given several times
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// This queue; may be given several times. With other filters, the jobs of this queue
     #[arg(long = "queue", value_name = "QUEUE", add = complete::queue())]
     pub queues: Vec<QueueName>,
+    /// Jobs in this state, or in one of these: pending,failed
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state, add = complete::state())]
+    pub states: Vec<StateKind>,
+    #[command(flatten)]
+    pub traits: Traits,
 }
 
 /// Read and change settings

@@ -135,6 +135,12 @@ pub(super) fn waiting_job() -> ArgValueCompleter {
     jobs(&[Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked)])
 }
 
+/// The same, and what may be retried.
+pub(super) fn editable_job() -> ArgValueCompleter {
+    use StateKind::{Blocked, Cancelled, Dead, Failed, Pending, Scheduled};
+    jobs(&[Some(Failed), Some(Pending), Some(Scheduled), Some(Blocked), Some(Dead), Some(Cancelled)])
+}
+
 /// Jobs that have ended; what died first.
 pub(super) fn ended_job() -> ArgValueCompleter {
     jobs(&[Some(StateKind::Dead), Some(StateKind::Cancelled), Some(StateKind::Completed)])

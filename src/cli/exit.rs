@@ -173,12 +173,15 @@ impl From<StoreError> for Failure {
             | StoreError::Contradiction(_)
             | StoreError::NeedEnded { .. }
             | StoreError::NeededUnseen(_)
+            | StoreError::NeedsNewer { .. }
+            | StoreError::NeedsTooMany { .. }
             | StoreError::Changed(_)
             | StoreError::OfRun(_)
             | StoreError::Refused { .. } => Exit::Refused,
             StoreError::BadValue(_)
             | StoreError::OfAllQueues(_)
             | StoreError::TooLarge(_)
+            | StoreError::Unfit { .. }
             | StoreError::NeedsLater(_) => Exit::Usage,
             StoreError::Damaged(_)
             | StoreError::NotAQueue(_)

@@ -12,9 +12,9 @@ use crate::queue::Queue;
 use crate::store::Snapshot;
 
 /// The names that clap has for the flags below, for what excludes them.
-pub(super) const ANY_FILTER: [&str; 2] = ["states", "Which"];
+pub(super) const ANY_FILTER: [&str; 3] = ["states", "queue", "Traits"];
 /// The same where the state is given.
-pub(super) const ANY_WHICH: [&str; 1] = ["Which"];
+pub(super) const ANY_WHICH: [&str; 2] = ["queue", "Traits"];
 
 // No documentation on either, which would take the place of the command's.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,6 +33,14 @@ pub(super) struct Which {
     /// In this queue; jobs of runs are in none
     #[arg(long, value_name = "QUEUE", add = complete::queue())]
     pub queue: Option<QueueName>,
+    #[command(flatten)]
+    pub traits: Traits,
+}
+
+// What says something of jobs that is neither their state nor their queue.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which jobs; all of it has to hold")]
+pub(super) struct Traits {
     /// With this tag; given several times, with all of them
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     pub tags: Vec<Tags>,
@@ -68,14 +76,13 @@ impl Filters {
 impl Which {
     /// Whether anything was said.
     pub(super) fn is_given(&self) -> bool {
-        let Self { queue, tags, name, run, since, command, exit_code } = self;
-        let said = [queue.is_some(), !tags.is_empty(), name.is_some(), run.is_some()];
-        said.contains(&true) || since.is_some() || command.is_some() || exit_code.is_some()
+        self.queue.is_some() || self.traits.are_given()
     }
 
     /// As they are typed, a space before each.
     pub(super) fn words(&self) -> String {
-        let Self { queue, tags, name, run, since, command, exit_code } = self;
+        let Self { queue, traits } = self;
+        let Traits { tags, name, run, since, command, exit_code } = traits;
         let tags = tags.iter().flat_map(Tags::iter).map(|(key, value)| ("tag", format!("{key}={value}")));
         let flags = [
             ("queue", queue.as_ref().map(ToString::to_string)),
@@ -96,9 +103,21 @@ impl Which {
         {
             return Err(Failure::new(Exit::NotFound, format!("there is no queue {name}")).next("queuectl status"));
         }
+        Ok(Filter { queue: self.queue.clone(), ..self.traits.resolve(queue)? })
+    }
+}
+
+impl Traits {
+    /// Whether anything was said.
+    pub(super) fn are_given(&self) -> bool {
+        let Self { tags, name, run, since, command, exit_code } = self;
+        let said = [!tags.is_empty(), name.is_some(), run.is_some(), since.is_some()];
+        said.contains(&true) || command.is_some() || exit_code.is_some()
+    }
+
+    fn resolve(&self, queue: &Queue) -> Result<Filter, Failure> {
         let ago = |since| Millis(queue.clock().now().0.saturating_sub(millis(since)));
         Ok(Filter {
-            queue: self.queue.clone(),
             run: self.run.map(|run| runs::named(queue, run)).transpose()?.map(|run| run.number),
             tags: all_of(&self.tags)?,
             name: self.name.clone(),

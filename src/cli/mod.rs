@@ -7,6 +7,7 @@ mod bytes;
 mod columns;
 mod commands;
 mod complete;
+mod confirm;
 mod context;
 mod deferred;
 mod detach;
@@ -33,7 +34,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use args::{Cli, Color, Command, Config, Dlq, Worker};
 use commands::{
@@ -51,7 +52,7 @@ pub fn run() -> ExitCode {
         return exit.into();
     }
     quiet_about_damage();
-    let cli = Cli::try_parse().unwrap_or_else(|error| usage(&error));
+    let cli = Cli::try_parse().unwrap_or_else(|error| usage(error));
     match cli.global.color {
         Color::Auto => anstream::ColorChoice::Auto,
         Color::Always => anstream::ColorChoice::Always,
@@ -70,12 +71,18 @@ pub fn run() -> ExitCode {
 }
 
 /// Ends with what clap has to say. Its errors repeat what was typed.
-fn usage(error: &clap::Error) -> ! {
+fn usage(mut error: clap::Error) -> ! {
     let typed: Vec<_> = std::env::args_os().skip(1).collect();
     if let (ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict, Some(failure)) =
         (error.kind(), unquoted::command(&typed))
     {
         std::process::exit(u8::from(tell(&failure)).into());
+    }
+    let is_of_all = error.get(ContextKind::InvalidArg).is_some_and(|arg| arg.to_string() == "--all");
+    if is_of_all && error.get(ContextKind::SuggestedArg).is_none() {
+        // Else it would be told how to name a job `--all`.
+        let tip = "jobs are named by their ids, or by filters such as --state pending or --since 1d";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     if error.use_stderr() {
         let _ = anstream::stderr().write_all(terminal::tame(&error.render().ansi().to_string()).as_bytes());
@@ -112,8 +119,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Edit(args) => edit::edit(&context, &args),
         Command::Remove(args) => ask::remove(&context, &args),
         Command::Clean(args) => clean::clean(&context, &args),
-        Command::Pause(args) => pause::pause(&context, &args.ids, &args.queues),
-        Command::Resume(args) => pause::resume(&context, &args.ids, &args.queues),
+        Command::Pause(args) => pause::pause(&context, &args.what),
+        Command::Resume(args) => pause::resume(&context, &args.what),
         Command::Dlq(Deferred(Dlq::List(args))) => list::dlq_list(&context, &args),
         Command::Dlq(Deferred(Dlq::Retry(args))) => ask::dlq_retry(&context, &args),
         Command::Config(args) => config::config(&context, args.0),
@@ -134,7 +141,10 @@ fn changes(command: &Command) -> bool {
         Command::Enqueue(_)
         | Command::Worker(Deferred(Worker::Start(_) | Worker::Stop(_)))
         | Command::Cancel(_)
+        | Command::Clean(_)
+        | Command::Edit(_)
         | Command::Retry(_)
+        | Command::Signal(_)
         | Command::Remove(_)
         | Command::Pause(_)
         | Command::Resume(_)

@@ -14,9 +14,9 @@ const SEQS: usize = 10_000;
 /// That a filter lets none through, as the rest of a sentence: of talk, or with a capital of a result.
 pub(super) fn none(filter: &Filter) -> String {
     let states: Vec<&str> = filter.states.iter().copied().map(StateKind::name).collect();
-    let Filter { states: _, queue, run, tags, name, since, command, exit_code } = filter;
+    let Filter { states: _, queue, run, tags, name, since, command, exit_code, held } = filter;
     let by_more = queue.is_some() || run.is_some() || !tags.is_empty() || name.is_some() || since.is_some();
-    match (states.as_slice(), by_more || command.is_some() || exit_code.is_some()) {
+    match (states.as_slice(), by_more || command.is_some() || exit_code.is_some() || held.is_some()) {
         ([], false) => "no jobs".to_owned(),
         (states, false) => format!("no jobs are {}", states.join(" or ")),
         (_, true) => "no jobs match".to_owned(),

@@ -1,6 +1,6 @@
-//! What a person can change of a job that waits.
+//! What a person can change of a job that waits, or of one that may be retried.
 
-use super::{Command, JobName, JobSpec, Millis, QueueName, TimeLimit};
+use super::{Command, JobName, JobSpec, Millis, Need, QueueName, Tags, TimeLimit};
 
 /// See the module. What is `None` follows the settings, or is not there.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,10 @@ pub struct Editable {
     pub timeout: Option<TimeLimit>,
     /// What people call it.
     pub name: Option<JobName>,
+    /// What it is found by.
+    pub tags: Tags,
+    /// What it waits for, or waited for, in the order of the jobs' numbers.
+    pub needs: Vec<Need>,
 }
 
 impl Editable {
@@ -32,6 +36,7 @@ impl Editable {
             max_retries: self.max_retries,
             timeout: self.timeout,
             name: self.name.clone(),
+            tags: self.tags.clone(),
             ..spec.clone()
         }
     }

@@ -27,6 +27,8 @@ pub struct Filter {
     pub command: Option<Pattern>,
     /// Whose last attempt has ended with this exit code.
     pub exit_code: Option<i32>,
+    /// Held back by a person, or not.
+    pub held: Option<bool>,
 }
 
 impl Filter {

@@ -7,6 +7,7 @@
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
 //!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
+//!  pending, scheduled ──wait for others──► blocked;  blocked ──wait for none──► as unblock
 //!  anything that has not ended ──cancel──► cancelled ──retry──► pending
 //!  blocked ──need failed──► cancelled ──that one is retried──► blocked, as it was
 //!  pending, scheduled, failed ──hold──► scheduled, held ──release──► pending, scheduled
@@ -331,7 +332,7 @@ impl Progress {
                 Ok(self.moved(State::Scheduled { due, held: true }))
             }
             State::Blocked { due, .. } => Ok(self.moved(State::Blocked { due, held: true })),
-            _ => self.refuse("paused"),
+            _ => self.refuse("held"),
         }
     }
 
@@ -440,10 +441,38 @@ impl Progress {
         Ok(Self { state: State::Blocked { due, held }, failures: 0, losses: 0, attempts: self.attempts })
     }
 
-    /// A person changes what it is.
+    /// A person changes what it is, before it runs, or runs again. What has completed is history.
     pub fn edit(&self) -> Result<(), Refusal> {
-        let waits = !self.state.kind().has_ended() && self.state.kind() != StateKind::Processing;
-        if waits { Ok(()) } else { self.refuse("edited") }
+        match self.state.kind() {
+            StateKind::Processing | StateKind::Completed => self.refuse("edited"),
+            StateKind::Scheduled
+            | StateKind::Blocked
+            | StateKind::Pending
+            | StateKind::Failed
+            | StateKind::Dead
+            | StateKind::Cancelled => Ok(()),
+        }
+    }
+
+    /// A person changes what it waits for: it is blocked while some of that is open, and keeps its time and whether it is
+    /// held. What is blocked has not failed yet.
+    pub fn wait_for(&self, is_open: bool, now: Millis) -> Result<Self, Refusal> {
+        let has_failed = self.failures > 0 || self.losses > 0;
+        match (&self.state, is_open) {
+            (State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. }, _) => {
+                self.refuse("made to wait for others")
+            }
+            (State::Blocked { .. }, false) => self.unblock(now),
+            (State::Blocked { .. }, true)
+            | (State::Failed { .. } | State::Scheduled { .. } | State::Pending, false) => Ok(self.clone()),
+            (State::Scheduled { due, held }, true) if !has_failed => {
+                Ok(self.moved(State::Blocked { due: Some(*due), held: *held }))
+            }
+            (State::Pending, true) if !has_failed => Ok(self.moved(State::Blocked { due: None, held: false })),
+            (State::Failed { .. } | State::Scheduled { .. } | State::Pending, true) => {
+                self.refuse("made to wait for others after a failure")
+            }
+        }
     }
 
     /// A person changes when it starts, or is tried again; without a time, as soon as nothing else keeps it.

@@ -119,6 +119,9 @@ fn answer<T>(done: Result<T, StoreError>) -> Result<Result<T, Refused>, Parted> 
         Err(StoreError::Contradiction(_)) => Ok(Err(Refused::Bulk)),
         Err(StoreError::NoSuchJob(id)) => Ok(Err(Refused::NoSuchJob(id))),
         Err(StoreError::NeedsLater(id)) => Ok(Err(Refused::NeedsLater(id))),
+        Err(StoreError::NeedsNewer { needed, .. } | StoreError::NeedsTooMany { needed, .. }) => {
+            Ok(Err(Refused::NeedsLater(needed)))
+        }
         Err(StoreError::NeedEnded { id, state }) => Ok(Err(Refused::NeedEnded(id, state))),
         Err(StoreError::NeededUnseen(id)) => Ok(Err(Refused::NeededUnseen(id))),
         Err(StoreError::Refused { id, refusal }) => Ok(Err(Refused::State(id, refusal.state))),
@@ -463,6 +466,7 @@ fn filter_of(step: usize, jobs: &[Job]) -> Filter {
         since: asks_for(5).then_some(job.updated),
         command: asks_for(6).then(|| format!("^{}$", job.command).parse().ok()).flatten(),
         exit_code: last.and_then(|last| last.exit_code).filter(|_| asks_for(7)),
+        held: asks_for(8).then(|| job.progress.state.is_held()),
     }
 }
 
@@ -476,6 +480,7 @@ fn lets_through(filter: &Filter, job: &Job) -> bool {
         && filter.name.as_ref().is_none_or(|name| job.name.as_ref() == Some(name))
         && filter.since.is_none_or(|since| since <= job.updated)
         && filter.command.as_ref().is_none_or(|pattern| pattern.is_in(&job.command))
+        && filter.held.is_none_or(|held| held == job.progress.state.is_held())
         && filter.exit_code.is_none_or(|code| last.is_some_and(|last| last.exit_code == Some(code)))
 }
 
@@ -554,7 +559,7 @@ impl Act<'_> {
             }
             Verb::Remove(who) => self.remove(tx, &self.names(who)),
             Verb::Edit { who, wish, what } => match self.names(std::slice::from_ref(who)).first() {
-                Some(id) => self.edit(tx, &id.clone(), &wish.spec(), *what),
+                Some(id) => self.edit(tx, &id.clone(), wish, *what),
                 None => Ok(()),
             },
             Verb::Sweep => self.sweep(tx),
@@ -899,7 +904,8 @@ impl Act<'_> {
         Ok(())
     }
 
-    fn edit(&mut self, tx: &mut Tx<'_>, id: &JobId, wish: &JobSpec, what: u8) -> Result<(), Parted> {
+    fn edit(&mut self, tx: &mut Tx<'_>, id: &JobId, wished: &Wish, what: u8) -> Result<(), Parted> {
+        let wish = &wished.spec();
         let was = answer(tx.editable(id))?;
         let found = self.world.queue.find(id).and_then(|seq| self.world.queue.spec(seq));
         if let (Ok((_, whole)), Some(spec)) = (&was, &found) {
@@ -915,12 +921,13 @@ impl Act<'_> {
             max_retries: if bit(3) { wish.max_retries } else { nothing.max_retries },
             timeout: if bit(4) { wish.timeout } else { nothing.timeout },
             name: if bit(5) { wish.name.clone() } else { nothing.name.clone() },
+            tags: if bit(5) { wish.tags.clone() } else { nothing.tags.clone() },
             ..nothing
         };
         let now = tx.now();
         let due = if bit(6) { Some(wish.start.due(now)) } else { None };
-        let (done, due) = match was {
-            Err(refused) => (Err(refused), due),
+        let (done, due, needs) = match was {
+            Err(refused) => (Err(refused), due, None),
             Ok((was, _)) => {
                 let wanted = Editable {
                     command: becomes.command.clone(),
@@ -930,18 +937,37 @@ impl Act<'_> {
                     max_retries: becomes.max_retries,
                     timeout: becomes.timeout,
                     name: becomes.name.clone(),
+                    tags: becomes.tags.clone(),
+                    needs: if bit(7) { self.needed(wished) } else { was.needs.clone() },
                 };
                 let changes = wanted.due != was.due;
-                (answer(tx.edit(id, &was, &wanted))?.map(drop), due.filter(|_| changes))
+                let needs = Some(wanted.needs.clone()).filter(|needs| *needs != was.needs);
+                (answer(tx.edit(id, &was, &wanted))?.map(drop), due.filter(|_| changes), needs)
             }
         };
         let kind = self.world.queue.find(id).and_then(|seq| self.world.queue.state(seq)).map(State::kind);
         let refused = if done.is_ok() { "" } else { " refused" };
         match done {
             Err(Refused::OfRun(_)) => self.tally.note("edit refused: of a run", true),
+            Err(Refused::NeedsLater(_)) => self.tally.note("edit refused: what it needs came later", true),
+            Err(Refused::NeedEnded(..)) => self.tally.note("edit refused: what it needs has ended", true),
+            Err(Refused::NoSuchJob(_)) => self.tally.note("edit refused: no such job", true),
+            Err(Refused::State(_, kind)) if !matches!(kind, StateKind::Completed | StateKind::Processing) => {
+                self.tally.note("edit refused: its time, or what it needs", true);
+            }
+            Ok(()) if needs.is_some() => self.tally.note("edit: what it needs", true),
             _ => self.tally.note(format!("edit{refused}: {}", kind.map_or("no such job", StateKind::name)), true),
         }
-        same("edited", &done, &self.world.queue.edit(id, &becomes, due))
+        same("edited", &done, &self.world.queue.edit(id, &becomes, due, needs.as_deref()))
+    }
+
+    /// Those of the jobs that are to be waited for that are there.
+    fn needed(&self, wish: &Wish) -> Vec<Need> {
+        let name = |whom: &Whom| match whom {
+            Whom::Earlier(_) => None,
+            Whom::Any(who) => self.names(std::slice::from_ref(who)).pop(),
+        };
+        wish.needs.iter().filter_map(|(whom, any)| Some(Need { id: name(whom)?, any: *any })).collect()
     }
 
     fn sweep(&mut self, tx: &mut Tx<'_>) -> Result<(), Parted> {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
     Attempt, CancelReason, Claimed, DeadReason, ENDED_POOLS_KEPT, Ending, IfExists, Job, JobId, JobKey, JobSpec, Kept,
-    LEAP, LaneId, Lease, Millis, Outcome, PoolId, Progress, QueueName, Retention, Run, Seq, SettingKey, Settings,
+    LEAP, LaneId, Lease, Millis, Need, Outcome, PoolId, Progress, QueueName, Retention, Run, Seq, SettingKey, Settings,
     Start, State, StateKind, Stream, WorkerId,
 };
 use crate::store::{
@@ -1079,15 +1079,41 @@ impl Reference {
 
     /// A need is met; with the last of them a job is blocked no longer.
     fn meet(&mut self, needing: Seq, seq: Seq) {
-        let now = self.now;
         let Some(job) = self.job_mut(needing) else { return };
         let Some(need) = job.needs.get_mut(&seq) else { return };
         need.met = true;
         if job.needs.values().all(|need| need.met)
             && let State::Blocked { due, held } = job.state
         {
-            self.put(needing, waits_for_its_time(due, held, now));
+            self.put(needing, waits_for_its_time(due, held, self.now));
         }
+    }
+
+    /// What a job would wait for instead of what it does.
+    fn needs_instead(&self, seq: Seq, needs: &[Need]) -> Result<BTreeMap<Seq, RefNeed>, Refused> {
+        let before = &self.jobs[&seq].needs;
+        let mut instead: BTreeMap<Seq, RefNeed> = BTreeMap::new();
+        for need in needs {
+            let needed = self.find(&need.id).ok_or_else(|| Refused::NoSuchJob(need.id.clone()))?;
+            if needed >= seq {
+                return Err(Refused::NeedsLater(need.id.clone()));
+            }
+            let any = need.any && instead.get(&needed).is_none_or(|other| other.any);
+            let was_met = before.get(&needed).is_some_and(|before| before.met && (any || !before.any));
+            let met = was_met || self.is_met(needed, any)?;
+            if !met && self.waits_for(needed, seq) {
+                return Err(Refused::NeedsLater(need.id.clone()));
+            }
+            instead.insert(needed, RefNeed { any, met });
+        }
+        Ok(instead)
+    }
+
+    /// Whether one job waits for another, directly or not.
+    fn waits_for(&self, waiting: Seq, other: Seq) -> bool {
+        let needs = self.job(waiting).map(|job| job.needs.clone()).unwrap_or_default();
+        let mut unmet = needs.into_iter().filter(|(_, need)| !need.met).map(|(seq, _)| seq);
+        unmet.any(|seq| seq == other || self.waits_for(seq, other))
     }
 
     /// Refuses to let a job run again that would wait for ever. Those of `retried` run again, too.
@@ -1249,20 +1275,48 @@ impl Reference {
         Ok(seqs.iter().map(|seq| self.jobs[seq].name.clone()).collect())
     }
 
-    /// Makes a job that waits what its editor says; a job of a run stays in it. `due` is changed if it is given.
-    pub fn edit(&mut self, id: &JobId, becomes: &JobSpec, due: Option<Option<Millis>>) -> Result<(), Refused> {
+    /// Makes a job that waits, or that may be retried, what its editor says; a job of a run stays in it. `due` and what it
+    /// waits for are changed if they are given.
+    pub fn edit(
+        &mut self,
+        id: &JobId,
+        becomes: &JobSpec,
+        due: Option<Option<Millis>>,
+        needs: Option<&[Need]>,
+    ) -> Result<(), Refused> {
         let seq = self.find(id).ok_or_else(|| Refused::NoSuchJob(id.clone()))?;
-        self.refuse(&[seq], |kind| kind.has_ended() || kind == StateKind::Processing)?;
+        self.refuse(&[seq], |kind| matches!(kind, StateKind::Completed | StateKind::Processing))?;
         let (job, now) = (self.jobs[&seq].clone(), self.now);
         let queue = self.queue_of(&job);
         let stays = becomes.queue == queue;
         if !stays && self.run_number(seq).is_some() {
             return Err(Refused::OfRun(id.clone()));
         }
+        let instead = needs.map(|needs| self.needs_instead(seq, needs)).transpose()?;
+        if let Some(needs) = &instead {
+            let is_open = needs.values().any(|need| !need.met);
+            let has_failed = job.failures > 0 || job.losses > 0;
+            self.refuse(&[seq], |kind| kind.has_ended() || is_open && has_failed)?;
+        }
+        if due.is_some() {
+            self.refuse(&[seq], StateKind::has_ended)?;
+        }
         let lane = if stays { job.lane } else { self.queue_lane(&becomes.queue) };
-        let state = match due.map(|due| due.filter(|due| *due > now)) {
+        let state = match &instead {
             None => job.state.clone(),
-            Some(due) => match (job.state.clone(), due) {
+            Some(needs) if needs.values().all(|need| need.met) => match job.state {
+                State::Blocked { due, held } => waits_for_its_time(due, held, self.now),
+                ref other => other.clone(),
+            },
+            Some(_) => match job.state.clone() {
+                State::Scheduled { due, held } => State::Blocked { due: Some(due), held },
+                State::Pending => State::Blocked { due: None, held: false },
+                other => other,
+            },
+        };
+        let state = match due.map(|due| due.filter(|due| *due > now)) {
+            None => state,
+            Some(due) => match (state, due) {
                 (State::Blocked { held, .. }, due) => State::Blocked { due, held },
                 (State::Scheduled { held: true, .. }, due) => State::Scheduled { due: due.unwrap_or(now), held: true },
                 (_, None) => State::Pending,
@@ -1271,18 +1325,29 @@ impl Reference {
             },
         };
         let spec = JobSpec { id: job.spec.id.clone(), queue: job.spec.queue.clone(), ..becomes.clone() };
-        let is_same = stays && spec == job.spec && due.is_none();
+        let is_same = stays && spec == job.spec && due.is_none() && instead.is_none();
         if is_same {
             return Ok(());
         }
-        // What is blocked has no place that it could leave.
-        let is_blocked = matches!(job.state, State::Blocked { .. });
-        let is_elsewhere =
-            lane != job.lane && !is_blocked || spec.priority != job.spec.priority && job.state == State::Pending;
+        if let Some(instead) = instead {
+            self.forget_needs(seq);
+            if let Some(job) = self.job_mut(seq) {
+                job.needs = instead;
+            }
+        }
+        // What is blocked, or has ended, has no place in its lane that it could leave.
+        let has_place = !matches!(job.state, State::Blocked { .. }) && !state.kind().has_ended();
+        let has_place = has_place && !matches!(state, State::Blocked { .. });
+        let updated = job.updated;
+        let is_elsewhere = lane != job.lane && has_place
+            || spec.priority != job.spec.priority && job.state == State::Pending && state == State::Pending;
         if let Some(job) = self.jobs.get_mut(&seq) {
             (job.spec, job.lane) = (spec, lane);
         }
         self.put(seq, state);
+        if let Some(job) = self.jobs.get_mut(&seq).filter(|job| job.state.kind().has_ended()) {
+            job.updated = updated;
+        }
         self.rung.work |= is_elsewhere;
         Ok(())
     }

@@ -81,8 +81,9 @@ const EVENTS: &str = "
     remove refused: no such job
     removed with files; removed with its run
     cleared: completed; cleared: dead; cleared: cancelled; cleared: a piece after another
-    edit: scheduled; edit: blocked; edit: pending; edit: failed
-    edit refused: completed; edit refused: dead; edit refused: cancelled; edit refused: processing
+    edit: scheduled; edit: blocked; edit: pending; edit: failed; edit: dead; edit: cancelled
+    edit: what it needs; edit refused: what it needs came later; edit refused: what it needs has ended
+    edit refused: completed; edit refused: processing; edit refused: its time, or what it needs
     edit refused: no such job; edit refused: of a run
     swept: jobs; swept: nothing; swept: passed over
     cleared with its run; not cleared: a run that has not ended

@@ -61,7 +61,7 @@ pub enum Verb {
         who: Who,
         /// What it is to be like.
         wish: Wish,
-        /// Which of that: command, queue, priority, retries, time limit, name, start; a bit each.
+        /// Which of that: command, queue, priority, retries, time limit, name and tags, start, needs; a bit each.
         what: u8,
     },
     /// A person removes these.
@@ -477,7 +477,7 @@ impl<'b> Maker<'b> {
             133..137 => Verb::NameBulk { bulk: choices.byte(4), limit: choices.byte(6) },
             137..139 => clear(choices),
             139..143 => Verb::Sweep,
-            143..148 => Verb::Edit { who: who(choices), wish: wish(choices, self.clock), what: choices.byte(128) },
+            143..148 => Verb::Edit { who: who(choices), wish: wish(choices, self.clock), what: choices.byte(255) },
             148..166 => Verb::Settle(choices.one(&[0, 1, 2, 3, 100, 100, 100]).unwrap_or(1)),
             166..170 => Verb::Hold(choices.some(2, who)),
             170..174 => Verb::Release(choices.some(3, who)),

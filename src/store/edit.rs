@@ -1,8 +1,8 @@
 //! Editing: what a job is, is changed before it runs.
 //!
-//! Precondition: the job waits, for whatever, and is as its editor saw it: who edits takes minutes, in which it may have
-//! started, or somebody else may have edited it. The jobs of a run stay in it. All of that is checked before the first
-//! write. Afterwards the job has its number, its id and its history as before, and the place that its priority and its
+//! Precondition: the job waits, for whatever, or is dead or cancelled and may be retried; and it is as its editor saw it: who
+//! edits takes minutes, in which it may have started, or somebody else may have edited it. The jobs of a run stay in it. What
+//! it is to wait for came before it and does not wait for it. All of that is checked before the first write. Afterwards the job has its number, its id and its history as before, and the place that its priority and its
 //! number give it, in the lane of its queue; a job of a large batch leaves the lane of that only if its queue changes.
 //!
 //! # Crash points
@@ -17,19 +17,19 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::enqueue::{priority, rank};
-use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, SpecRecord, queue_name};
+use super::records::{EnvRecord, JobRecord, LaneKind, LaneRecord, NeedRecord, SpecRecord, queue_name};
 use super::tables::Tx;
-use crate::model::{Editable, IfExists, JobId, JobSpec, Refusal, Seq, Start};
+use crate::model::{Editable, IfExists, JobId, JobSpec, Need, Refusal, Seq, Start};
 
 impl Tx<'_> {
-    /// What can be changed of a job, and the job as it would be enqueued; refused unless it waits.
+    /// What can be changed of a job, and the job as it would be enqueued; refused if it runs or has completed.
     pub fn editable(&mut self, id: &JobId) -> Result<(Editable, JobSpec), StoreError> {
         let seq = self.find(id)?.ok_or_else(|| StoreError::NoSuchJob(id.clone()))?;
         let record = self.job(seq)?;
         let progress = record.progress()?;
         progress.edit().map_err(|refusal| refused(id, refusal))?;
         let spec = self.spec(seq)?;
-        let (editable, _) = self.as_editable(&record, &spec)?;
+        let (editable, _) = self.as_editable(seq, &record, &spec)?;
         let env: Option<EnvRecord> = self.tables.envs.get(spec.env)?;
         let env = env.ok_or_else(|| StoreError::Damaged("a job's environment is missing".to_owned()))?;
         let whole = JobSpec {
@@ -61,7 +61,7 @@ impl Tx<'_> {
         let mut progress = record.progress()?;
         progress.edit().map_err(|refusal| refused(id, refusal))?;
         let spec = self.spec(seq)?;
-        let (is, is_of_run) = self.as_editable(&record, &spec)?;
+        let (is, is_of_run) = self.as_editable(seq, &record, &spec)?;
         if is != *was {
             return Err(StoreError::Changed(id.clone()));
         }
@@ -71,13 +71,26 @@ impl Tx<'_> {
         if becomes.queue != was.queue && is_of_run {
             return Err(StoreError::OfRun(id.clone()));
         }
+        let (mut open, mut needs) = (record.needs, None);
+        if becomes.needs != was.needs {
+            let instead = self.needs_instead(seq, id, &becomes.needs)?;
+            open = instead.values().map(|need| u32::from(!need.met)).sum();
+            progress = progress.wait_for(open > 0, self.now).map_err(|refusal| refused(id, refusal))?;
+            needs = Some(instead);
+        }
         if becomes.due != was.due {
             let due = becomes.due.filter(|due| *due > self.now);
             progress = progress.reschedule(due, self.now).map_err(|refusal| refused(id, refusal))?;
         }
+        if let Some(needs) = needs {
+            self.replace_needs(seq, &needs)?;
+        }
         self.replace_spec(seq, &spec, becomes)?;
         let lane = if becomes.queue == was.queue { record.lane } else { self.queue_lane(&becomes.queue)?.0 };
-        let edited = JobRecord { lane, rank: rank(becomes.priority), ..record.moved(&progress, self.now) };
+        let moved = JobRecord { needs: open, ..record.clone() }.moved(&progress, self.now);
+        // What has ended moved last when it did, and is found by that.
+        let updated = if record.kind().has_ended() { record.updated } else { moved.updated };
+        let edited = JobRecord { lane, rank: rank(becomes.priority), updated, ..moved };
         self.replace_job(seq, &record, &edited)?;
         if lane != record.lane {
             self.remove_empty_lane(record.lane)?;
@@ -86,9 +99,13 @@ impl Tx<'_> {
     }
 
     /// What can be changed of a job, and whether it is part of a run.
-    fn as_editable(&mut self, record: &JobRecord, spec: &SpecRecord) -> Result<(Editable, bool), StoreError> {
+    fn as_editable(&mut self, seq: Seq, record: &JobRecord, spec: &SpecRecord) -> Result<(Editable, bool), StoreError> {
         let lane: Option<LaneRecord> = self.tables.lanes.get(record.lane)?;
         let lane = lane.ok_or_else(|| StoreError::Damaged("a job's lane is missing".to_owned()))?;
+        let mut needs = Vec::new();
+        for (needed, NeedRecord { any, .. }) in self.needs_of(seq)? {
+            needs.push(Need { id: self.id_of(Seq(needed))?, any });
+        }
         let editable = Editable {
             command: spec.command(),
             queue: queue_name(&lane.queue)?,
@@ -97,6 +114,8 @@ impl Tx<'_> {
             max_retries: spec.max_retries,
             timeout: spec.timeout.map(Into::into),
             name: spec.name()?,
+            tags: spec.tags()?,
+            needs,
         };
         Ok((editable, matches!(lane.kind, LaneKind::Run(_))))
     }

@@ -83,6 +83,22 @@ pub enum StoreError {
     /// What a job of a batch waits for comes later in it, or is the job itself.
     #[error("a job waits for {0}, which does not come before it: put that first")]
     NeedsLater(JobId),
+    /// What a job that is there is to wait for was enqueued after it.
+    #[error("job {id} cannot wait for job {needed}: a job waits for earlier ones only, so that none waits in a circle")]
+    NeedsNewer {
+        /// The job.
+        id: JobId,
+        /// What it is to wait for.
+        needed: JobId,
+    },
+    /// What a job is to wait for may wait for it, which was not followed to the end.
+    #[error("job {id} cannot wait for job {needed}, which itself waits for too many others, or for job {id}")]
+    NeedsTooMany {
+        /// The job.
+        id: JobId,
+        /// What it is to wait for.
+        needed: JobId,
+    },
     /// What a job would wait for has ended otherwise.
     #[error("job {id} is {}: what waits for it to complete would never run", .state.name())]
     NeedEnded {
@@ -105,6 +121,14 @@ pub enum StoreError {
     /// A job that is no longer as it was when its editing began.
     #[error("job {0} was changed by somebody else meanwhile")]
     Changed(JobId),
+    /// What a job was to become cannot be.
+    #[error("job {id}: {why}")]
+    Unfit {
+        /// The job.
+        id: JobId,
+        /// Why not, in words.
+        why: String,
+    },
     /// A job whose queue cannot change.
     #[error("job {0} is part of a run, and stays in it")]
     OfRun(JobId),

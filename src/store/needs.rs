@@ -25,7 +25,10 @@ use super::codec::decode;
 use super::enqueue::Enqueued;
 use super::records::{BulkRecord, JobRecord, NeedRecord};
 use super::tables::{JOBS, NEEDED_BY, NEEDS, SPECS, Snapshot, Tx};
-use crate::model::{JobId, JobSpec, Seq, StateKind, Verdict};
+use crate::model::{JobId, JobSpec, Need, Seq, StateKind, Verdict};
+
+/// How many jobs are looked at to tell whether one leads to another: that takes a few milliseconds.
+const FOLLOWED_MAX: usize = 1_000;
 
 /// A job that another needs, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +169,60 @@ impl Tx<'_> {
     pub(super) fn needed_by(&mut self, seq: Seq, from: u64, limit: usize) -> Result<Vec<Seq>, StoreError> {
         let rows = self.tables.needed_by.open()?.range((seq.0, from)..=(seq.0, u64::MAX))?;
         rows.take(limit).map(|row| Ok(Seq(row?.0.value().1))).collect()
+    }
+
+    /// What a job that is there would wait for if it was these: what was met once stays so. An error if it cannot wait for
+    /// one of them.
+    pub(super) fn needs_instead(
+        &mut self,
+        seq: Seq,
+        id: &JobId,
+        needs: &[Need],
+    ) -> Result<BTreeMap<u64, NeedRecord>, StoreError> {
+        let before: BTreeMap<u64, NeedRecord> = self.needs_of(seq)?.into_iter().collect();
+        let mut instead: BTreeMap<u64, NeedRecord> = BTreeMap::new();
+        for need in needs {
+            let needed = self.find_needed(&need.id, None)?;
+            if needed >= seq {
+                return Err(StoreError::NeedsNewer { id: id.clone(), needed: need.id.clone() });
+            }
+            let any = need.any && instead.get(&needed.0).is_none_or(|other| other.any);
+            let was_met = before.get(&needed.0).is_some_and(|before| before.met && (any || !before.any));
+            let met = was_met || self.is_met(needed, any, &need.id)?;
+            if !met && !self.leads_elsewhere(needed, seq)? {
+                return Err(StoreError::NeedsTooMany { id: id.clone(), needed: need.id.clone() });
+            }
+            instead.insert(needed.0, NeedRecord { any, met });
+        }
+        Ok(instead)
+    }
+
+    /// Whether following the needs from one job never leads to another. Most lead to lower numbers; but a large batch has its
+    /// numbers before it is stored, and may need what was enqueued meanwhile. False, too, if it would take long to tell.
+    fn leads_elsewhere(&mut self, from: Seq, to: Seq) -> Result<bool, StoreError> {
+        let (mut seen, mut left) = (BTreeSet::from([from.0]), vec![from.0]);
+        while let Some(next) = left.pop() {
+            for (needed, _) in self.needs_of(Seq(next))?.into_iter().filter(|(_, need)| !need.met) {
+                if needed == to.0 || seen.len() == FOLLOWED_MAX {
+                    return Ok(false);
+                }
+                if seen.insert(needed) {
+                    left.push(needed);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets a job wait for these instead of what it needed.
+    pub(super) fn replace_needs(&mut self, seq: Seq, needs: &BTreeMap<u64, NeedRecord>) -> Result<(), StoreError> {
+        self.remove_needs(seq)?;
+        for (needed, need) in needs {
+            self.tables.needs.put((seq.0, *needed), need)?;
+            self.tables.needed_by.add((*needed, seq.0))?;
+            self.mark_needed(Seq(*needed))?;
+        }
+        Ok(())
     }
 
     /// What a job would wait for if it was retried now: the needs that are met by now, and how many are open. Those of

@@ -220,6 +220,11 @@ impl JobRecord {
         }
     }
 
+    /// Whether a person holds it back.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.state, StateRecord::Scheduled { held: true, .. } | StateRecord::Blocked { held: true, .. })
+    }
+
     pub(super) fn progress(&self) -> Result<Progress, StoreError> {
         let state = match &self.state {
             StateRecord::Scheduled { due, held } => State::Scheduled { due: Millis(*due), held: *held },
@@ -415,6 +420,7 @@ impl SpecRecord {
             max_retries: becomes.max_retries,
             timeout: becomes.timeout.map(Into::into),
             name: becomes.name.as_ref().map(|name| name.as_str().to_owned()),
+            tags: becomes.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
             ..self.clone()
         }
     }

@@ -118,8 +118,9 @@ impl Snapshot {
 
     /// How many jobs `filter` lets through, if that stands somewhere: else they have to be gone through.
     pub fn counted(&self, filter: &Filter) -> Result<Option<u64>, StoreError> {
-        let Filter { states: _, queue: _, run: _, tags, name, since, command, exit_code } = filter;
-        if !tags.is_empty() || name.is_some() || since.is_some() || command.is_some() || exit_code.is_some() {
+        let Filter { states: _, queue: _, run: _, tags, name, since, command, exit_code, held } = filter;
+        let are_looked_at = since.is_some() || command.is_some() || exit_code.is_some() || held.is_some();
+        if !tags.is_empty() || name.is_some() || are_looked_at {
             return Ok(None);
         }
         match Selection::new(self, filter)? {
@@ -179,7 +180,7 @@ impl<'s> Selection<'s> {
 
     /// Whether a walk comes by no other jobs than those that are wanted.
     fn takes_all(&self, walk: Walk) -> bool {
-        let Filter { states, queue: _, run: _, tags, name, since, command, exit_code } = self.filter;
+        let Filter { states, queue: _, run: _, tags, name, since, command, exit_code, held } = self.filter;
         let labels = tags.iter().count() + usize::from(name.is_some());
         let by_walk = match walk {
             Walk::Label => labels == 1 && states.is_empty() && self.lanes.is_none(),
@@ -189,7 +190,7 @@ impl<'s> Selection<'s> {
             Walk::State(StateKind::Scheduled | StateKind::Failed | StateKind::Blocked) => false,
             Walk::State(_) => labels == 0 && self.lanes.is_none(),
         };
-        by_walk && since.is_none() && command.is_none() && exit_code.is_none()
+        by_walk && since.is_none() && command.is_none() && exit_code.is_none() && held.is_none()
     }
 
     /// Whether a job that a walk comes by is wanted.
@@ -207,7 +208,8 @@ impl<'s> Selection<'s> {
         };
         let in_lane = self.lanes.as_ref().is_none_or(|lanes| lanes.contains(&record.lane));
         let in_time = filter.since.is_none_or(|since| since.0 <= record.updated);
-        Ok(in_state && in_lane && in_time && self.spec_fits(seq)? && self.exit_code_fits(seq, &record)?)
+        let is_as_held = filter.held.is_none_or(|held| held == record.is_held());
+        Ok(in_state && in_lane && in_time && is_as_held && self.spec_fits(seq)? && self.exit_code_fits(seq, &record)?)
     }
 
     fn spec_fits(&self, seq: Seq) -> Result<bool, StoreError> {

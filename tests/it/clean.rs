@@ -77,8 +77,11 @@ fn a_person_at_a_terminal_is_asked() {
         (code, String::from_utf8_lossy(&terminal.read_until_closed()).into_owned())
     };
     let (code, shown) = on_terminal("clean --older-than 0s", "no\n");
-    assert!(shown.contains("remove 2 jobs (1 completed, 1 cancelled), with what they wrote? [y/N]"), "{shown}");
-    assert!(code == 4 && shown.contains("nothing was removed"), "{code} {shown}");
+    assert!(
+        shown.contains("this removes 2 jobs (1 completed, 1 cancelled), with what they wrote; go on? [y/N]"),
+        "{shown}"
+    );
+    assert!(code == 130 && shown.contains("nothing was removed"), "{code} {shown}");
     assert_eq!(ids(&bench).len(), 4);
     let (code, shown) = on_terminal("clean --older-than 0s", "y\n");
     assert!(code == 0 && shown.contains("✓ 2 jobs removed"), "{code} {shown}");

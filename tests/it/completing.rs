@@ -119,6 +119,12 @@ fn commands_are_offered_the_jobs_that_they_take() {
         (&["list", "--run", ""], &["last"]),
         (&["logs", "--state", "dead,comp"], &["dead,completed"]),
         (&["cancel", "--queue", "g"], &["gpu"]),
+        (&["edit", ""], &["gpu-2", "gpu-1", "bad"]),
+        (&["edit", "gpu-1", "--after", "go"], &["good"]),
+        (&["edit", "--where-queue", "g"], &["gpu"]),
+        (&["pause", "gpu-1", ""], &["gpu-2", "gpu-1"]),
+        (&["resume", "--state", "blo"], &["blocked"]),
+        (&["signal", "USR1", "--state", "proc"], &["processing"]),
         (&["list", "--columns", "max_r"], &["max_retries", "max_rss_bytes"]),
     ] {
         let mut offered = offered(&bench, words);

@@ -79,6 +79,7 @@ fn json_prints_the_job_and_of_many_a_list() {
     let mut job: Value = serde_json::from_str(&enqueue(&bench, &["--json", "-c", "echo hi"]).ok()).unwrap();
     assert_eq!((&job["id"], &job["command"], &job["state"]), (&json!("1"), &json!("echo hi"), &json!("pending")));
     assert_eq!(job.as_object_mut().unwrap().remove("existed"), Some(json!(false)));
+    assert_eq!(job.as_object_mut().unwrap().remove("keeps_command"), Some(json!(false)));
     assert_eq!(bench.json("list --json")[0], job);
     let jobs = bench.cmd(["enqueue", "--json", "-"]).stdin("true\nfalse\n").run().ok();
     let jobs: Value = serde_json::from_str(&jobs).unwrap();

@@ -170,6 +170,16 @@ fn verbs_take_of_a_filter_what_they_can() {
 }
 
 #[test]
+fn who_wants_all_jobs_is_told_of_filters() {
+    let bench = mixed();
+    for verb in ["cancel", "remove", "pause", "edit --priority 1"] {
+        let said = bench.run(&format!("{verb} --all")).fails(2);
+        assert!(said.contains("tip: jobs are named by their ids, or by filters such as"), "{said}");
+        assert!(!said.contains("-- --all"), "{said}");
+    }
+}
+
+#[test]
 fn a_retry_can_be_under_other_terms() {
     let bench = Bench::new();
     bench.ok("config set backoff-base 0.01");
@@ -201,6 +211,39 @@ fn on_a_terminal_a_verb_asks_first() {
         assert_eq!(cancel.wait().unwrap().code(), Some(code), "{shown}");
         assert_eq!(bench.json("status --json")["jobs"]["pending"], left);
     }
+}
+
+/// It waits for its turn when the signal comes: that piece is the last.
+#[test]
+fn a_signal_stops_a_verb_between_two_pieces() {
+    let bench = Bench::new();
+    bench.cmd(["enqueue", "-"]).stdin("true\n".repeat(600)).run().ok();
+    let terminal = Terminal::new();
+    let mut cancel =
+        bench.cmd(["cancel", "--state", "pending"]).spawn_with(terminal.end(), terminal.end(), terminal.end());
+    let mut shown = String::new();
+    while !shown.contains("this cancels 600 jobs; go on? [y/N]") {
+        let mut bytes = [0; 4096];
+        let count = terminal.master().read(&mut bytes).unwrap();
+        shown.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    let turn = bench.take_turn();
+    terminal.types(b"y\n");
+    let pid = cancel.id().cast_signed();
+    bench.until_at_turnstile(pid);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    bench.until("the signal was taken", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let pending = status.lines().filter(|line| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:"));
+        pending.into_iter().all(|line| line.ends_with("0000000000000000"))
+    });
+    drop(turn);
+    let shown = String::from_utf8(terminal.read_until_closed()).unwrap();
+    assert!(shown.contains("stopped: 256 of 600 jobs cancelled"), "{shown}");
+    assert_eq!(cancel.wait().unwrap().code(), Some(130), "{shown}");
+    assert_eq!(bench.json("status --json")["jobs"]["cancelled"], 256);
+    assert_eq!(bench.ok("cancel --state pending"), "✓ 344 jobs cancelled\n");
+    bench.check();
 }
 
 #[test]

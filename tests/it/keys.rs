@@ -63,6 +63,34 @@ fn what_is_there_can_be_an_error_replaced_or_retried() {
 }
 
 #[test]
+fn a_job_that_is_retried_by_its_key_keeps_its_command_and_that_is_said() {
+    let bench = Bench::new();
+    let retry = |words: &[&str]| enqueue(&bench, &[&["--key", "k", "--if-exists", "retry"], words].concat());
+    retry(&["--max-retries", "0", "-c", "exit 1"]).ok();
+    assert_eq!(bench.work().code, 1);
+    let done = retry(&["--", "echo", "a b"]);
+    let says = r"job 1 keeps its command, which is another; to change it, type: queuectl edit 1 -c 'echo '\''a b'\'''";
+    assert!(done.stderr.contains(says), "{done:?}");
+    assert_eq!(done.ok(), "✓ Job 1 is there already (dead); it will run again\n");
+    let told = |command: &str| {
+        let told: Value = serde_json::from_str(&retry(&["--json", "-c", command]).ok()).unwrap();
+        ["existed", "keeps_command"].map(|field| told[field].as_bool().unwrap())
+    };
+    assert_eq!((told("exit 1"), told("true")), ([true, false], [true, true]));
+    bench.cmd(["edit", "1", "-c", "echo 'a b'"]).run().ok();
+    bench.work().ok();
+    let done = retry(&["-c", "true"]);
+    assert!(done.stderr.is_empty(), "it does not run: {done:?}");
+    assert_eq!(bench.ok("logs 1"), "a b\n");
+    let line = |key: &str| format!("{{\"key\":\"{key}\",\"if_exists\":\"retry\",\"command\":\"true {key}\"}}\n");
+    let lines = line("a") + &line("b");
+    batch(&bench, &lines).ok();
+    let done = batch(&bench, &lines.replace("true", "false"));
+    assert!(done.stderr.contains("2 jobs keep their commands, which are others, 2 the first"), "{done:?}");
+    bench.check();
+}
+
+#[test]
 fn what_is_processing_is_not_replaced() {
     let bench = Bench::new();
     let gate = bench.gate("gate");

@@ -86,3 +86,32 @@ fn a_job_that_is_stopped_does_not_time_out() {
     drop(pool);
     bench.check();
 }
+
+#[test]
+fn of_a_filter_those_that_run_get_it() {
+    let bench = Bench::new();
+    for id in ["a", "b"] {
+        let command = format!("echo $$ >>pids; trap 'echo {id} >>got; exit 0' USR1; while :; do sleep 0.05; done");
+        bench.add(&json!({"id": id, "command": command, "tags": {"x": "1"}}).to_string());
+    }
+    let pool = bench.pool("--count 2");
+    bench.until_pids("pids", 2);
+    bench.until("both run", || bench.json("status --json")["workers"].as_array().unwrap().len() == 2);
+    bench.add(r#"{"id":"c","command":"true","tags":{"x":"1"},"delay":"1h"}"#);
+    assert_eq!(bench.json("signal CONT --state scheduled --json"), json!([]));
+    let sent = bench.json("signal CONT --tag x=1 --json");
+    assert_eq!((&sent[0]["id"], &sent[1]["id"], &sent[1]["signal"]), (&json!("a"), &json!("b"), &json!("SIGCONT")));
+    let done = bench.run("signal USR1 --tag x=1");
+    assert!(done.stderr.contains("left out: 1 job not running"), "{done:?}");
+    let said = done.ok();
+    assert!(said.starts_with("✓ SIGUSR1 sent to 2 jobs (") && said.ends_with(" processes)\n"), "{said}");
+    for id in ["a", "b"] {
+        bench.until_state(id, "completed");
+    }
+    let mut got = bench.lines("got");
+    got.sort();
+    assert_eq!(got, ["a", "b"]);
+    bench.run("signal USR1 a --tag x=1").says(2, &["cannot be used with"]);
+    drop(pool);
+    bench.check();
+}

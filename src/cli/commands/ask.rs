@@ -18,9 +18,9 @@ use crate::queue::Queue;
 use crate::store::{Cancelled, Removed, StoreError, Terms, Tx};
 use crate::worker::{self, Bell, News, Observer, delete_outputs};
 
-const CANCEL: Verb = Verb { present: "cancels", past: "cancelled", not: "that ended before" };
-const RETRY: Verb = Verb { present: "retries", past: "retried", not: "neither dead nor cancelled" };
-const REMOVE: Verb = Verb { present: "removes", past: "removed", not: "yet to end" };
+const CANCEL: Verb = Verb::new(["cancels", "cancelled", "that ended before"], &NOT_ENDED, &NOT_ENDED);
+const RETRY: Verb = Verb::new(["retries", "retried", "neither dead nor cancelled"], &FAILED_FOR_GOOD, &ENDED);
+const REMOVE: Verb = Verb::new(["removes", "removed", "yet to end"], &ENDED, &ENDED);
 
 const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
 const NOT_ENDED: [StateKind; 5] =
@@ -36,16 +36,16 @@ enum End {
 }
 
 pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Failure> {
-    if args.ids.is_empty() && !args.filters.are_given() {
+    if !args.jobs.are_named() {
         return Err(selected::unsaid("cancel", "--state pending"));
     }
     let mut queue = context.open()?;
     let mut bell = Bell::new(queue.folder())?;
     let mut out = stdout();
-    if args.filters.are_given() {
+    if args.jobs.filters.are_given() {
         cancel_many(&queue, &mut bell, args, &mut out)?;
     } else {
-        let done = context.first(&mut queue, |queue| queue.write_and_settle(|tx| tx.cancel(&args.ids)));
+        let done = context.first(&mut queue, |queue| queue.write_and_settle(|tx| tx.cancel(&args.jobs.ids)));
         let done = done.map_err(|error| refused(error, "queuectl list"))?;
         for (id, how) in done {
             match end_of(&queue, &mut bell, &id, how)? {
@@ -63,9 +63,9 @@ pub(crate) fn cancel(context: &Context, args: &args::Cancel) -> Result<Exit, Fai
 }
 
 fn cancel_many(queue: &Queue, bell: &mut Bell, args: &args::Cancel, out: &mut impl Write) -> Result<(), Failure> {
-    let filter = args.filters.resolve(queue)?;
-    let mut many = Many::find(queue, CANCEL, &filter, [&NOT_ENDED, &NOT_ENDED])?;
-    many.confirm(args.yes)?;
+    let filter = args.jobs.filters.resolve(queue)?;
+    let mut many = Many::find(queue, CANCEL, &filter)?;
+    many.confirm(args.jobs.yes)?;
     let mut asked = Vec::new();
     let count = many.each(
         queue,
@@ -148,16 +148,16 @@ enum Chosen<'a> {
 }
 
 pub(crate) fn retry(context: &Context, args: &args::Retry) -> Result<Exit, Failure> {
-    if args.ids.is_empty() && !args.all_dead && !args.filters.are_given() {
+    if !args.jobs.are_named() && !args.all_dead {
         return Err(selected::unsaid("retry", "--all-dead"));
     }
     let queue = context.open()?;
     let chosen = if args.all_dead {
         Chosen::AllDead
-    } else if args.filters.are_given() {
-        Chosen::Filter(args.filters.resolve(&queue)?, args.yes)
+    } else if args.jobs.filters.are_given() {
+        Chosen::Filter(args.jobs.filters.resolve(&queue)?, args.jobs.yes)
     } else {
-        Chosen::Ids(&args.ids)
+        Chosen::Ids(&args.jobs.ids)
     };
     retry_chosen(context, queue, chosen, &args.terms)
 }
@@ -196,7 +196,7 @@ fn retry_chosen(context: &Context, mut queue: Queue, chosen: Chosen<'_>, terms: 
         Chosen::Filter(filter, is_sure) => (filter, is_sure),
         Chosen::AllDead => (Filter::of_states([StateKind::Dead]), true),
     };
-    let mut many = Many::find(&queue, RETRY, &filter, [&FAILED_FOR_GOOD, &ENDED])?;
+    let mut many = Many::find(&queue, RETRY, &filter)?;
     many.confirm(is_sure)?;
     let retry = |ids: &[JobId], tx: &mut Tx<'_>| tx.retry(ids, &terms);
     let count = many.each(&queue, retry, |done| lanes.extend(done.into_iter().map(|(_, lane)| lane)))?;
@@ -209,16 +209,16 @@ fn retry_chosen(context: &Context, mut queue: Queue, chosen: Chosen<'_>, terms: 
 }
 
 pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Failure> {
-    if args.ids.is_empty() && !args.filters.are_given() {
+    if !args.jobs.are_named() {
         return Err(selected::unsaid("remove", "--state completed"));
     }
     let mut queue = context.open()?;
     // So that what is left to be told is little.
     context.first(&mut queue, Queue::settle)?;
     let (mut out, mut exit) = (stdout(), Exit::Done);
-    if args.filters.are_given() {
-        let mut many = Many::find(&queue, REMOVE, &args.filters.resolve(&queue)?, [&ENDED, &ENDED])?;
-        many.confirm(args.yes)?;
+    if args.jobs.filters.are_given() {
+        let mut many = Many::find(&queue, REMOVE, &args.jobs.filters.resolve(&queue)?)?;
+        many.confirm(args.jobs.yes)?;
         let count = many.each(
             &queue,
             |ids, tx| tx.remove(ids),
@@ -228,8 +228,9 @@ pub(crate) fn remove(context: &Context, args: &args::Remove) -> Result<Exit, Fai
         many.tell_left_out();
     } else {
         // Afterwards nobody knows their names.
-        let names: BTreeMap<&JobId, String> = args.ids.iter().map(|id| (id, called(&queue, id))).collect();
-        let removed = context.first(&mut queue, |queue| queue.write(|tx| tx.remove(&args.ids)));
+        let ids = &args.jobs.ids;
+        let names: BTreeMap<&JobId, String> = ids.iter().map(|id| (id, called(&queue, id))).collect();
+        let removed = context.first(&mut queue, |queue| queue.write(|tx| tx.remove(ids)));
         let removed = removed.map_err(|error| match &error {
             StoreError::Refused { id, .. } => {
                 let next = format!("queuectl cancel {id}    then the same line again");

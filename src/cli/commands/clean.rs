@@ -1,12 +1,12 @@
 //! `clean`: removes what ended long ago, in transactions of bounded size, so that others get their turn.
 
-use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::super::args;
+use super::super::confirm::confirm;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
@@ -32,9 +32,7 @@ struct Done {
 pub(crate) fn clean(context: &Context, args: &args::Clean) -> Result<Exit, Failure> {
     let queue = context.open()?;
     let until = until(&queue, args.older_than);
-    if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() && !is_wanted(&queue, args, until)? {
-        return Err(Failure::new(Exit::Refused, "nothing was removed"));
-    }
+    ask(&queue, args, until)?;
     let mut done = Done::default();
     for state in &args.states {
         clear(&queue, *state, until, &mut done).map_err(|error| match done.removed {
@@ -63,23 +61,17 @@ fn until(queue: &Queue, older_than: Duration) -> Millis {
     queue.clock().earliest().before(older_than)
 }
 
-/// Asks the person at the terminal. With nothing to remove there is nothing to ask.
-fn is_wanted(queue: &Queue, args: &args::Clean, until: Millis) -> Result<bool, Failure> {
-    let mut counts = String::new();
-    let mut all = 0;
+/// On a terminal asks whether that is what is wanted. With nothing to remove there is nothing to ask.
+fn ask(queue: &Queue, args: &args::Clean, until: Millis) -> Result<(), Failure> {
+    let (mut counts, mut all) = (Vec::new(), 0);
     for state in &args.states {
         let count = queue.read(|snapshot| snapshot.count_ended(*state, until))?;
-        let _ = write!(counts, "{}{count} {}", if counts.is_empty() { "" } else { ", " }, state.name());
+        counts.push(format!("{count} {}", state.name()));
         all += count;
     }
-    if all == 0 {
-        return Ok(true);
-    }
-    let question = format!("queuectl: remove {} ({counts}), with what they wrote? [y/N] ", human::count(all, "job"));
-    io::stderr().write_all(question.as_bytes())?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let question =
+        || format!("this removes {} ({}), with what they wrote; go on?", human::count(all, "job"), counts.join(", "));
+    confirm(args.yes || all == 0, question, "removed")
 }
 
 fn clear(queue: &Queue, state: StateKind, until: Millis, done: &mut Done) -> Result<(), StoreError> {

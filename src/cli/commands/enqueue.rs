@@ -1,20 +1,22 @@
 //! `enqueue`.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::super::args;
-use super::super::context::{Context, stdout};
+use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::input::{self, Asked, Base, Format};
 use super::super::local::Local;
 use super::super::render::{human, json};
 use super::batch::{Batch, CHANGING_JOBS_MAX, explain, say_waiting, wrong_input};
-use crate::model::{JobId, JobName, JobSpec, Millis, Need, Seq, Start, Tags};
+use super::status::shell_word;
+use crate::model::{Command, IfExists, JobId, JobName, JobSpec, Millis, Need, Seq, Start, StateKind, Tags};
 use crate::queue::Queue;
-use crate::store::{BulkInto, Enqueued, Met};
+use crate::store::{BulkInto, Enqueued, Met, StoreError};
 use crate::worker::past_bulks;
 
 pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, Failure> {
@@ -69,7 +71,7 @@ fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
 }
 
 /// What is to be waited for, by the ids that were typed.
-fn needs(after: &[JobId], after_any: &[JobId]) -> Vec<Need> {
+pub(crate) fn needs(after: &[JobId], after_any: &[JobId]) -> Vec<Need> {
     let need = |any| move |id: &JobId| Need { id: id.clone(), any };
     after.iter().map(need(false)).chain(after_any.iter().map(need(true))).collect()
 }
@@ -117,7 +119,10 @@ fn few(
     if let [spec] = specs {
         shown.name.clone_from(&spec.name);
     }
+    let kept = with_other_commands(&queue, specs, &enqueued)?;
+    shown.keep_commands = kept.iter().map(|(job, _)| job.seq).collect();
     show(&queue, args, &local, &shown, is_batch)?;
+    tell_kept(&kept);
     queue.leave();
     Ok(Exit::Done)
 }
@@ -125,6 +130,46 @@ fn few(
 /// Distances are told by the queue's time, which delays are counted from: the clock may have been set back.
 pub(super) fn local(queue: &Queue) -> Local {
     Local::here(queue.clock().now())
+}
+
+/// Jobs that were there and are to run under the rule `retry`, but with other commands than those that were given.
+fn with_other_commands<'a>(
+    queue: &Queue,
+    specs: &'a [JobSpec],
+    enqueued: &'a [Enqueued],
+) -> Result<Vec<(&'a Enqueued, &'a Command)>, StoreError> {
+    let will_run = |met: &Met| match met {
+        Met::Retried(_) => true,
+        Met::Exists(state) => !state.has_ended() && *state != StateKind::Processing,
+        Met::New | Met::Replaced(_) => false,
+    };
+    let mut others = Vec::new();
+    for (spec, job) in specs.iter().zip(enqueued) {
+        if spec.if_exists == IfExists::Retry && will_run(&job.met) {
+            let stored = queue.read(|snapshot| snapshot.job(job.seq))?;
+            others.extend(stored.filter(|stored| stored.command != spec.command).map(|_| (job, &spec.command)));
+        }
+    }
+    Ok(others)
+}
+
+/// Says which jobs do not do what was typed.
+fn tell_kept(kept: &[(&Enqueued, &Command)]) {
+    match kept {
+        [] => {}
+        [(job, command)] => {
+            let command = shell_word(&command.to_string());
+            let id = human::plain(job.id.as_str());
+            say(format_args!(
+                "job {id} keeps its command, which is another; to change it, type: queuectl edit {id} -c {command}"
+            ));
+        }
+        [(job, _), ..] => say(format_args!(
+            "{} keep their commands, which are others, {} the first; to have new ones, type: --if-exists replace",
+            human::count(kept.len() as u64, "job"),
+            job.id
+        )),
+    }
 }
 
 /// What does not: others get in between, and all of it appears at once.
@@ -165,6 +210,8 @@ struct Shown {
     retried: u64,
     /// How the last one fared.
     met: Option<Met>,
+    /// Those that were there and keep another command than was given.
+    keep_commands: BTreeSet<Seq>,
 }
 
 impl Shown {
@@ -227,7 +274,7 @@ fn show(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_ba
 fn write(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_batch: bool) -> Result<(), Failure> {
     let mut out = stdout();
     if args.json {
-        show_json(queue, &shown.seqs, is_batch, &mut out)?;
+        show_json(queue, shown, is_batch, &mut out)?;
     } else if args.quiet {
         out.write_all(&shown.names)?;
     } else {
@@ -258,15 +305,16 @@ fn told(local: &Local, shown: &Shown) -> String {
     }
 }
 
-fn show_json(queue: &Queue, seqs: &[(Seq, bool)], is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
+fn show_json(queue: &Queue, shown: &Shown, is_batch: bool, out: &mut impl Write) -> Result<(), Failure> {
     let mut separator = if is_batch { "[" } else { "" };
-    for chunk in seqs.chunks(1_000) {
+    for chunk in shown.seqs.chunks(1_000) {
         let jobs =
             queue.read(|snapshot| chunk.iter().map(|(seq, _)| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
-        for (job, (_, existed)) in jobs.into_iter().zip(chunk) {
+        for (job, (seq, existed)) in jobs.into_iter().zip(chunk) {
             let Some(job) = job else { continue };
             let mut job = json::job(&job, None);
             job.insert("existed".to_owned(), (*existed).into());
+            job.insert("keeps_command".to_owned(), shown.keep_commands.contains(seq).into());
             write!(out, "{separator}{}", serde_json::Value::from(job))?;
             separator = ",\n";
         }

@@ -1,13 +1,13 @@
 //! A verb on all jobs that a filter lets through and it is legal for: found first, then taken piece by piece.
 //!
-//! Each piece is a transaction. A kill, a signal or a full disk between two of them leaves those before it done and the
+//! Each piece is a transaction, except of signals, which are not in the queue. A kill, a signal or a full disk between two of them leaves those before it done and the
 //! others as they were; the same line does the rest. What moved out of reach meanwhile is left out.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::super::confirm::confirm;
 use super::super::context::say;
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
@@ -22,7 +22,10 @@ const PIECE: usize = 256;
 
 /// Whether it is about one of the jobs: its state, what it needs, or who needs it.
 fn is_refusal(error: &StoreError) -> bool {
-    matches!(error, StoreError::Refused { .. } | StoreError::NeedEnded { .. } | StoreError::NeededUnseen(_))
+    matches!(
+        error,
+        StoreError::Refused { .. } | StoreError::NeedEnded { .. } | StoreError::NeededUnseen(_) | StoreError::OfRun(_)
+    )
 }
 
 /// What is done to jobs.
@@ -34,6 +37,23 @@ pub(super) struct Verb {
     pub past: &'static str,
     /// Whom it does not take: `that have ended`
     pub not: &'static str,
+    /// The states that it takes jobs in if the filter names none.
+    pub usual: &'static [StateKind],
+    /// The same if the filter does.
+    pub legal: &'static [StateKind],
+    /// Whether it takes only those that are held, or only those that are not.
+    pub held: Option<bool>,
+}
+
+impl Verb {
+    /// One that takes jobs in these states, held or not.
+    pub(super) const fn new(
+        [present, past, not]: [&'static str; 3],
+        usual: &'static [StateKind],
+        legal: &'static [StateKind],
+    ) -> Self {
+        Self { present, past, not, usual, legal, held: None }
+    }
 }
 
 /// Jobs to be taken.
@@ -49,39 +69,25 @@ pub(super) struct Many {
 }
 
 impl Many {
-    /// The jobs that `filter` lets through as far as they are in `legal` states; `usual` ones if it names none.
-    pub(super) fn find(
-        queue: &Queue,
-        verb: Verb,
-        filter: &Filter,
-        [usual, legal]: [&[StateKind]; 2],
-    ) -> Result<Self, Failure> {
-        let states = if filter.states.is_empty() { usual } else { legal };
-        let within = filter.within(states.iter().copied());
+    /// The jobs that `filter` lets through as far as the verb takes them.
+    pub(super) fn find(queue: &Queue, verb: Verb, filter: &Filter) -> Result<Self, Failure> {
+        let states = if filter.states.is_empty() { verb.usual } else { verb.legal };
+        let within = filter.within(states.iter().copied()).map(|within| Filter { held: verb.held, ..within });
         let mut seqs = within.as_ref().map_or_else(|| Ok(Vec::new()), |within| selected::seqs(queue, within))?;
         seqs.reverse();
         let states = within.map(|within| within.states).unwrap_or_default();
-        let all = if filter.states == states { 0 } else { selected::count(queue, filter)? };
+        let all = if filter.states == states && verb.held.is_none() { 0 } else { selected::count(queue, filter)? };
         Ok(Self { verb, none: selected::none(filter), left_out: all.saturating_sub(seqs.len() as u64), seqs, states })
     }
 
     /// On a terminal asks whether that is what is wanted.
     pub(super) fn confirm(&self, is_sure: bool) -> Result<(), Failure> {
-        let is_asked = io::stdin().is_terminal() && io::stderr().is_terminal();
-        if is_sure || self.seqs.is_empty() || !is_asked {
-            return Ok(());
-        }
-        let jobs = human::count(self.seqs.len() as u64, "job");
-        let mut err = anstream::stderr();
-        let but = if self.left_out == 0 { String::new() } else { format!(", but not {}", self.others()) };
-        write!(err, "queuectl: this {} {jobs}{but}; go on? [y/N] ", self.verb.present)?;
-        err.flush()?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer)?;
-        if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
-            return Ok(());
-        }
-        Err(Failure::new(Exit::Stopped, format!("nothing was {}", self.verb.past)))
+        let question = || {
+            let jobs = human::count(self.seqs.len() as u64, "job");
+            let but = if self.left_out == 0 { String::new() } else { format!(", but not {}", self.others()) };
+            format!("this {} {jobs}{but}; go on?", self.verb.present)
+        };
+        confirm(is_sure || self.seqs.is_empty(), question, self.verb.past)
     }
 
     /// Does it, telling `done` of each piece after its commit. Answers how many were taken.
@@ -89,6 +95,16 @@ impl Many {
         &mut self,
         queue: &Queue,
         step: impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
+        done: impl FnMut(Vec<T>),
+    ) -> Result<u64, Failure> {
+        let states = self.states.clone();
+        self.pieces(|seqs| Ok(in_one_transaction(queue, seqs, &states, &step)?), done)
+    }
+
+    /// The same where a piece is not a transaction: `take` does it to those of the jobs that it can be done to.
+    pub(super) fn pieces<T>(
+        &mut self,
+        take: impl Fn(&[Seq]) -> Result<Vec<T>, Failure>,
         mut done: impl FnMut(Vec<T>),
     ) -> Result<u64, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
@@ -101,33 +117,12 @@ impl Many {
             if asked.load(Ordering::Relaxed) {
                 return Err(Failure::new(Exit::Stopped, format!("stopped: {}", so_far(taken))));
             }
-            let results = self.piece(queue, piece, &step).map_err(|error| Failure::from(error).and(so_far(taken)))?;
+            let results = take(piece).map_err(|failure| failure.and(so_far(taken)))?;
             taken += results.len() as u64;
             done(results);
         }
         self.left_out += seqs.len() as u64 - taken;
         Ok(taken)
-    }
-
-    /// One transaction; if a job refuses more than its state tells, one for each.
-    fn piece<T>(
-        &self,
-        queue: &Queue,
-        seqs: &[Seq],
-        step: &impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
-    ) -> Result<Vec<T>, StoreError> {
-        let done = queue.write_and_settle(|tx| {
-            let ids = tx.still_in(seqs, &self.states)?;
-            step(&ids, tx)
-        });
-        match done {
-            Err(error) if is_refusal(&error) && seqs.len() == 1 => Ok(Vec::new()),
-            Err(error) if is_refusal(&error) => {
-                let each = seqs.chunks(1).map(|seq| self.piece(queue, seq, step));
-                Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
-            }
-            done => done,
-        }
     }
 
     /// Leaves out so many that were taken, and ended otherwise.
@@ -154,5 +149,27 @@ impl Many {
     /// Who is left out.
     fn others(&self) -> String {
         format!("{} {}", human::count(self.left_out, "job"), self.verb.not)
+    }
+}
+
+/// Does it to those of the jobs that are in one of `states`, in one transaction; if a job refuses more than its state
+/// tells, in one for each.
+fn in_one_transaction<T>(
+    queue: &Queue,
+    seqs: &[Seq],
+    states: &BTreeSet<StateKind>,
+    step: &impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let done = queue.write_and_settle(|tx| {
+        let ids = tx.still_in(seqs, states)?;
+        step(&ids, tx)
+    });
+    match done {
+        Err(error) if is_refusal(&error) && seqs.len() == 1 => Ok(Vec::new()),
+        Err(error) if is_refusal(&error) => {
+            let each = seqs.chunks(1).map(|seq| in_one_transaction(queue, seq, states, step));
+            Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        }
+        done => done,
     }
 }

@@ -2,18 +2,30 @@
 
 use std::io::Write;
 
+use super::super::args::Held;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
+use super::super::filters::{Filters, Which};
 use super::super::render::human;
+use super::many::{Many, Verb};
 use crate::model::{JobId, QueueName, SettingKey, StateKind};
 use crate::queue::Queue;
 use crate::store::{QueueInfo, Snapshot, StoreError, Tx};
 
-pub(crate) fn pause(context: &Context, ids: &[JobId], names: &[QueueName]) -> Result<Exit, Failure> {
+const WAITING: [StateKind; 4] = [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Failed];
+/// What is held is in one of these.
+const HELD: [StateKind; 2] = [StateKind::Scheduled, StateKind::Blocked];
+
+const HOLD: Verb =
+    Verb { held: Some(false), ..Verb::new(["holds", "held", "running, ended, or held already"], &WAITING, &WAITING) };
+const RELEASE: Verb = Verb { held: Some(true), ..Verb::new(["resumes", "resumed", "not held"], &HELD, &HELD) };
+
+pub(crate) fn pause(context: &Context, what: &Held) -> Result<Exit, Failure> {
     let mut queue = context.open()?;
-    if !ids.is_empty() {
-        let held = context.first(&mut queue, |queue| queue.write(|tx| tx.hold(ids))).map_err(refused)?;
-        return tell_jobs(queue, &held, "paused");
+    let names = &what.queues;
+    if let Some(exit) = of_jobs(context, &mut queue, what, true)? {
+        queue.leave();
+        return Ok(exit);
     }
     let pause = |tx: &mut Tx<'_>| {
         if names.is_empty() {
@@ -26,11 +38,12 @@ pub(crate) fn pause(context: &Context, ids: &[JobId], names: &[QueueName]) -> Re
     tell(queue, names, "paused")
 }
 
-pub(crate) fn resume(context: &Context, ids: &[JobId], names: &[QueueName]) -> Result<Exit, Failure> {
+pub(crate) fn resume(context: &Context, what: &Held) -> Result<Exit, Failure> {
     let mut queue = context.open()?;
-    if !ids.is_empty() {
-        let released = context.first(&mut queue, |queue| queue.write(|tx| tx.release(ids))).map_err(refused)?;
-        return tell_jobs(queue, &released, "resumed");
+    let names = &what.queues;
+    if let Some(exit) = of_jobs(context, &mut queue, what, false)? {
+        queue.leave();
+        return Ok(exit);
     }
     let resume = |tx: &mut Tx<'_>| {
         if names.is_empty() {
@@ -51,12 +64,39 @@ pub(crate) fn resume(context: &Context, ids: &[JobId], names: &[QueueName]) -> R
     tell(queue, names, "resumed")
 }
 
-fn tell_jobs(queue: Queue, ids: &[JobId], done: &str) -> Result<Exit, Failure> {
+/// Holds jobs, or lets them go on, if it is jobs that are meant.
+fn of_jobs(context: &Context, queue: &mut Queue, what: &Held, hold: bool) -> Result<Option<Exit>, Failure> {
+    let verb = if hold { HOLD } else { RELEASE };
+    let step = |tx: &mut Tx<'_>, ids: &[JobId]| if hold { tx.hold(ids) } else { tx.release(ids) };
     let mut out = stdout();
-    ids.iter().try_for_each(|id| writeln!(out, "✓ Job {id} {done}"))?;
+    if !what.ids.is_empty() {
+        let done = context.first(queue, |queue| queue.write(|tx| step(tx, &what.ids))).map_err(refused)?;
+        done.iter().try_for_each(|id| writeln!(out, "✓ Job {id} {}", verb.past))?;
+    } else if let Some(filters) = filters(what)? {
+        let mut many = Many::find(queue, verb, &filters.resolve(queue)?)?;
+        many.confirm(what.yes)?;
+        let count = many.each(queue, |ids, tx| step(tx, ids), drop)?;
+        writeln!(out, "{}", many.told(count, verb.past))?;
+        many.tell_left_out();
+    } else {
+        return Ok(None);
+    }
     out.flush()?;
-    queue.leave();
-    Ok(Exit::Done)
+    Ok(Some(Exit::Done))
+}
+
+/// The filters that mean jobs: a queue alone means itself.
+fn filters(what: &Held) -> Result<Option<Filters>, Failure> {
+    if what.states.is_empty() && !what.traits.are_given() {
+        return Ok(None);
+    }
+    let queue = match what.queues.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => return Err(Failure::new(Exit::Usage, "a job is in one queue: with other filters, give one --queue")),
+    };
+    let which = Which { queue, traits: what.traits.clone() };
+    Ok(Some(Filters { states: what.states.clone(), which }))
 }
 
 /// What runs cannot wait, and what has ended waits for nothing.
@@ -80,8 +120,8 @@ fn tell(queue: Queue, names: &[QueueName], done: &str) -> Result<Exit, Failure> 
     }
     for name in names {
         let found: Vec<QueueInfo> = queues.iter().filter(|queue| queue.name == *name).cloned().collect();
-        if found.iter().all(|queue| queue.counts.is_empty()) {
-            say(format_args!("queue {name} has had no jobs yet"));
+        if found.iter().all(|queue| queue.counts.values().all(|count| *count == 0)) {
+            say(format_args!("queue {name} has no jobs; what will be enqueued there is meant, too"));
         }
         writeln!(out, "✓ Queue {name} {done}: {}", contents(&found))?;
     }

@@ -9,37 +9,98 @@ use super::super::args;
 use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
+use super::super::selected;
+use super::many::{Many, Verb};
 use super::show::find;
-use crate::model::{JobId, Seq};
+use crate::model::{JobId, Seq, StateKind};
+use crate::queue::Queue;
 use crate::worker::{NotSignalled, signal_jobs};
 
+const SIGNAL: Verb =
+    Verb::new(["signals", "signalled", "not running"], &[StateKind::Processing], &[StateKind::Processing]);
+
 pub(crate) fn signal(context: &Context, args: &args::Signal) -> Result<Exit, Failure> {
+    if !args.jobs.are_named() {
+        return Err(selected::unsaid("signal TERM", "--run last"));
+    }
     let queue = context.open_read_only()?;
+    let exit = if args.jobs.filters.are_given() { by_filter(&queue, args)? } else { by_ids(&queue, args)? };
+    queue.leave();
+    Ok(exit)
+}
+
+fn by_ids(queue: &Queue, args: &args::Signal) -> Result<Exit, Failure> {
     let mut jobs: Vec<(Seq, &JobId)> = Vec::new();
-    for id in &args.ids {
-        let seq = find(&queue, id)?;
+    for id in &args.jobs.ids {
+        let seq = find(queue, id)?;
         if jobs.iter().all(|(other, _)| *other != seq) {
             jobs.push((seq, id));
         }
     }
     let seqs: Vec<Seq> = jobs.iter().map(|(seq, _)| *seq).collect();
-    let counts = signal_jobs(&queue, &seqs, args.which as i32).map_err(|error| explain(error, &jobs))?;
+    let counts = signal_jobs(queue, &seqs, args.which as i32).map_err(|error| explain(error, &jobs))?;
+    let sent = jobs.into_iter().zip(counts).map(|((_, id), processes)| Sent { id: id.clone(), processes });
+    let sent: Vec<Sent> = sent.collect();
     let name = args.which.as_str();
     let mut out = stdout();
     if args.json {
-        let sent = jobs
-            .iter()
-            .zip(counts)
-            .map(|((_, id), count)| json!({"id": id.as_str(), "signal": name, "processes": count}));
-        writeln!(out, "{}", sent.collect::<Value>())?;
+        write_json(&mut out, name, &sent)?;
     } else {
-        for ((_, id), count) in jobs.iter().zip(counts) {
-            writeln!(out, "✓ {name} sent to job {id} ({})", human::count(count as u64, "process"))?;
+        for Sent { id, processes } in sent {
+            writeln!(out, "✓ {name} sent to job {id} ({})", human::count(processes as u64, "process"))?;
         }
     }
     out.flush()?;
-    queue.leave();
     Ok(Exit::Done)
+}
+
+fn by_filter(queue: &Queue, args: &args::Signal) -> Result<Exit, Failure> {
+    let mut many = Many::find(queue, SIGNAL, &args.jobs.filters.resolve(queue)?)?;
+    many.confirm(args.jobs.yes)?;
+    let mut sent = Vec::new();
+    let count = many.pieces(|seqs| signal_some(queue, seqs, args.which), |piece| sent.extend(piece))?;
+    let (name, mut out) = (args.which.as_str(), stdout());
+    if args.json {
+        write_json(&mut out, name, &sent)?;
+    } else if count == 0 {
+        writeln!(out, "{}", many.told(count, SIGNAL.past))?;
+    } else {
+        let processes = sent.iter().map(|sent| sent.processes as u64).sum();
+        let (jobs, processes) = (human::count(count, "job"), human::count(processes, "process"));
+        writeln!(out, "✓ {name} sent to {jobs} ({processes})")?;
+    }
+    out.flush()?;
+    many.tell_left_out();
+    Ok(Exit::Done)
+}
+
+/// How many processes of a job got it.
+struct Sent {
+    id: JobId,
+    processes: usize,
+}
+
+/// Sends it to those of the jobs that run where it can reach them: all at once, else to each for itself.
+fn signal_some(queue: &Queue, seqs: &[Seq], signal: Signal) -> Result<Vec<Sent>, Failure> {
+    let ids = queue.read(|snapshot| seqs.iter().map(|seq| snapshot.job(*seq)).collect::<Result<Vec<_>, _>>())?;
+    match signal_jobs(queue, seqs, signal as i32) {
+        Ok(counts) => {
+            let sent = ids.into_iter().zip(counts);
+            Ok(sent.filter_map(|(job, processes)| Some(Sent { id: job?.id, processes })).collect())
+        }
+        Err(NotSignalled::NotRunning(_) | NotSignalled::OutOfSight(_)) if seqs.len() == 1 => Ok(Vec::new()),
+        Err(NotSignalled::NotRunning(_) | NotSignalled::OutOfSight(_)) => {
+            let each = seqs.chunks(1).map(|seq| signal_some(queue, seq, signal));
+            Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        }
+        Err(error) => Err(explain(error, &[])),
+    }
+}
+
+fn write_json(out: &mut impl Write, name: &str, sent: &[Sent]) -> Result<(), Failure> {
+    let sent =
+        sent.iter().map(|Sent { id, processes }| json!({"id": id.as_str(), "signal": name, "processes": processes}));
+    Ok(writeln!(out, "{}", sent.collect::<Value>())?)
 }
 
 fn explain(error: NotSignalled, jobs: &[(Seq, &JobId)]) -> Failure {
