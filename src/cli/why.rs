@@ -117,7 +117,7 @@ fn own_hold(hold: &Hold, id: &JobId) -> String {
         Hold::Held => format!("held; {release}"),
         Hold::Paused(name) => format!("its queue {name} is paused; {release}"),
         Hold::Unserved(_) => format!("no pool serves its queue; {release}"),
-        Hold::CutOff(_) => format!("a cut-off run: {release} continues it"),
+        Hold::Abandoned(_) => format!("nobody works on its run; {release}"),
     }
 }
 
@@ -128,7 +128,7 @@ fn is_kept(hold: &Hold, jobs: u64) -> String {
         Hold::Held => format!("{verb} held"),
         Hold::Paused(name) => format!("{verb} in queue {name}, which is paused"),
         Hold::Unserved(name) => format!("{verb} in queue {name}, which no pool serves"),
-        Hold::CutOff(run) => format!("{verb} of run {}, which was cut off", run.number),
+        Hold::Abandoned(run) => format!("{verb} of run {}, on which nobody works", run.number),
     }
 }
 
@@ -139,7 +139,7 @@ fn release(hold: &Hold, ids: &dyn std::fmt::Display) -> String {
         Hold::Paused(name) => format!("queuectl resume --queue {name}"),
         Hold::Unserved(name) if *name == QueueName::default_queue() => "queuectl worker start".to_owned(),
         Hold::Unserved(name) => format!("queuectl worker start --queue {name}"),
-        Hold::CutOff(run) => human::plain(&continue_line(run)),
+        Hold::Abandoned(run) => human::plain(&continue_line(run)),
     }
 }
 

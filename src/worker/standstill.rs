@@ -22,8 +22,8 @@ pub enum Hold {
     Paused(QueueName),
     /// No living pool serves its queue.
     Unserved(QueueName),
-    /// Its run was cut off.
-    CutOff(Box<RunInfo>),
+    /// Nobody works on its run.
+    Abandoned(Box<RunInfo>),
 }
 
 impl PartialEq for Hold {
@@ -32,7 +32,7 @@ impl PartialEq for Hold {
         match (self, other) {
             (Self::Held, Self::Held) => true,
             (Self::Paused(one), Self::Paused(other)) | (Self::Unserved(one), Self::Unserved(other)) => one == other,
-            (Self::CutOff(one), Self::CutOff(other)) => one.lane == other.lane,
+            (Self::Abandoned(one), Self::Abandoned(other)) => one.lane == other.lane,
             _ => false,
         }
     }
@@ -68,7 +68,7 @@ impl<'s> Service<'s> {
             Place::Run(lane) => {
                 let is_served = self.serving.iter().any(|pool| pool.serves == Serves::Run(*lane));
                 let run = if is_served { None } else { self.snapshot.run(*lane)? };
-                run.map(|run| Hold::CutOff(Box::new(run))).into_iter().collect()
+                run.map(|run| Hold::Abandoned(Box::new(run))).into_iter().collect()
             }
             Place::Queue(name) => {
                 let is_paused = self.queues.iter().any(|queue| queue.name == *name && queue.paused);

@@ -283,7 +283,7 @@ fn of_a_filter_those_that_wait_are_edited() {
     bench.run("edit --where-name z --after dead").says(2, &["job dead: it is dead", "0 of 1 job edited"]);
     bench.run("edit --where-queue cpu").says(2, &["an editor takes one job"]);
     bench.run("edit c --where-queue cpu --priority 1").says(2, &["cannot be used with"]);
-    bench.run("edit --priority 1").says(2, &["required"]);
+    bench.run("edit --priority 1").says(2, &["say which jobs"]);
     bench
         .cmd(["edit", "--where-queue", "cpu", "-c", " "])
         .run()

@@ -164,7 +164,7 @@ fn comes_back(bench: &Bench, folder: &Path) {
     {
         let shown: Value = serde_json::from_str(&ok(bench, &format!("show {id} --json"))).unwrap();
         assert_eq!((&shown["state"], &shown["held"]), (&"blocked".into(), &held.into()), "{id}");
-        assert_eq!(shown["why"].as_str().unwrap().contains("; starts in"), starts, "{id}: {shown}");
+        assert_eq!(shown["why"].as_str().unwrap().contains("; starts at"), starts, "{id}: {shown}");
     }
 }
 

@@ -103,7 +103,7 @@ fn a_filter_means_jobs_and_a_queue_alone_means_itself() {
     }
     for (line, said, left_out, now) in [
         ("pause --tag x=1", "✓ 2 jobs held\n", "left out: 1 job running, ended, or held already", "a b"),
-        ("pause --tag x=1", "✓ 0 jobs held\n", "left out: 3 jobs", "a b"),
+        ("pause --tag x=1", "Nothing was held\n", "left out: 3 jobs", "a b"),
         ("pause --queue gpu --name n", "✓ 1 job held\n", "", "a b c"),
         ("resume --queue gpu --state scheduled", "✓ 2 jobs resumed\n", "", "a"),
         ("pause --state blocked,completed", "✓ 1 job held\n", "left out: 1 job", "a d"),

@@ -120,7 +120,7 @@ fn a_run_that_is_stopped_exits_130_and_names_the_line_to_type() {
     assert_eq!(stopped.code, 130, "{stopped:?}");
     assert_eq!(stopped.stdout, b"one\n");
     let last = stopped.stderr.lines().last().unwrap();
-    assert!(last.starts_with("  try: ") && last.ends_with(" run -j 1 jobs"), "{last}");
+    assert!(last.starts_with("  try: ") && last.ends_with(" run --resume -j 1 jobs"), "{last}");
     bench.is_clean();
 }
 

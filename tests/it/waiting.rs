@@ -67,10 +67,10 @@ fn a_need_in_a_run_that_was_cut_off_is_named_with_its_line() {
     run.kill();
     bench.add(r#"{"id":"near","command":"true","after":"far"}"#);
     let why = |id: &str| bench.json(&format!("show {id} --json"))["why"].as_str().unwrap().to_owned();
-    assert!(why("near").starts_with("waits for far; job far is of run 1, which was cut off; "), "{}", why("near"));
+    assert!(why("near").starts_with("waits for far; job far is of run 1, on which nobody works; "), "{}", why("near"));
     let mut pool = bench.pool("--until-empty");
-    pool.stderr.until("waiting for you: job far is of run 1, which was cut off");
-    assert!(pool.stderr.until("  try: ").contains("queuectl run jobs"));
+    pool.stderr.until("waiting for you: job far is of run 1, on which nobody works");
+    assert!(pool.stderr.until("  try: ").contains("queuectl run --resume jobs"));
     bench.until_state("far", "pending");
     std::fs::write(bench.file("go"), "").unwrap();
     bench.ok("run jobs");
