@@ -1,18 +1,25 @@
 //! A batch on its way from an input to the queue: few jobs at once, many in pieces.
 
+mod pieces;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
 
 use super::super::context::{Context, say};
 use super::super::exit::{Exit, Failure};
-use super::super::input::{self, Base, Few, Format, InputError, Jobs, Repeat, Source, Survey, Warning, key_hash};
+use super::super::input::{self, Base, Few, Format, InputError, Jobs, Repeat, Source, Survey, Warning};
 use super::super::render::human;
 use super::super::stop::Stop;
 use crate::model::{IfExists, JobId, JobKey, JobSpec, StateKind};
 use crate::queue::Queue;
-use crate::store::{BulkInto, Enqueued, Met, StoreError};
+use crate::store::{BulkInto, Enqueued, StoreError};
 use crate::worker::{BegunBulk, BulkMaker, PIECE_BYTES_MAX, PIECE_JOBS_FIRST, outlast_bulks};
+use pieces::{Line, Piece, Repeats};
 
 /// Most jobs of a batch that may have others retried or replaced: all of that is one transaction.
 pub(crate) const CHANGING_JOBS_MAX: u64 = 10_000;
@@ -128,32 +135,36 @@ impl Batch {
         }
     }
 
-    /// Reads all jobs into `bulk`, with their ids, and tells `each` of them.
+    /// Reads all jobs into `bulk`, with their ids, and tells `each` of them. The input has to be what it was.
     fn fill(&mut self, base: &Base, bulk: &mut BulkMaker<'_>, mut each: impl FnMut(&[Enqueued])) -> Result<(), Wrong> {
-        let mut piece = Piece::default();
-        let mut repeats = Repeats::of(&self.survey.repeats);
-        let left_out = std::mem::take(&mut self.left_out);
-        let filled = self.again(base, |jobs| {
-            loop {
-                let (room, begin) = (bulk.room(), jobs.bytes_read());
-                while piece.specs.len() < room && jobs.bytes_read() - begin < PIECE_BYTES_MAX as u64 {
-                    let Some((line, spec)) = jobs.next()? else { break };
-                    match repeats.lines.get(&line) {
-                        _ if left_out.contains(&line) => {}
-                        Some(key) => piece.repeats.push((piece.specs.len(), *key)),
-                        None => piece.specs.push(spec),
-                    }
-                }
-                if piece.specs.is_empty() && piece.repeats.is_empty() && jobs.bytes_read() == begin {
-                    return Ok(bulk.name()?);
-                }
+        let Self { source, format, survey, prefix, left_out, .. } = self;
+        let keys: HashMap<usize, u128> = survey.repeats.iter().map(|repeat| (repeat.line, repeat.key)).collect();
+        let line_is = |line: usize| match keys.get(&line) {
+            _ if left_out.contains(&line) => Line::LeftOut,
+            Some(key) => Line::Repeat(*key),
+            None => Line::Job,
+        };
+        let mut repeats = Repeats::of(&survey.repeats);
+        let mut jobs = Jobs::new(source.read()?, *format, base, prefix);
+        let room = AtomicUsize::new(bulk.room());
+        let (hand_over, pieces) = mpsc::sync_channel(1);
+        thread::scope(|scope| {
+            let (jobs, room) = (&mut jobs, &room);
+            let reader = move || pieces::read(jobs, room, line_is, &hand_over);
+            let reader = thread::Builder::new().spawn_scoped(scope, reader).map_err(StoreError::from)?;
+            let stored = pieces.into_iter().try_for_each(|piece: Piece| {
                 let added = if piece.specs.is_empty() { Vec::new() } else { bulk.add(&piece.specs)? };
+                room.store(bulk.room(), Ordering::Relaxed);
                 each(&repeats.interleave(&piece, added));
-                piece = Piece::default();
-            }
-        });
-        self.left_out = left_out;
-        filled
+                Ok::<_, StoreError>(())
+            });
+            let read = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+            Ok::<_, Wrong>(stored.map(|()| read)??)
+        })?;
+        if jobs.digest() != survey.digest {
+            return Err(InputError::Changed.into());
+        }
+        Ok(bulk.name()?)
     }
 
     /// A line whose key one before it has is left out only if that is what it says.
@@ -181,7 +192,7 @@ impl Batch {
     fn again(
         &mut self,
         base: &Base,
-        mut read: impl FnMut(&mut Jobs<'_, Box<dyn io::BufRead + '_>>) -> Result<(), Wrong>,
+        mut read: impl FnMut(&mut Jobs<'_, Box<dyn io::BufRead + Send + '_>>) -> Result<(), Wrong>,
     ) -> Result<(), Wrong> {
         let mut jobs = Jobs::new(self.source.read()?, self.format, base, &self.prefix);
         read(&mut jobs)?;
@@ -224,62 +235,6 @@ impl Batch {
             }
         }
         None
-    }
-}
-
-/// Jobs that are stored in one transaction.
-#[derive(Default)]
-struct Piece {
-    specs: Vec<JobSpec>,
-    /// The jobs between them for which others stand: after how many of `specs`, and the hash of the key.
-    repeats: Vec<(usize, u128)>,
-}
-
-/// Lines whose keys others before them have: the first job of a key stands for all of them.
-struct Repeats {
-    /// Their hashes.
-    lines: HashMap<usize, u128>,
-    first: HashMap<u128, Option<Enqueued>>,
-}
-
-impl Repeats {
-    fn of(repeats: &[Repeat]) -> Self {
-        Self {
-            lines: repeats.iter().map(|repeat| (repeat.line, repeat.key)).collect(),
-            first: repeats.iter().map(|repeat| (repeat.key, None)).collect(),
-        }
-    }
-
-    /// What became of all jobs of a piece, in their order.
-    fn interleave(&mut self, piece: &Piece, added: Vec<Enqueued>) -> Vec<Enqueued> {
-        if self.lines.is_empty() {
-            return added;
-        }
-        let mut all = Vec::with_capacity(added.len() + piece.repeats.len());
-        let mut repeats = piece.repeats.iter().peekable();
-        for (n, (job, spec)) in added.into_iter().zip(&piece.specs).enumerate() {
-            while let Some((_, key)) = repeats.next_if(|(after, _)| *after <= n) {
-                all.extend(self.again(*key));
-            }
-            if let Some(first) = spec.key.as_ref().and_then(|key| self.first.get_mut(&key_hash(key))) {
-                *first = Some(job.clone());
-            }
-            all.push(job);
-        }
-        for (_, key) in repeats {
-            all.extend(self.again(*key));
-        }
-        all
-    }
-
-    fn again(&self, key: u128) -> Option<Enqueued> {
-        let first = self.first.get(&key)?.clone()?;
-        let state = match (&first.met, first.due) {
-            (Met::Exists(state) | Met::Retried(state), _) => *state,
-            (Met::New | Met::Replaced(_), None) => StateKind::Pending,
-            (Met::New | Met::Replaced(_), Some(_)) => StateKind::Scheduled,
-        };
-        Some(Enqueued { due: None, met: Met::Exists(state), ..first })
     }
 }
 

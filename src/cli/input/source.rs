@@ -45,7 +45,7 @@ impl Source {
     }
 
     /// Reads it from its beginning.
-    pub(crate) fn read(&mut self) -> Result<Box<dyn BufRead + '_>, InputError> {
+    pub(crate) fn read(&mut self) -> Result<Box<dyn BufRead + Send + '_>, InputError> {
         Ok(match self {
             Self::Bytes(bytes) => Box::new(bytes.as_slice()),
             Self::File { file, start } => {
