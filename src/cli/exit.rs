@@ -155,7 +155,10 @@ pub(super) fn with_lines((what, next): (String, Vec<String>)) -> String {
 
 fn lines<'w>(words: impl Iterator<Item = &'w str>, next: &[String]) -> String {
     let line = |(word, next): (&str, &String)| match DB.get() {
-        Some(db) if !next.contains("--db") => format!("  {word} {}\n", next.replacen("queuectl ", db, 1)),
+        // What is typed in another folder has worked there as it is.
+        Some(db) if !next.contains("--db") && !next.starts_with("cd ") => {
+            format!("  {word} {}\n", next.replacen("queuectl ", db, 1))
+        }
         _ => format!("  {word} {next}\n"),
     };
     words.zip(next).map(line).collect()

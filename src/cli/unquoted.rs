@@ -40,7 +40,7 @@ fn sort<'a>(enqueue: &clap::Command, typed: &[&'a str]) -> Option<(Vec<&'a str>,
         if matches!(word, "--" | "--file") || word.starts_with("--file=") {
             return None;
         }
-        if word == "-c" || word == "--command" {
+        if words.is_empty() && (word == "-c" || word == "--command") {
             continue;
         }
         let name = word.split_once('=').map_or(word, |(name, _)| name);

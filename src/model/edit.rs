@@ -37,6 +37,7 @@ impl Editable {
             timeout: self.timeout,
             name: self.name.clone(),
             tags: self.tags.clone(),
+            needs: self.needs.clone(),
             ..spec.clone()
         }
     }

@@ -3,12 +3,13 @@
 //! ```text
 //!  enqueue ─► scheduled ──due──► pending ──claim──► processing ──► completed
 //!  enqueue ─► blocked ─unblock─►    ▲                   │  │  │
-//!  enqueue ─► pending               │◄──give back, ─────┘  │  └──► dead ──retry──► pending
+//!  enqueue ─► pending               │◄──give back, ─────┘  │  └──► dead
 //!                                   │   interrupted, lost  ▼
 //!                                   └───────due────────  failed
 //!  pending, scheduled ──reschedule──► scheduled, pending;  failed ──reschedule──► failed, pending
 //!  pending, scheduled ──wait for others──► blocked;  blocked ──wait for none──► as unblock
-//!  anything that has not ended ──cancel──► cancelled ──retry──► pending
+//!  anything that has not ended ──cancel──► cancelled
+//!  completed, dead, cancelled ──retry──► pending
 //!  blocked ──need failed──► cancelled ──that one is retried──► blocked, as it was
 //!  pending, scheduled, failed ──hold──► scheduled, held ──release──► pending, scheduled
 //!  what has ended ──remove──► gone
@@ -470,7 +471,7 @@ impl Progress {
             }
             (State::Pending, true) if !has_failed => Ok(self.moved(State::Blocked { due: None, held: false })),
             (State::Failed { .. } | State::Scheduled { .. } | State::Pending, true) => {
-                self.refuse("made to wait for others after a failure")
+                self.refuse("made to wait for others after an attempt")
             }
         }
     }

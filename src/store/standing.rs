@@ -84,12 +84,12 @@ impl Snapshot {
         super::query::id_of(&self.open(super::tables::SPECS)?, seq)
     }
 
-    /// The jobs of the lanes that `serves` names which wait for others.
-    pub fn blocked(&self, serves: &Serves) -> Result<Vec<Seq>, StoreError> {
+    /// The jobs of the lanes that `serves` names which wait for others: the first of them, at most so many.
+    pub fn blocked(&self, serves: &Serves, most: usize) -> Result<Vec<Seq>, StoreError> {
         let (lanes, jobs, needs) = (self.lanes_served(serves)?, self.open(JOBS)?, self.open(NEEDS)?);
         let (mut blocked, mut from) = (Vec::new(), 0);
         // From job to job, however many each needs.
-        while let Some(row) = needs.range((from, 0)..)?.next() {
+        while let Some(row) = needs.range((from, 0)..)?.next().filter(|_| blocked.len() < most) {
             let seq = row?.0.value().0;
             let record: Option<JobRecord> = get(&jobs, seq)?;
             let waits = |record: &JobRecord| record.kind() == StateKind::Blocked && lanes.contains(&record.lane);
@@ -116,14 +116,13 @@ impl Snapshot {
         if let Serves::Run(lane) = serves {
             return Ok(BTreeSet::from([lane.0]));
         }
-        let (table, hidden, mut lanes) = (self.open(QUEUES)?, self.hidden()?, BTreeSet::new());
+        let (table, mut lanes) = (self.open(QUEUES)?, BTreeSet::new());
         let is_served = |queue: &super::QueueInfo| serves.queue(queue.name.as_str()) && !queue.paused;
         for queue in self.queues()?.iter().filter(|queue| is_served(queue)) {
             for row in table.range((queue.name.as_str(), 0)..=(queue.name.as_str(), u64::MAX))? {
                 lanes.insert(row?.0.value().1);
             }
         }
-        lanes.retain(|lane| !hidden.hide_lane(*lane));
         Ok(lanes)
     }
 }

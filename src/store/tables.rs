@@ -314,8 +314,8 @@ impl<'t> Tx<'t> {
     /// Begins at `now`, or at the newest time of the file if that is later.
     ///
     /// The schema is looked at each time, not only when the file is opened: a newer program may have raised it since, or
-    /// an older backup may be in its place. So it is raised in the very transaction that writes the first record of it:
-    /// whenever power fails, the file says what is in it.
+    /// an older backup may be in its place. It is raised by the first transaction that changes anything, so not later
+    /// than the first record of it is written: whenever power fails, the file says what is in it.
     pub(super) fn begin(txn: &'t WriteTransaction, now: Millis) -> Result<Self, StoreError> {
         let mut tables = Tables::new(txn);
         let schema: Option<u32> = tables.meta.get("schema")?;

@@ -554,7 +554,7 @@ fn what_waits_for_others_comes_down_to_what_waits_for_none() {
         .read(|snapshot| {
             assert_eq!(snapshot.next_due_of(&gpu)?, Some((Millis(50), jobs[1].seq)));
             assert_eq!(snapshot.next_due_of(&Serves::Queues(vec![QueueName::default_queue()]))?, None);
-            assert_eq!((snapshot.blocked(&gpu)?, snapshot.blocked(&Serves::AllQueues)?.len()), (Vec::new(), 3));
+            assert_eq!((snapshot.blocked(&gpu, 9)?, snapshot.blocked(&Serves::AllQueues, 9)?.len()), (Vec::new(), 3));
             Ok(())
         })
         .unwrap();

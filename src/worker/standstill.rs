@@ -10,6 +10,8 @@ use crate::model::{Job, JobId, Millis, PoolId, QueueName, Seq, State, StateKind}
 use crate::queue::Queue;
 use crate::store::{Asked, Place, PoolInfo, QueueInfo, RunInfo, Serves, Snapshot, StoreError};
 
+/// Most jobs whose needs a pool follows each time when it has nothing to run: those behind them wait for the like.
+const LOOKED_AT_MAX: usize = 10_000;
 /// Most jobs that are named for one reason.
 const NAMED_MAX: usize = 5;
 
@@ -161,7 +163,7 @@ pub(super) fn of_pool(queue: &Queue, serves: &Serves) -> Result<Standstill, Stor
             let is_start = snapshot.state(seq)? == Some(StateKind::Scheduled) && due > queue.clock().now();
             return Ok(if is_start { Standstill::Until(due) } else { Standstill::No });
         }
-        for_a_person(&service, snapshot.blocked(serves)?)
+        for_a_person(&service, snapshot.blocked(serves, LOOKED_AT_MAX)?)
     })
 }
 

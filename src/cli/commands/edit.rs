@@ -30,6 +30,7 @@ use crate::model::{
 };
 use crate::queue::Queue;
 use crate::store::{StoreError, Tx};
+use crate::worker::StopListener;
 
 /// The fields that an editor shows or takes.
 const FIELDS: [&str; 12] = [
@@ -218,6 +219,11 @@ fn change(
 ) -> Result<Edited, StoreError> {
     let check = becomes.of(spec).check(exec_bytes_max);
     check.map_err(|bad| StoreError::Unfit { id: id.clone(), why: bad.to_string() })?;
+    // Of what has come already there is only one kind.
+    let to_come = |due: Option<Millis>| due.filter(|due| *due > tx.now());
+    if to_come(becomes.due) == to_come(was.due) {
+        becomes.due = was.due;
+    }
     // In which order they are named does not matter.
     let same = |needs: &[Need], others: &[Need]| needs.iter().all(|need| others.contains(need));
     if same(&becomes.needs, &was.needs) && same(&was.needs, &becomes.needs) {
@@ -338,7 +344,12 @@ fn run_editor(path: &Path) -> Result<(), Failure> {
     let mut script: OsString = editor.clone();
     script.push(" \"$@\"");
     #[allow(clippy::disallowed_methods, reason = "the queue file is closed")]
-    let status = std::process::Command::new("/bin/sh").arg("-c").arg(script).arg("sh").arg(path).status();
+    let editor_runs = std::process::Command::new("/bin/sh").arg("-c").arg(script).arg("sh").arg(path).spawn();
+    let status = editor_runs.and_then(|mut editor| {
+        // Ctrl-C is for the editor, which may not end by it. If there is no room to listen, it ends this too.
+        let _listener = StopListener::start(|| {});
+        editor.wait()
+    });
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {

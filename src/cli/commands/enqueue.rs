@@ -165,9 +165,9 @@ fn tell_kept(kept: &[(&Enqueued, &Command)]) {
             ));
         }
         [(job, _), ..] => say(format_args!(
-            "{} keep their commands, which are others, {} the first; to have new ones, type: --if-exists replace",
+            "{}, such as {}, keep the commands that they have; with --if-exists replace they would have the new ones",
             human::count(kept.len() as u64, "job"),
-            job.id
+            human::plain(job.id.as_str())
         )),
     }
 }

@@ -24,7 +24,12 @@ const PIECE: usize = 256;
 fn is_refusal(error: &StoreError) -> bool {
     matches!(
         error,
-        StoreError::Refused { .. } | StoreError::NeedEnded { .. } | StoreError::NeededUnseen(_) | StoreError::OfRun(_)
+        StoreError::Refused { .. }
+            | StoreError::NeedEnded { .. }
+            | StoreError::NeedsNewer { .. }
+            | StoreError::NeedsTooMany { .. }
+            | StoreError::NeededUnseen(_)
+            | StoreError::OfRun(_)
     )
 }
 
@@ -74,7 +79,9 @@ impl Many {
         let states = if filter.states.is_empty() { verb.usual } else { verb.legal };
         let within = filter.within(states.iter().copied()).map(|within| Filter { held: verb.held, ..within });
         let mut seqs = within.as_ref().map_or_else(|| Ok(Vec::new()), |within| selected::seqs(queue, within))?;
-        seqs.reverse();
+        // One that moved meanwhile may have been met twice.
+        seqs.sort_unstable();
+        seqs.dedup();
         let states = within.map(|within| within.states).unwrap_or_default();
         let all = if filter.states == states && verb.held.is_none() { 0 } else { selected::count(queue, filter)? };
         Ok(Self { verb, none: selected::none(filter), left_out: all.saturating_sub(seqs.len() as u64), seqs, states })

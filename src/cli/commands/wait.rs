@@ -14,6 +14,11 @@ use crate::queue::Queue;
 use crate::store::StoreError;
 use crate::worker::{self, Bell, Ring, Told};
 
+/// How much longer than a look at its jobs `wait` rests after it, at least.
+const RESTS_FOR_A_LOOK: u32 = 9;
+/// But not longer than this: it would be late.
+const REST_MAX: Duration = Duration::from_secs(1);
+
 pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure> {
     if args.ids.is_empty() && !args.all && !args.filters.are_given() {
         return Err(selected::unsaid("wait", "--all"));
@@ -45,23 +50,28 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
     waited_for.look(&queue)?;
     let is_over = |waited_for: &Waited| waited_for.open.is_empty() || args.fail_fast && waited_for.failed > 0;
     let mut bar = Bar::new(total, total - waited_for.open.len() as u64, true, queue.clock());
-    let mut told = Told::default();
+    let (mut told, mut looked) = (Told::default(), Duration::ZERO);
     while !is_over(&waited_for) {
+        let began = queue.clock().elapsed();
         let text = why::standing_still(&queue, waited_for.open.iter().copied(), &mut told)?;
         bar.show(total - waited_for.open.len() as u64, waited_for.failed, || {
             if let Some(text) = text {
                 say(format_args!("{text}"));
             }
         });
+        looked += queue.clock().elapsed().saturating_sub(began);
         if !ring(&queue, &mut bell, deadline)? {
             bar.clear();
             let left = waited_for.open.len() as u64;
             return Err(Failure::new(Exit::TimedOut, format!("timed out; {} not ended", count_is(left))));
         }
-        // What comes while the bar rests is looked at with this.
-        let rested = queue.clock().elapsed() + bar.rest();
-        while !bar.rest().is_zero() && ring(&queue, &mut bell, Some(rested))? {}
+        // What comes meanwhile is looked at with this: looking at many jobs at each end would take a core from them.
+        let rest = bar.rest().max((looked * RESTS_FOR_A_LOOK).min(REST_MAX));
+        let rested = queue.clock().elapsed() + rest;
+        while queue.clock().elapsed() < rested && ring(&queue, &mut bell, Some(rested))? {}
+        let began = queue.clock().elapsed();
         waited_for.look(&queue)?;
+        looked = queue.clock().elapsed().saturating_sub(began);
     }
     bar.clear();
     let verdict = waited_for.verdict(&queue, args);

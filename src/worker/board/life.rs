@@ -58,8 +58,8 @@ pub(crate) fn probe_after_close(path: &Path) -> io::Result<Life> {
     probe_file(&file)
 }
 
-/// Waits until the pool whose file is at `path` is gone, however long that takes; for a file that takes part in nothing
-/// else: while this holds the lock, for a moment, others see it as held.
+/// Waits until whoever holds the file at `path` is gone, however long that takes. The lock that this gets then, for a
+/// moment, is a read lock, which is in nobody's way.
 pub(crate) fn wait_for_end(path: &Path) -> io::Result<()> {
     let Some(file) = open_to_look(path)? else { return Ok(()) };
     loop {
