@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::tables::SCHEMA_OLDEST;
 use crate::model::{BadValue, JobId, JobKey, Refusal, SettingKey, StateKind};
 
 /// Why a store operation did not happen. Whatever it is, nothing of the operation was done, except
@@ -20,7 +21,7 @@ pub enum StoreError {
     NotAQueue(String),
     /// A later version wrote it, or one that is too old.
     #[error(
-        "the queue has schema version {found}, this program knows {known}: use {} queuectl",
+        "the queue has schema version {found}, this program knows {SCHEMA_OLDEST} to {known}: use {} queuectl",
         if found > known { "a newer" } else { "an older" }
     )]
     Schema {

@@ -28,7 +28,7 @@ use crate::model::{LEAP, Millis, Settings, StateKind};
 /// writes is sound; what it cannot read it takes for damage, and ends: it loses nothing, and changes none of it.
 pub const SCHEMA_VERSION: u32 = 5;
 /// The oldest version that is read: all that is in such a file is what this version could have in it, too.
-const SCHEMA_OLDEST: u32 = 4;
+pub(super) const SCHEMA_OLDEST: u32 = 4;
 
 /// Refuses a file whose schema is not known here. Answers with it.
 pub(super) fn known_schema(found: u32) -> Result<u32, StoreError> {

@@ -239,7 +239,7 @@ fn a_newer_schema() {
     };
     set_schema(99);
     let known = queuectl::store::SCHEMA_VERSION;
-    let version = format!("this program knows {known}");
+    let version = format!("to {known}: use");
     refused_by_all(&bench, &["schema version 99", &version, "use a newer queuectl"]);
     set_schema(known.try_into().unwrap());
     assert_eq!(bench.json("list --json"), before);
