@@ -61,7 +61,7 @@ fn the_time_can_be_changed_to_later_and_to_now() {
     bench.add(r#"{"id":"f","command":"exit 1","backoff_base":1000,"max_retries":1}"#);
     let pool = bench.pool("");
     bench.until_state("f", "failed");
-    bench.run("edit f --after a").says(4, &["a job that is failed cannot be made to wait for others after a failure"]);
+    bench.run("edit f --after a").says(4, &["a job that is failed cannot be made to wait for others after an attempt"]);
     bench.ok("edit f -c true --delay 0s");
     bench.until_state("f", "completed");
     drop(pool);
@@ -209,7 +209,7 @@ fn tags_and_what_is_waited_for_change_too() {
     bench.ok("edit c --after b --delay 0s");
     for (line, code, why) in [
         ("edit a --after c", 4, "job a cannot wait for job c: a job waits for earlier ones only"),
-        ("edit a --after a", 4, "job a cannot wait for job a"),
+        ("edit a --after a", 2, "the job waits for itself"),
         ("edit c --after nobody", 3, "there is no job nobody"),
         ("edit c --after a --no-after", 2, "cannot be used with"),
         ("edit a c", 2, "an editor takes one job"),

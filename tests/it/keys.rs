@@ -86,7 +86,7 @@ fn a_job_that_is_retried_by_its_key_keeps_its_command_and_that_is_said() {
     let lines = line("a") + &line("b");
     batch(&bench, &lines).ok();
     let done = batch(&bench, &lines.replace("true", "false"));
-    assert!(done.stderr.contains("2 jobs keep their commands, which are others, 2 the first"), "{done:?}");
+    assert!(done.stderr.contains("2 jobs, such as 2, keep the commands that they have"), "{done:?}");
     bench.check();
 }
 
