@@ -12,7 +12,7 @@ use super::records::{Asked, JobRecord, PoolRecord, ServesRecord, StateRecord, qu
 use super::tables::{JOBS, LEASES, POOLS, Record, Snapshot, Tx, get};
 use crate::model::{ENDED_POOLS_KEPT, LaneId, Lease, Millis, PoolId, Seq};
 
-/// Why a pool has ended that was to end when nothing was left to do.
+/// Why a pool has ended that was to end when nothing was left to do. It stands in POOLS, and so has to stay as it is.
 pub(crate) const NOTHING_LEFT: &str = "nothing was left to do";
 
 /// A pool as its row tells.
