@@ -57,6 +57,11 @@ impl StateKind {
         Self::Cancelled,
     ];
 
+    /// Those of jobs that wait.
+    pub const WAITING: [Self; 4] = [Self::Scheduled, Self::Blocked, Self::Pending, Self::Failed];
+    /// Those of jobs that have ended.
+    pub const ENDED: [Self; 3] = [Self::Completed, Self::Dead, Self::Cancelled];
+
     /// The name used everywhere.
     pub fn name(self) -> &'static str {
         match self {

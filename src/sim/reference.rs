@@ -1454,7 +1454,7 @@ impl Reference {
     pub fn sweep(&mut self, clock: Millis) -> (Files, u64) {
         let is_steady = self.leapt_now.is_none_or(|leapt| self.now.since(leapt) >= LEAP);
         let (mut files, mut removed) = (Vec::new(), 0);
-        for kind in ENDED {
+        for kind in StateKind::ENDED {
             let mut from = None;
             // Piece by piece, since what goes may let others run again.
             loop {
@@ -1475,7 +1475,7 @@ impl Reference {
             }
         }
         if let (Retention::For(long), true) = (self.settings(None).retain_output, is_steady) {
-            for kind in ENDED {
+            for kind in StateKind::ENDED {
                 let until = self.now.min(clock).before(long);
                 for place in self.ended(kind, until, self.let_go.get(&kind).copied()) {
                     self.let_go.insert(kind, place);
@@ -1511,12 +1511,12 @@ impl Reference {
             let first = self.ended(kind, Millis(u64::MAX), from).first().copied();
             first.map(|first| first.at.after(long).max(steady))
         };
-        let jobs = ENDED.into_iter().filter_map(|kind| match self.retention(kind) {
+        let jobs = StateKind::ENDED.into_iter().filter_map(|kind| match self.retention(kind) {
             Retention::Forever => None,
             Retention::For(long) => first(kind, None, long),
             Retention::Newest(count) => (self.counts()[&kind] > count).then_some(Millis(0)),
         });
-        let outputs = ENDED.into_iter().filter_map(|kind| match self.settings(None).retain_output {
+        let outputs = StateKind::ENDED.into_iter().filter_map(|kind| match self.settings(None).retain_output {
             Retention::For(long) => first(kind, self.let_go.get(&kind).copied(), long),
             Retention::Forever | Retention::Newest(_) => None,
         });
@@ -1925,8 +1925,6 @@ fn lets_in(key: SettingKey) -> bool {
 }
 
 /// The states that jobs end in.
-const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
-
 static EMPTY: BTreeSet<&JobId> = BTreeSet::new();
 
 fn given(specs: &[JobSpec]) -> impl Iterator<Item = &JobId> {

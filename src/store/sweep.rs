@@ -47,8 +47,6 @@ use crate::model::{LEAP, LaneId, Millis, Retention, Seq, Settings, StateKind, St
 pub(super) const LET_GO: &str = "let_go";
 /// Most jobs that a piece of a sweep looks at, which keeps its transaction within 10 ms.
 const PIECE: usize = 256;
-/// The states whose jobs go.
-const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
 
 /// A place in the order in which jobs ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,8 +116,8 @@ impl Tx<'_> {
     /// Goes on with a sweep of what the settings do not keep any more. `clock` is what the time is where the caller is.
     pub fn sweep(&mut self, sweep: &mut Sweep, clock: Millis) -> Result<Swept, StoreError> {
         let settings = self.common_settings()?;
-        let (jobs, is_job) = (ENDED.len(), sweep.walk < ENDED.len());
-        let Some(state) = ENDED.get(sweep.walk % jobs).copied().filter(|_| sweep.walk < 2 * jobs) else {
+        let (jobs, is_job) = (StateKind::ENDED.len(), sweep.walk < StateKind::ENDED.len());
+        let Some(state) = StateKind::ENDED.get(sweep.walk % jobs).copied().filter(|_| sweep.walk < 2 * jobs) else {
             return Ok(Swept { is_over: true, ..Swept::default() });
         };
         let until = |long| aged(&self.head, self.now.min(clock), long);
@@ -254,7 +252,8 @@ impl Snapshot {
     /// From when on there is something that the settings do not keep any more; it may turn out to be needed still.
     pub fn next_sweep(&self) -> Result<Option<Millis>, StoreError> {
         let settings = self.settings(None)?;
-        let all = ENDED.map(|state| retention_of(&settings, state)).into_iter().chain([settings.retain_output]);
+        let all =
+            StateKind::ENDED.map(|state| retention_of(&settings, state)).into_iter().chain([settings.retain_output]);
         if all.into_iter().all(|kept| kept == Retention::Forever) {
             return Ok(None);
         }
@@ -267,7 +266,7 @@ impl Snapshot {
             let is_over = if head.leapt == 0 { Millis(0) } else { Millis(head.leapt).after(LEAP) };
             Ok(first.map(|place| place.at.after(long).max(is_over)))
         };
-        for state in ENDED {
+        for state in StateKind::ENDED {
             match retention_of(&settings, state) {
                 Retention::Forever => {}
                 Retention::For(long) => note(first(state, None, long)?),
@@ -276,7 +275,7 @@ impl Snapshot {
         }
         if let Retention::For(long) = settings.retain_output {
             let done: LetGo = self.get(META, LET_GO)?.unwrap_or_default();
-            for state in ENDED {
+            for state in StateKind::ENDED {
                 note(first(state, done.place(state), long)?);
             }
         }

@@ -19,10 +19,10 @@ use crate::store::{Cancelled, Removed, StoreError, Terms, Tx};
 use crate::worker::{self, Bell, News, Observer, delete_outputs};
 
 const CANCEL: Verb = Verb::new(["cancels", "cancelled", "that ended before"], &NOT_ENDED, &NOT_ENDED);
-const RETRY: Verb = Verb::new(["retries", "retried", "neither dead nor cancelled"], &FAILED_FOR_GOOD, &ENDED);
-const REMOVE: Verb = Verb::new(["removes", "removed", "yet to end"], &ENDED, &ENDED);
+const RETRY: Verb =
+    Verb::new(["retries", "retried", "neither dead nor cancelled"], &FAILED_FOR_GOOD, &StateKind::ENDED);
+const REMOVE: Verb = Verb::new(["removes", "removed", "yet to end"], &StateKind::ENDED, &StateKind::ENDED);
 
-const ENDED: [StateKind; 3] = [StateKind::Completed, StateKind::Dead, StateKind::Cancelled];
 const NOT_ENDED: [StateKind; 5] =
     [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Processing, StateKind::Failed];
 /// What is run again if nothing is said about states.

@@ -10,13 +10,11 @@ use super::super::confirm::confirm;
 use super::super::context::{Context, say, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
+use super::many::PIECE;
 use crate::model::{CLOCK_BEHIND_WORTH_SAYING, Millis, StateKind};
 use crate::queue::Queue;
 use crate::store::{Removed, StoreError};
 use crate::worker::delete_outputs;
-
-/// Most jobs of one transaction, which keeps it within 10 ms.
-const PIECE: usize = 256;
 
 /// What was done so far.
 #[derive(Default)]

@@ -23,7 +23,7 @@ use super::super::local::Local;
 use super::super::render::{human, json};
 use super::super::selected;
 use super::batch::wrong_input;
-use super::enqueue::{all_tags, local, needs};
+use super::enqueue::{all_tags, local, needs, start};
 use super::many::{Many, Verb};
 use crate::model::{
     Command, Editable, JobId, JobName, JobSpec, Millis, Need, QueueName, Start, StateKind, Tags, TimeLimit,
@@ -50,9 +50,8 @@ const FIELDS: [&str; 12] = [
 /// Where nothing says otherwise.
 const EDITOR: &str = "vi";
 
-const EDIT: Verb = Verb::new(["edits", "edited", "that cannot be changed so"], &WAITING, &EDITABLE);
+const EDIT: Verb = Verb::new(["edits", "edited", "that cannot be changed so"], &StateKind::WAITING, &EDITABLE);
 
-const WAITING: [StateKind; 4] = [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Failed];
 /// What waits, and what may be retried.
 const EDITABLE: [StateKind; 6] = [
     StateKind::Scheduled,
@@ -157,13 +156,7 @@ impl Wanted {
         if !given && tags.is_empty() {
             return Ok(None);
         }
-        let start = match (at, delay) {
-            (Some(at), _) => Some(Start::At(base.local.parse(at).map_err(|bad| {
-                Failure::new(Exit::Usage, format!("invalid value '{}' for '--at <TIME>': {bad}", human::plain(at)))
-            })?)),
-            (None, Some(delay)) => Some(Start::After(*delay)),
-            (None, None) => None,
-        };
+        let start = start(at.as_deref(), *delay, base)?;
         Ok(Some(Self {
             command: shell_text.clone().map(|text| Command::Shell(text.into_vec())),
             queue: queue.clone(),

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::super::args;
 use super::super::context::{Context, say, stdout};
@@ -46,14 +47,7 @@ pub(crate) fn enqueue(context: &Context, args: &args::Enqueue) -> Result<Exit, F
 
 /// What the flags say.
 fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
-    let start = match (&args.at, args.delay) {
-        (Some(at), _) => Start::At(base.local.parse(at).map_err(|bad| {
-            let at = human::plain(at);
-            Failure::new(Exit::Usage, format!("invalid value '{at}' for '--at <TIME>': {bad}"))
-        })?),
-        (None, Some(delay)) => Start::After(delay),
-        (None, None) => Start::Now,
-    };
+    let start = start(args.at.as_deref(), args.delay, base)?.unwrap_or_default();
     Ok(Asked {
         id: args.id.clone(),
         folder: args.cwd.as_ref().map(|folder| base.cwd.join(folder).components().collect()),
@@ -68,6 +62,16 @@ fn asked(args: &args::Enqueue, base: &Base) -> Result<Asked, Failure> {
         key: args.key.clone(),
         if_exists: args.if_exists.unwrap_or_default(),
     })
+}
+
+/// What was typed of a start time.
+pub(super) fn start(at: Option<&str>, delay: Option<Duration>, base: &Base) -> Result<Option<Start>, Failure> {
+    let Some(at) = at else { return Ok(delay.map(Start::After)) };
+    let time = base.local.parse(at).map_err(|bad| {
+        let at = human::plain(at);
+        Failure::new(Exit::Usage, format!("invalid value '{at}' for '--at <TIME>': {bad}"))
+    });
+    Ok(Some(Start::At(time?)))
 }
 
 /// What is to be waited for, by the ids that were typed.
@@ -243,7 +247,7 @@ impl Shown {
 }
 
 /// When jobs start, if they wait for a time.
-fn start(local: &Local, shown: &Shown) -> String {
+fn starts(local: &Local, shown: &Shown) -> String {
     let Some(first) = shown.first else { return String::new() };
     let time = format!("{} ({})", local.show(first), human::until(first, local.now()));
     match shown.jobs {
@@ -285,7 +289,7 @@ fn write(queue: &Queue, args: &args::Enqueue, local: &Local, shown: &Shown, is_b
 }
 
 fn told(local: &Local, shown: &Shown) -> String {
-    let start = format!("{}{}", waits(shown), start(local, shown));
+    let start = format!("{}{}", waits(shown), starts(local, shown));
     if let (1, Some(met)) = (shown.jobs + shown.existed, &shown.met) {
         let id = &shown.last;
         let job = human::called(id, shown.name.as_ref());

@@ -18,7 +18,7 @@ use crate::store::{StoreError, Tx};
 use crate::worker::StopListener;
 
 /// Most jobs of one transaction: others get their turn between two.
-const PIECE: usize = 256;
+pub(super) const PIECE: usize = 256;
 
 /// Whether it is about one of the jobs: its state, what it needs, or who needs it.
 fn is_refusal(error: &StoreError) -> bool {

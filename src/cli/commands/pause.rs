@@ -12,12 +12,13 @@ use crate::model::{JobId, QueueName, SettingKey, StateKind};
 use crate::queue::Queue;
 use crate::store::{QueueInfo, Snapshot, StoreError, Tx};
 
-const WAITING: [StateKind; 4] = [StateKind::Scheduled, StateKind::Blocked, StateKind::Pending, StateKind::Failed];
 /// What is held is in one of these.
 const HELD: [StateKind; 2] = [StateKind::Scheduled, StateKind::Blocked];
 
-const HOLD: Verb =
-    Verb { held: Some(false), ..Verb::new(["holds", "held", "running, ended, or held already"], &WAITING, &WAITING) };
+const HOLD: Verb = Verb {
+    held: Some(false),
+    ..Verb::new(["holds", "held", "running, ended, or held already"], &StateKind::WAITING, &StateKind::WAITING)
+};
 const RELEASE: Verb = Verb { held: Some(true), ..Verb::new(["resumes", "resumed", "not held"], &HELD, &HELD) };
 
 pub(crate) fn pause(context: &Context, what: &Held) -> Result<Exit, Failure> {
