@@ -16,7 +16,7 @@ use super::deferred::Deferred;
 use super::filters::{ANY_FILTER, ANY_WHICH, Filters, Traits, Which};
 use crate::model::{
     IfExists, JobId, JobKey, JobName, PRIORITY_RANGE, PoolId, QueueName, StateKind, Tags, TimeLimit, WORKERS_MAX,
-    parse_duration,
+    parse_age, parse_duration,
 };
 
 /// The commands by what they are for; clap has no groups of commands.
@@ -947,7 +947,7 @@ Examples:
   queuectl clean --older-than 30d --state completed,dead,cancelled --yes")]
 pub(super) struct Clean {
     /// How long ago they ended, such as 90s, 12h or 7d
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = age)]
     pub older_than: std::time::Duration,
     /// In which states, separated by commas
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', default_value = "completed,cancelled",
@@ -1209,6 +1209,10 @@ fn time_limit(text: &str) -> Result<TimeLimit, String> {
 
 pub(super) fn duration(text: &str) -> Result<std::time::Duration, String> {
     parse_duration(text).ok_or_else(|| "it is a duration up to 365d, such as 90s, 5m or 1h30m".to_owned())
+}
+
+fn age(text: &str) -> Result<std::time::Duration, String> {
+    parse_age(text).ok_or_else(|| "it is a duration up to 365d with its unit, such as 90s, 12h or 7d".to_owned())
 }
 
 fn if_exists(text: &str) -> Result<IfExists, String> {

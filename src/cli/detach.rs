@@ -49,11 +49,16 @@ pub(super) fn run(queue: &Path, args: &Run, number: u64) -> Result<Exit, Failure
         words.extend(["--jobs".into(), jobs.to_string().into()]);
     }
     let Started { process, .. } = spawn(queue, words)?;
+    tell_run(number, &format!("started in the background ({process})"), args)
+}
+
+/// Says what has become of a run that is in the background.
+pub(super) fn tell_run(number: u64, what: &str, args: &Run) -> Result<Exit, Failure> {
     let mut out = stdout();
     if args.quiet {
         writeln!(out, "{number}")?;
     } else {
-        writeln!(out, "✓ Run {number} started in the background ({process})")?;
+        writeln!(out, "✓ Run {number} {what}")?;
         writeln!(out, "  to look on, type: queuectl attach {number}")?;
     }
     out.flush()?;

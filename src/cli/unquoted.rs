@@ -1,6 +1,7 @@
-//! `enqueue` with the words of a command where it takes one text: what was meant can be said.
+//! `enqueue` or `run` with the words of a command where it takes one text: what was meant can be said.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::{ArgAction, CommandFactory};
 
@@ -9,31 +10,37 @@ use super::commands::status::shell_word;
 use super::exit::{Exit, Failure};
 use crate::model::Command;
 
-/// The error of a line that clap does not take, if it is `enqueue` with a command that is neither quoted nor after `--`.
+/// The error of a line that clap does not take, if it is `enqueue` or `run` with a command that is neither quoted nor after
+/// `--`.
 pub(super) fn command(typed: &[OsString]) -> Option<Failure> {
     let typed: Vec<&str> = typed.iter().map(|word| word.to_str()).collect::<Option<_>>()?;
     let mut cli = Cli::command();
     cli.build();
-    let enqueue = cli.find_subcommand("enqueue")?;
-    let at = typed.iter().position(|word| *word == "enqueue")?;
+    let is_value = |at: usize| at > 0 && matches!(typed[at - 1], "--db" | "--color");
+    let at = (0..typed.len()).find(|at| matches!(typed[*at], "enqueue" | "run") && !is_value(*at))?;
     let (before, rest) = typed.split_at(at + 1);
-    let (flags, words) = sort(enqueue, rest)?;
+    let (flags, words) = sort(cli.find_subcommand(typed[at])?, rest)?;
     let is_json = words.iter().any(|word| word.starts_with("{\"")) || words.first() == Some(&"-");
-    if words.len() < 2 || is_json {
+    let is_run = typed[at] == "run";
+    if words.len() < 2 || is_json || is_run && words.first().is_some_and(|file| Path::new(file).is_file()) {
         return None;
     }
     let quoted =
         |words: &[&str]| Command::Argv(words.iter().map(|word| word.as_bytes().to_vec()).collect()).to_string();
     let line = quoted(&[&["queuectl"], before, &flags[..]].concat());
     let words = quoted(&words);
+    if is_run {
+        let message = "`run` takes a file of commands, or one command after --";
+        return Some(Failure::new(Exit::Usage, message).next(format_args!("{line} -- {words}")));
+    }
     let message = "a command of several words is one text for the shell in quotes, or comes after --";
     let failure = Failure::new(Exit::Usage, message).next(format_args!("{line} -c {}", shell_word(&words)));
     Some(failure.or(format_args!("{line} -- {words}")))
 }
 
-/// Tells the flags of `enqueue`, with their values, from the words of the command. `None` if that was not the mistake: if
+/// Tells the flags of the verb, with their values, from the words of the command. `None` if that was not the mistake: if
 /// the command is marked as one, or jobs are in a file. Behind the first word short flags are the command's.
-fn sort<'a>(enqueue: &clap::Command, typed: &[&'a str]) -> Option<(Vec<&'a str>, Vec<&'a str>)> {
+fn sort<'a>(verb: &clap::Command, typed: &[&'a str]) -> Option<(Vec<&'a str>, Vec<&'a str>)> {
     let (mut flags, mut words) = (Vec::new(), Vec::new());
     let mut left = typed.iter().copied();
     while let Some(word) = left.next() {
@@ -48,7 +55,7 @@ fn sort<'a>(enqueue: &clap::Command, typed: &[&'a str]) -> Option<(Vec<&'a str>,
             Some(long) => arg.get_long() == Some(long),
             None => words.is_empty() && arg.get_short().is_some_and(|short| name == format!("-{short}")),
         };
-        match enqueue.get_arguments().find(is_it) {
+        match verb.get_arguments().find(is_it) {
             None => words.push(word),
             Some(flag) => {
                 flags.push(word);
@@ -85,12 +92,20 @@ mod tests {
             ("enqueue --file a b", None),
             ("enqueue - a", None),
             ("enqueue --nonsense", None),
-            ("run a b", None),
+            ("list a b", None),
+            ("enqueue sh -c x", Some(["enqueue -c 'sh -c x'", "enqueue -- sh -c x"])),
+            (
+                "--db enqueue enqueue echo hi",
+                Some(["--db enqueue enqueue -c 'echo hi'", "--db enqueue enqueue -- echo hi"]),
+            ),
         ] {
             let words: Vec<OsString> = typed.split(' ').map(OsString::from).collect();
             let said = command(&words).map(|failure| failure.next);
             assert_eq!(said, lines.map(|lines| lines.map(|line| format!("queuectl {line}")).to_vec()), "{typed}");
         }
+        let run = command(&["run", "-j", "2", "echo", "hi"].map(OsString::from)).unwrap();
+        assert_eq!(run.next, ["queuectl run -j 2 -- echo hi"]);
+        assert!(command(&["run", "Cargo.toml", "more"].map(OsString::from)).is_none(), "that is a file");
         let spaces = command(&["enqueue", "echo", "a b"].map(OsString::from)).unwrap();
         assert_eq!(spaces.next, [r"queuectl enqueue -c 'echo '\''a b'\'''", "queuectl enqueue -- echo 'a b'"]);
     }

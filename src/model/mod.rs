@@ -28,7 +28,7 @@ pub use need::{Need, Verdict};
 pub use outcome::{Ending, Kept, Outcome, Run};
 pub use retention::Retention;
 pub use retry::{Policy, retry_delay};
-pub use settings::{BadValue, SettingKey, Settings, parse_duration, show_duration};
+pub use settings::{BadValue, SettingKey, Settings, parse_age, parse_duration, show_duration};
 pub use state::{CancelReason, Claimed, DeadReason, Progress, Refusal, State, StateKind};
 pub use time::Millis;
 pub use view::{Job, Output, Stream};

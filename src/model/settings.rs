@@ -304,6 +304,12 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (duration <= DURATION_MAX).then_some(duration)
 }
 
+/// [`parse_duration`] of an age that things go at: a number alone, which may be meant as days, is none, except for 0.
+pub fn parse_age(text: &str) -> Option<Duration> {
+    let has_unit = text.bytes().any(|b| b.is_ascii_alphabetic());
+    parse_duration(text).filter(|age| has_unit || age.is_zero())
+}
+
 /// A duration as people write it: `1h 30m`. Days are the longest unit, so that nothing is rounded.
 pub fn show_duration(duration: Duration) -> String {
     let (days, rest) = (duration.as_secs() / 86_400, duration.as_secs() % 86_400);

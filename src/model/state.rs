@@ -466,7 +466,7 @@ impl Progress {
         let has_failed = self.failures > 0 || self.losses > 0;
         match (&self.state, is_open) {
             (State::Processing(_) | State::Completed { .. } | State::Dead { .. } | State::Cancelled { .. }, _) => {
-                self.refuse("made to wait for others")
+                self.refuse("changed in what it waits for")
             }
             (State::Blocked { .. }, false) => self.unblock(now),
             (State::Blocked { .. }, true)
@@ -476,7 +476,7 @@ impl Progress {
             }
             (State::Pending, true) if !has_failed => Ok(self.moved(State::Blocked { due: None, held: false })),
             (State::Failed { .. } | State::Scheduled { .. } | State::Pending, true) => {
-                self.refuse("made to wait for others after an attempt")
+                self.refuse("made to wait after an attempt")
             }
         }
     }

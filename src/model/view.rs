@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Attempt, Command, JobId, JobKey, JobName, Millis, Progress, QueueName, Seq, Tags};
+use super::{Attempt, Command, JobId, JobKey, JobName, Millis, Progress, QueueName, Seq, Tags, TimeLimit};
 
 /// A job with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Job {
     pub waits_for: u32,
     /// Retries after the first attempt, as they are now.
     pub max_retries: u32,
+    /// How long an attempt may take, as it is now.
+    pub timeout: TimeLimit,
     /// When it was enqueued.
     pub created: Millis,
     /// When it last moved.

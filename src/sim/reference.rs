@@ -1690,11 +1690,11 @@ impl Reference {
 
     /// All jobs as they show, the newest first.
     pub fn all(&self) -> Vec<Job> {
-        let mut retries = BTreeMap::new();
+        let mut settings = BTreeMap::new();
         let shown = |(seq, job): (&Seq, &RefJob)| {
             let queue = self.queue_of(job);
-            let retries = retries.entry(queue).or_insert_with_key(|queue| self.settings(Some(queue)).max_retries);
-            self.shown(*seq, job, *retries)
+            let settings = settings.entry(queue).or_insert_with_key(|queue| self.settings(Some(queue)));
+            self.shown(*seq, job, settings)
         };
         self.jobs.iter().rev().map(shown).collect()
     }
@@ -1716,7 +1716,7 @@ impl Reference {
         }
     }
 
-    fn shown(&self, seq: Seq, job: &RefJob, retries: u32) -> Job {
+    fn shown(&self, seq: Seq, job: &RefJob, settings: &Settings) -> Job {
         Job {
             seq,
             id: job.name.clone(),
@@ -1730,7 +1730,8 @@ impl Reference {
             run: self.run_number(seq),
             progress: progress(job),
             waits_for: waits_for(job),
-            max_retries: job.spec.max_retries.unwrap_or(retries),
+            max_retries: job.spec.max_retries.unwrap_or(settings.max_retries),
+            timeout: job.spec.timeout.unwrap_or(settings.timeout),
             created: job.created,
             updated: job.updated,
             last_attempt: self.attempts(seq).pop(),

@@ -7,8 +7,8 @@
 //! **A panic inside redb** on a damaged file is caught here and becomes [`StoreError::Damaged`].
 
 use std::cell::Cell;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,7 +88,8 @@ impl Store {
     }
 
     fn open_telling(folder: &Path, on_wait: &Arc<OnWait>) -> Result<Self, StoreError> {
-        let turnstile = Turnstile::open(&folder.join("run")).map_err(|error| missing(folder, error))?;
+        let turnstile = Turnstile::open(&folder.join("run")).or_else(|error| once_whole(folder, error));
+        let turnstile = turnstile.map_err(|error| missing(folder, error))?;
         let (database, opened) = open_writable(folder, &turnstile, on_wait)?;
         let mut store = Self::checked(folder, Handle::Writable(database), Some(turnstile), on_wait)?;
         store.opened = opened;
@@ -438,6 +439,18 @@ fn check_shape(folder: &Path) -> Result<(), StoreError> {
 
 /// How often the length is compared before the file is said to be cut: another process may be writing the header.
 const LENGTH_LOOKS: usize = 3;
+
+/// The turnstile of a queue whose `run/` is missing: copies may have left an empty folder out.
+fn once_whole(folder: &Path, error: io::Error) -> io::Result<Turnstile> {
+    let run = folder.join("run");
+    if error.kind() != io::ErrorKind::NotFound || !file_of(folder).exists() {
+        return Err(error);
+    }
+    match DirBuilder::new().mode(0o700).create(&run) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Turnstile::open(&run),
+    }
+}
 
 pub(super) fn missing(folder: &Path, error: io::Error) -> StoreError {
     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {

@@ -21,7 +21,7 @@ use super::tables::{
     ATTEMPTS, COUNTS, ENVS, FINISHED, IDS, JOBS, LANES, LEASES, OUTPUT, QUEUES, READY, Record, SPECS, Snapshot, get,
 };
 use crate::model::{
-    Attempt, EnvChange, Environment, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream,
+    Attempt, EnvChange, Environment, Job, JobId, LaneId, Millis, Output, PoolId, Seq, StateKind, Stream, TimeLimit,
 };
 
 impl Snapshot {
@@ -184,9 +184,12 @@ impl JobTables {
         let spec: SpecRecord = get(&self.specs, seq.0)?.ok_or_else(|| missing("spec"))?;
         let lane: LaneRecord = get(&self.lanes, record.lane)?.ok_or_else(|| missing("lane"))?;
         let last: Option<AttemptRecord> = get(&self.attempts, (seq.0, record.attempts))?;
-        let max_retries = match spec.max_retries {
-            Some(retries) => retries,
-            None => snapshot.settings_of(&lane.queue)?.max_retries,
+        let (max_retries, timeout) = match (spec.max_retries, spec.timeout.map(TimeLimit::from)) {
+            (Some(retries), Some(timeout)) => (retries, timeout),
+            (retries, timeout) => {
+                let settings = snapshot.settings_of(&lane.queue)?;
+                (retries.unwrap_or(settings.max_retries), timeout.unwrap_or(settings.timeout))
+            }
         };
         Ok(Job {
             seq,
@@ -205,6 +208,7 @@ impl JobTables {
             progress: record.progress()?,
             waits_for: record.needs,
             max_retries,
+            timeout,
             created: Millis(record.created),
             updated: Millis(record.updated),
             last_attempt: last.map(|attempt| attempt.attempt(record.attempts)).transpose()?,

@@ -96,6 +96,8 @@ fn what_is_typed_wrong_is_told() {
     let bench = mixed();
     bench.run("clean").says(2, &["--older-than"]);
     bench.run("clean --older-than soon").says(2, &["a duration up to 365d"]);
+    bench.run("clean --older-than 7").says(2, &["with its unit"]);
+    bench.run("config set retain-completed 7").says(2, &["of what?", "config set retain-completed 7d"]);
     bench.run("clean --older-than 0s --state pending").says(2, &["it is completed, dead or cancelled"]);
     assert_eq!(ids(&bench).len(), 4);
 }

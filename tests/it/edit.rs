@@ -61,7 +61,7 @@ fn the_time_can_be_changed_to_later_and_to_now() {
     bench.add(r#"{"id":"f","command":"exit 1","backoff_base":1000,"max_retries":1}"#);
     let pool = bench.pool("");
     bench.until_state("f", "failed");
-    bench.run("edit f --after a").says(4, &["a job that is failed cannot be made to wait for others after an attempt"]);
+    bench.run("edit f --after a").says(4, &["a job that is failed cannot be made to wait after an attempt"]);
     bench.ok("edit f -c true --delay 0s");
     bench.until_state("f", "completed");
     drop(pool);
@@ -242,7 +242,7 @@ fn a_dead_or_cancelled_job_is_edited_for_its_retry() {
     bench
         .run("edit a --delay 1h")
         .says(4, &["a job that is dead cannot be given another time", "try: queuectl retry a"]);
-    bench.run("edit b --no-after").says(4, &["a job that is cancelled cannot be made to wait for others"]);
+    bench.run("edit b --no-after").says(4, &["a job that is cancelled cannot be changed in what it waits for"]);
     assert_eq!((bench.state("a"), bench.state("b")), ("dead".to_owned(), "cancelled".to_owned()));
     bench.check();
     bench.ok("retry a");

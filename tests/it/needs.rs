@@ -260,3 +260,24 @@ fn what_is_retried_by_its_key_waits_for_its_time() {
     assert!(waits_for(&bench, "b").as_str().unwrap().contains(" (in 1h 59m"));
     bench.check();
 }
+
+/// What a filter lets through and a verb cannot take is told with its reason.
+#[test]
+fn jobs_that_cannot_be_retried_for_what_they_need_are_told_apart() {
+    let bench = Bench::new();
+    bench.add(r#"{"id":"base","command":"false","max_retries":0}"#);
+    for n in 0..5 {
+        bench.add(&format!(r#"{{"command":"true","after":"base","tags":{{"t":"{}"}}}}"#, n % 2));
+    }
+    bench.add(r#"{"id":"other","command":"true","tags":{"t":"0"}}"#);
+    bench.ok("cancel other");
+    assert_eq!(bench.work().code, 1);
+    let refused = bench.run("retry --tag t=1");
+    assert!(refused.stderr.contains("left out: 2 jobs that cannot be retried; of the first: "), "{refused:?}");
+    assert!(refused.stderr.contains("job base"), "{refused:?}");
+    assert_eq!(refused.ok(), "Nothing was retried\n");
+    let some = bench.run("retry --tag t=0");
+    assert!(some.stderr.contains("left out: 3 jobs that cannot be retried"), "{some:?}");
+    assert_eq!(some.ok(), "✓ 1 job will run again\n");
+    bench.check();
+}

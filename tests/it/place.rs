@@ -336,3 +336,14 @@ fn a_backup_inside_the_queue_is_refused() {
     bench.run("backup .queuectl/copy").says(4, &["inside the queue's own folder"]);
     assert!(!bench.queue().join("copy").exists());
 }
+
+/// Copies, and version control, leave empty folders out.
+#[test]
+fn a_queue_without_its_folder_for_pools_is_one() {
+    let bench = Bench::new();
+    bench.enqueue("true");
+    std::fs::remove_dir_all(bench.queue().join("run")).unwrap();
+    bench.ok("cancel 1");
+    bench.ok("check");
+    bench.is_clean();
+}

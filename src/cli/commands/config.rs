@@ -10,7 +10,7 @@ use super::super::context::{Context, stdout};
 use super::super::exit::{Exit, Failure};
 use super::super::render::human;
 use super::status::shell_word;
-use crate::model::{QueueName, Retention, SettingKey, Settings};
+use crate::model::{QueueName, Retention, SettingKey, Settings, parse_age, parse_duration};
 use crate::store::StoreError;
 
 pub(crate) fn config(context: &Context, args: args::Config) -> Result<Exit, Failure> {
@@ -46,6 +46,13 @@ fn set(context: &Context, args: &args::ConfigSet) -> Result<Exit, Failure> {
     }
     let mut settings = Settings::default();
     settings.set(key, &args.value).map_err(|error| Failure::new(Exit::Usage, error))?;
+    // These are the ages that jobs go at.
+    if key.is_of_all_queues() && parse_duration(&args.value).is_some() && parse_age(&args.value).is_none() {
+        let message = format!("{} = {}: of what? A number alone would be seconds", key.name(), args.value);
+        return Err(Failure::new(Exit::Usage, message)
+            .next(format_args!("queuectl config set {} {}d    days", key.name(), args.value))
+            .or(format_args!("queuectl config set {} {}jobs    the newest", key.name(), args.value)));
+    }
     let mut queue = context.open_or_create()?;
     let scope = args.scope.queue.as_ref();
     context.first(&mut queue, |queue| queue.write(|tx| tx.set(scope, key, &args.value)))?;

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ struct Edited {
 
 pub(crate) fn edit(context: &Context, args: &args::Edit) -> Result<Exit, Failure> {
     if !args.jobs.are_named() {
-        return Err(selected::unsaid("edit", "--state pending --priority 5"));
+        return Err(selected::unsaid("edit", "--where-name NAME --priority 5"));
     }
     let base = context.base();
     let wanted = Wanted::of(&args.changes, &base)?;
@@ -333,7 +333,12 @@ fn write_text(id: &JobId, text: &str) -> Result<PathBuf, Failure> {
 /// Runs what the user edits texts with, as git does: the shell splits its words.
 fn run_editor(path: &Path) -> Result<(), Failure> {
     let set = |name| std::env::var_os(name).filter(|editor| !editor.is_empty());
-    let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| EDITOR.into());
+    let chosen = set("VISUAL").or_else(|| set("EDITOR"));
+    if chosen.is_none() && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        return Err(Failure::new(Exit::Usage, format!("{EDITOR} needs a terminal; say by flags what changes"))
+            .next("queuectl edit --help"));
+    }
+    let editor = chosen.unwrap_or_else(|| EDITOR.into());
     let mut script: OsString = editor.clone();
     script.push(" \"$@\"");
     #[allow(clippy::disallowed_methods, reason = "the queue file is closed")]

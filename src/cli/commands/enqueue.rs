@@ -212,6 +212,8 @@ struct Shown {
     /// How many were there already, and how many of these run again.
     existed: u64,
     retried: u64,
+    /// How many of them are dead or cancelled, and stay so.
+    failed: u64,
     /// How the last one fared.
     met: Option<Met>,
     /// Those that were there and keep another command than was given.
@@ -223,10 +225,12 @@ impl Shown {
         let existed = enqueued.iter().filter(|job| job.met.existed()).count() as u64;
         self.existed += existed;
         self.retried += enqueued.iter().filter(|job| matches!(job.met, Met::Retried(_))).count() as u64;
+        let has_failed = |job: &&Enqueued| matches!(job.met, Met::Exists(StateKind::Dead | StateKind::Cancelled));
+        self.failed += enqueued.iter().filter(has_failed).count() as u64;
         self.jobs += enqueued.len() as u64 - existed;
         self.blocked += enqueued.iter().filter(|job| job.waits_for > 0).count() as u64;
         self.waits_for = enqueued.last().map_or(0, |job| job.waits_for);
-        for due in enqueued.iter().filter_map(|job| job.due) {
+        for due in enqueued.iter().filter(|job| job.waits_for == 0).filter_map(|job| job.due) {
             self.later += 1;
             self.differ |= self.first.is_some_and(|first| first != due);
             self.first = Some(self.first.map_or(due, |first| first.min(due)));
@@ -302,10 +306,14 @@ fn told(local: &Local, shown: &Shown) -> String {
         };
     }
     let enqueued = format!("{} enqueued{start}", human::count(shown.jobs, "job"));
+    let failed = match shown.failed {
+        0 => String::new(),
+        failed => format!(", {failed} of them dead or cancelled (--if-exists retry runs those again)"),
+    };
     match (shown.existed, shown.retried) {
         (0, _) => enqueued,
-        (existed, 0) => format!("{enqueued}; {existed} there already"),
-        (existed, retried) => format!("{enqueued}; {existed} there already, of which {retried} will run again"),
+        (existed, 0) => format!("{enqueued}; {existed} there already{failed}"),
+        (existed, retried) => format!("{enqueued}; {existed} there already, of which {retried} will run again{failed}"),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each piece is a transaction, except of signals, which are not in the queue. A kill, a signal or a full disk between two of them leaves those before it done and the
 //! others as they were; the same line does the rest. What moved out of reach meanwhile is left out.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +72,15 @@ pub(super) struct Many {
     /// Those that they are taken in.
     states: BTreeSet<StateKind>,
     left_out: u64,
+    refused: Refused,
+}
+
+/// Jobs that are in a state in which they would be taken, and are not for another reason.
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    /// The reason, of the first.
+    first: Option<String>,
 }
 
 impl Many {
@@ -84,7 +94,8 @@ impl Many {
         seqs.dedup();
         let states = within.map(|within| within.states).unwrap_or_default();
         let all = if filter.states == states && verb.held.is_none() { 0 } else { selected::count(queue, filter)? };
-        Ok(Self { verb, none: selected::none(filter), left_out: all.saturating_sub(seqs.len() as u64), seqs, states })
+        let left_out = all.saturating_sub(seqs.len() as u64);
+        Ok(Self { verb, none: selected::none(filter), left_out, seqs, states, refused: Refused::default() })
     }
 
     /// On a terminal asks whether that is what is wanted.
@@ -105,7 +116,11 @@ impl Many {
         done: impl FnMut(Vec<T>),
     ) -> Result<u64, Failure> {
         let states = self.states.clone();
-        self.pieces(|seqs| Ok(in_one_transaction(queue, seqs, &states, &step)?), done)
+        let refused = RefCell::new(Refused::default());
+        let taken = self.pieces(|seqs| Ok(in_one_transaction(queue, seqs, &states, &step, &refused)?), done)?;
+        self.refused = refused.into_inner();
+        self.left_out = self.left_out.saturating_sub(self.refused.count);
+        Ok(taken)
     }
 
     /// The same where a piece is not a transaction: `take` does it to those of the jobs that it can be done to.
@@ -139,7 +154,7 @@ impl Many {
 
     /// What was done to so many, as a result.
     pub(super) fn told(&self, count: u64, what: &str) -> String {
-        match (count, self.left_out) {
+        match (count, self.left_out + self.refused.count) {
             (0, 0) => human::capital(&self.none),
             (0, _) => format!("Nothing was {}", self.verb.past),
             _ => format!("✓ {} {what}", human::count(count, "job")),
@@ -151,6 +166,9 @@ impl Many {
         if self.left_out > 0 {
             say(format_args!("left out: {}", self.others()));
         }
+        let Refused { count, first: Some(why) } = &self.refused else { return };
+        let (jobs, cannot) = (human::count(*count, "job"), self.verb.past);
+        say(format_args!("left out: {jobs} that cannot be {cannot}; of the first: {why}"));
     }
 
     /// Who is left out.
@@ -159,22 +177,29 @@ impl Many {
     }
 }
 
-/// Does it to those of the jobs that are in one of `states`, in one transaction; if a job refuses more than its state
-/// tells, in one for each.
+/// Does it to those of the jobs that are in one of `states`, in one transaction; if one of them is `refused` for more than
+/// its state, in one for each half of them.
 fn in_one_transaction<T>(
     queue: &Queue,
     seqs: &[Seq],
     states: &BTreeSet<StateKind>,
     step: &impl Fn(&[JobId], &mut Tx<'_>) -> Result<Vec<T>, StoreError>,
+    refused: &RefCell<Refused>,
 ) -> Result<Vec<T>, StoreError> {
     let done = queue.write_and_settle(|tx| {
         let ids = tx.still_in(seqs, states)?;
         step(&ids, tx)
     });
     match done {
-        Err(error) if is_refusal(&error) && seqs.len() == 1 => Ok(Vec::new()),
+        Err(error) if is_refusal(&error) && seqs.len() == 1 => {
+            let mut refused = refused.borrow_mut();
+            refused.count += 1;
+            refused.first.get_or_insert_with(|| error.to_string());
+            Ok(Vec::new())
+        }
         Err(error) if is_refusal(&error) => {
-            let each = seqs.chunks(1).map(|seq| in_one_transaction(queue, seq, states, step));
+            let halves = seqs.chunks(seqs.len().div_ceil(2));
+            let each = halves.map(|half| in_one_transaction(queue, half, states, step, refused));
             Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
         }
         done => done,

@@ -33,6 +33,8 @@ use crate::queue::{Folder, Queue};
 use crate::store::{BulkInto, NewRun, RunInfo, RunStart, Serves, Snapshot, StoreError};
 use crate::worker::{self, Observer, Pool, PoolEnd, PoolOptions, past_bulks};
 
+/// Among how many of the newest runs one of the same line is looked for.
+const RUNS_LOOKED_AT: usize = 10;
 /// How many dead jobs the summary names.
 const DEAD_NAMED_MAX: usize = 10;
 /// What shells answer for a command that timed out, and add to the number of a signal.
@@ -71,6 +73,12 @@ pub(crate) fn run(context: &Context, args: &args::Run) -> Result<Exit, Failure> 
     }
     let start = input.start(context, &mut queue, args)?;
     let lane = start.info().lane;
+    if args.detach
+        && let Some(pool) = runs::worker_of(&queue, lane)?
+    {
+        queue.leave();
+        return detach::tell_run(start.info().number, &format!("is worked on already (process {})", pool.pid), args);
+    }
     if !args.quiet {
         tell_start(&queue, &start, &input.run)?;
     }
@@ -303,21 +311,33 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
     }
     if run.flags != new.flags {
         let flags = if run.flags.is_empty() { "default flags".to_owned() } else { human::plain(&run.flags) };
-        say(format_args!("its jobs keep the flags that they were enqueued with: {flags}"));
+        say(format_args!(
+            "its jobs keep the flags that they were enqueued with, or what `retry` and `edit` gave them since: {flags}"
+        ));
     }
     Ok(())
 }
 
 /// A line that was typed before and begins anew all the same: that is said, since it may not be what was wanted.
 fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError> {
-    let (before, unfinished) =
-        queue.read(|snapshot| Ok((snapshot.run_before(new.identity, run.lane)?, snapshot.unfinished_runs()?)))?;
+    let (before, unfinished, newest) = queue.read(|snapshot| {
+        let before = snapshot.run_before(new.identity, run.lane)?;
+        // Where the same input was run before, that is said instead.
+        let newest = if before.is_some() { Vec::new() } else { snapshot.newest_runs(RUNS_LOOKED_AT)? };
+        Ok((before, snapshot.unfinished_runs()?, newest))
+    })?;
     if let Some(before) = before.filter(|before| before.unfinished() == 0 && !new.resumes) {
         let instead = if run.is_command { "" } else { " (--resume skips what completed)" };
         let (number, counts) = (before.number, runs::counts(&before));
         say(format_args!("run {number} of this input has ended ({counts}); beginning anew{instead}"));
     }
     let same_line = |other: &&RunInfo| other.lane != run.lane && other.line == new.line && other.folder == new.folder;
+    if let Some(other) = newest.iter().find(same_line).filter(|other| other.unfinished() == 0 && !new.resumes) {
+        let number = other.number;
+        say(format_args!(
+            "run {number} of this line had another input; this is another run (--resume skips what completed)"
+        ));
+    }
     for other in unfinished.iter().filter(same_line) {
         let (number, how) = (other.number, runs::unfinished(other, &queue.read(Snapshot::pools)?));
         say(format_args!("run {number} of this line {how}; its input has changed since, and this is another run"));

@@ -158,7 +158,9 @@ fn write_job(
     }
     line("Command", human::plain(&job.command.to_string()))?;
     line("Folder", human::plain(&job.cwd.to_string_lossy()))?;
-    line("Queue", job.queue.to_string())?;
+    if job.run.is_none() {
+        line("Queue", job.queue.to_string())?;
+    }
     if job.priority != 0 {
         line("Priority", job.priority.to_string())?;
     }
@@ -172,6 +174,7 @@ fn write_job(
         line("Run", run.to_string())?;
     }
     line("Tries", human::attempts(&job.progress, job.max_retries))?;
+    line("Timeout", job.timeout.to_string())?;
     line("Enqueued", format!("{} ({})", human::ago(job.created, now), job.created))?;
     if let Some(activity) = activity {
         let since = human::about(now.since(activity.started));

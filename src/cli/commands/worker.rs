@@ -119,7 +119,7 @@ pub(crate) fn stop(context: &Context, args: &args::WorkerStop) -> Result<Exit, F
     let mut out = stdout();
     if pools.is_empty() {
         context.first(&mut queue, |queue| worker::recover(queue, &Silent))?;
-        writeln!(out, "No pool is running")?;
+        writeln!(out, "{}", if runs.is_empty() { "No pool is running" } else { "No other pool is running" })?;
         out.flush()?;
         return Ok(Exit::Done);
     }

@@ -140,10 +140,8 @@ pub(crate) fn until(due: Millis, now: Millis) -> String {
 /// one set of them has, since it was retried or lost its pool.
 pub(crate) fn attempts(progress: &Progress, max_retries: u32) -> String {
     let (made, of_a_set) = (u64::from(progress.attempts), u64::from(max_retries) + 1);
-    let kind = progress.state.kind();
-    if !kind.has_ended() {
-        let used = u64::from(progress.failures) + u64::from(kind == StateKind::Processing);
-        return format!("{made}/{}", made + of_a_set.saturating_sub(used));
+    if !progress.state.kind().has_ended() {
+        return format!("{made}/{}", made + of_a_set.saturating_sub(progress.failures.into()));
     }
     if made > of_a_set { made.to_string() } else { format!("{made}/{of_a_set}") }
 }

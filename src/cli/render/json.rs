@@ -40,6 +40,7 @@ pub(crate) fn job(job: &Job, activity: Option<&Activity>) -> Map<String, Value> 
         ("held", state.is_held().into()),
         ("attempts", job.progress.attempts.into()),
         ("max_retries", job.max_retries.into()),
+        ("timeout", job.timeout.to_string().into()),
         ("created_at", time(job.created)),
         ("updated_at", time(job.updated)),
         ("started_at", started.map(time).into()),
