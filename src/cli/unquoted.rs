@@ -22,7 +22,8 @@ pub(super) fn command(typed: &[OsString]) -> Option<Failure> {
     let (flags, words) = sort(cli.find_subcommand(typed[at])?, rest)?;
     let is_json = words.iter().any(|word| word.starts_with("{\"")) || words.first() == Some(&"-");
     let is_run = typed[at] == "run";
-    if words.len() < 2 || is_json || is_run && words.first().is_some_and(|file| Path::new(file).is_file()) {
+    let is_flag = words.first().is_some_and(|word| word.starts_with('-'));
+    if words.len() < 2 || is_flag || is_json || is_run && words.first().is_some_and(|file| Path::new(file).is_file()) {
         return None;
     }
     let quoted =

@@ -24,6 +24,11 @@ fn a_run_in_the_background_is_looked_on_to_its_end() {
     let mut attach = bench.cmd(["attach"]).spawn();
     let said = attach.stderr.until("Ctrl-C only leaves it");
     assert!(said.contains(&format!("run 1, which process {pid} works on: 2 of 3 jobs to go")), "{said}");
+    // Typed again it gets no more workers than it was to have.
+    let again = bench.ok("run --detach --max-retries 0 -j 1 jobs");
+    assert!(again.starts_with(&format!("✓ Run 1 is worked on already (process {pid})\n")), "{again}");
+    // What runs is not an attempt of less than there are.
+    assert!(bench.ok("show 2").contains("Tries     0/1\n"));
     let run = bench.json("status --run last --json");
     let told = ["run", "state", "pid", "total", "unfinished", "cut_off"].map(|field| run[field].clone());
     assert_eq!(told, [json!(1), json!("working"), json!(pid), json!(3), json!(2), json!(false)]);

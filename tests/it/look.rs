@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::support::{Background, Bench, has_fields};
 
-const JOB: &str = "id command argv cwd queue name priority tags key run state reason held attempts max_retries created_at updated_at started_at \
+const JOB: &str = "id command argv cwd queue name priority tags key run state reason held attempts max_retries timeout created_at updated_at started_at \
                    finished_at next_run_at exit_code error worker";
 const ATTEMPT: &str = "attempt worker started_at ended_at outcome exit_code signal cpu_ms max_rss_bytes error";
 
@@ -45,11 +45,21 @@ fn a_pending_job_has_every_field() {
     has_fields(job, JOB);
     is_time(&job["created_at"]);
     is_time(&job["updated_at"]);
-    let known = ["id", "command", "cwd", "queue", "state", "attempts", "max_retries"].map(|name| job[name].clone());
+    let known =
+        ["id", "command", "cwd", "queue", "state", "attempts", "max_retries", "timeout"].map(|name| job[name].clone());
     let cwd = bench.path().to_str().unwrap();
     assert_eq!(
         known.to_vec(),
-        [json!("a"), json!("echo hi"), json!(cwd), json!("default"), json!("pending"), json!(0), json!(3)]
+        [
+            json!("a"),
+            json!("echo hi"),
+            json!(cwd),
+            json!("default"),
+            json!("pending"),
+            json!(0),
+            json!(3),
+            json!("30s")
+        ]
     );
     assert_eq!(
         nulls(job),

@@ -145,7 +145,7 @@ fn stop_leaves_runs_alone_and_says_how_to_end_them() {
     bench.until_file("started");
     let done = bench.run("worker stop");
     assert!(done.stderr.contains(&format!("kill -INT {}", run.pid())), "{done:?}");
-    assert_eq!(done.ok(), "No pool is running\n");
+    assert_eq!(done.ok(), "No other pool is running\n");
     bench.script("echo > go").run().ok();
     assert_eq!(run.wait(), (0, "done\n".to_owned()));
 }

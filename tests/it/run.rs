@@ -298,7 +298,12 @@ fn flags_that_differ_from_those_of_the_jobs_get_a_note() {
     let bench = Bench::new();
     cut_off(&bench);
     let done = run(&bench, "-j 1 --max-retries 5 jobs.txt", "");
-    assert!(done.stderr.contains("keep the flags that they were enqueued with: --max-retries 0"), "{done:?}");
+    assert!(
+        done.stderr.contains(
+            "keep the flags that they were enqueued with, or what `retry` and `edit` gave them since: --max-retries 0"
+        ),
+        "{done:?}"
+    );
     assert_eq!(bench.json("show 2 --json")["max_retries"], 0);
     bench.ok("retry 2");
     // Another number of workers is of the moment.

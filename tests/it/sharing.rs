@@ -146,7 +146,7 @@ fn stop_leaves_runs_alone_and_says_how_to_stop_them() {
     let stop = bench.run("worker stop");
     let how = format!("kill -INT {}", run.pid());
     assert!(stop.stderr.contains("leaving the run of process") && stop.stderr.contains(&how), "{stop:?}");
-    assert_eq!(stop.ok(), "No pool is running\n");
+    assert_eq!(stop.ok(), "No other pool is running\n");
     bench.open(&gate);
     assert_eq!(run.wait().code, 4);
     bench.is_clean();
