@@ -1,6 +1,7 @@
 //! A full disk: it is said, nothing acknowledged is lost, and work goes on by itself once there is room.
 
 use nix::sys::signal::Signal;
+use queuectl::worker::noted;
 
 use super::support::{Bench, Process, lives, with_mounts};
 
@@ -135,6 +136,9 @@ fn end_them_on_a_full_disk(bench: &Bench, pool: &mut Process) {
     std::io::Write::write_all(&mut gate, "\n".repeat(JOBS).as_bytes()).unwrap();
     pool.stderr.until("No space left on device");
     bench.until("all jobs have ended", || bench.left().len() <= 1);
+    // The pool sees their ends a moment later.
+    let board = std::fs::File::open(bench.queue().join("run").join(pool.id())).unwrap();
+    bench.until("all ends are noted", || noted(&board).unwrap().iter().all(|run| run.outcome.is_some()));
 }
 
 #[test]
