@@ -109,3 +109,21 @@ fn a_large_batch_is_resumed_too() {
     bench.run("run --resume jobs").says_too("1202 lines completed before are skipped; nothing is left to do");
     bench.check();
 }
+
+/// A file that was edited makes another run, which is said; what comes through a pipe is another each time.
+#[test]
+fn an_edited_file_is_said_to_be_another_run() {
+    let bench = Bench::new();
+    let says = "run 1 of this line had another input; this is another run (--resume skips what completed)";
+    std::fs::write(bench.file("jobs"), "echo one\n").unwrap();
+    bench.run("run jobs").ok();
+    std::fs::write(bench.file("jobs"), "echo one\necho two\n").unwrap();
+    bench.run("run jobs").says_too(says);
+    std::fs::write(bench.file("jobs"), "echo one\necho two\necho three\n").unwrap();
+    let resumed = bench.run("run --resume jobs");
+    assert!(!resumed.stderr.contains("had another input"), "{resumed:?}");
+    for input in ["echo a\n", "echo b\n"] {
+        let piped = bench.cmd(["run", "-"]).stdin(input).run();
+        assert!(!piped.stderr.contains("had another input"), "{piped:?}");
+    }
+}

@@ -322,8 +322,9 @@ fn tell_start(queue: &Queue, start: &RunStart, new: &NewRun) -> Result<(), Store
 fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError> {
     let (before, unfinished, newest) = queue.read(|snapshot| {
         let before = snapshot.run_before(new.identity, run.lane)?;
-        // Where the same input was run before, that is said instead.
-        let newest = if before.is_some() { Vec::new() } else { snapshot.newest_runs(RUNS_LOOKED_AT)? };
+        // Where the same input was run before, that is said instead. Standard input is another each time.
+        let is_told = before.is_none() && !new.resumes && !new.line.starts_with(runs::SAME_INPUT);
+        let newest = if is_told { snapshot.newest_runs(RUNS_LOOKED_AT)? } else { Vec::new() };
         Ok((before, snapshot.unfinished_runs()?, newest))
     })?;
     if let Some(before) = before.filter(|before| before.unfinished() == 0 && !new.resumes) {
@@ -332,7 +333,7 @@ fn tell_new(queue: &Queue, run: &RunInfo, new: &NewRun) -> Result<(), StoreError
         say(format_args!("run {number} of this input has ended ({counts}); beginning anew{instead}"));
     }
     let same_line = |other: &&RunInfo| other.lane != run.lane && other.line == new.line && other.folder == new.folder;
-    if let Some(other) = newest.iter().find(same_line).filter(|other| other.unfinished() == 0 && !new.resumes) {
+    if let Some(other) = newest.iter().find(same_line).filter(|other| other.unfinished() == 0) {
         let number = other.number;
         say(format_args!(
             "run {number} of this line had another input; this is another run (--resume skips what completed)"

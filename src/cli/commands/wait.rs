@@ -68,6 +68,7 @@ pub(crate) fn wait(context: &Context, args: &args::Wait) -> Result<Exit, Failure
         // What comes meanwhile is looked at with this: looking at many jobs at each end would take a core from them.
         let rest = bar.rest().max((looked * RESTS_FOR_A_LOOK).min(REST_MAX));
         let rested = queue.clock().elapsed() + rest;
+        let rested = deadline.map_or(rested, |deadline| deadline.min(rested));
         while queue.clock().elapsed() < rested && ring(&queue, &mut bell, Some(rested))? {}
         let began = queue.clock().elapsed();
         waited_for.look(&queue)?;
