@@ -686,8 +686,8 @@ pub(super) struct Logs {
 /// Wait until jobs have ended
 ///
 /// Those that a filter lets through are all that there are when it begins, and that have ended before that count, too.
-/// Exit 0 if all of them completed, or none matches, 1 if one did not complete, 6 if the time is over first. When all that is
-/// left waits for you, it says for what. On a terminal a bar tells how far it is.
+/// Exit 0 if all of them completed, or none matches, 1 if one did not complete, 6 if the time is over first. When all
+/// that is left waits for you, it says for what. On a terminal a bar tells how far it is.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -713,10 +713,10 @@ pub(super) struct Wait {
 
 /// Change jobs that wait: what they run, where, when, and how
 ///
-/// Without flags one job is shown as JSON in $VISUAL, else $EDITOR, else vi; what is left out there stays, null unsets. A
-/// job keeps its number, its id and its history. Of a dead or cancelled job that changes what a retry runs. What runs or has
-/// completed is refused, and so is another queue for a job of a run. A filter takes the jobs that wait; with --state dead or
-/// cancelled those, too. Filters that are called like what can be changed begin with --where.
+/// Without flags one job is shown as JSON in $VISUAL, else $EDITOR, else vi; what is left out there stays, null unsets.
+/// A job keeps its number, its id and its history. Of a dead or cancelled job that changes what a retry runs. What runs
+/// or has completed is refused, and so is another queue for a job of a run. A filter takes the jobs that wait; with
+/// --state dead or cancelled those, too. Filters that are called like what can be changed begin with --where.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -819,8 +819,8 @@ pub(super) struct Cancel {
 
 /// Send a signal to jobs that run
 ///
-/// Each process of the job's group gets it; a filter takes the jobs that run. What a job that dies of it comes to is its outcome as always: it is retried.
-/// Time in which a job is stopped does not count towards its timeout.
+/// Each process of the job's group gets it; a filter takes the jobs that run. What a job that dies of it comes to is
+/// its outcome as always: it is retried. Time in which a job is stopped does not count towards its timeout.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -963,9 +963,9 @@ pub(super) struct Clean {
 
 /// Let jobs, or the jobs of queues, wait: what runs goes on, nothing else starts
 ///
-/// --queue alone means the queue itself: its jobs of now and of later. Any other filter means the jobs that it lets through
-/// now and that wait; with --queue beside it, those of that queue. A job stays held, and a queue paused, until it is resumed,
-/// whichever pools come and go. Runs (queuectl run) go on when queues are paused.
+/// --queue alone means the queue itself: its jobs of now and of later. Any other filter means the jobs that it lets
+/// through now and that wait; with --queue beside it, those of that queue. A job stays held, and a queue paused, until
+/// it is resumed, whichever pools come and go. Runs (queuectl run) go on when queues are paused.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -43,9 +43,10 @@ impl Tx<'_> {
         Ok(done)
     }
 
-    /// Gives all of `ids` a fresh set of attempts, under what `terms` says, or none of them. What they waited for and never got they wait for again;
-    /// where that has died and is not among `ids`, they would never run: that is refused. Those that were cancelled for a need
-    /// have their start time and their hold again. Returns their lanes as well, since a job of a run waits for that run to be continued.
+    /// Gives all of `ids` a fresh set of attempts, under what `terms` says, or none of them. What they waited for and
+    /// never got they wait for again; where that has died and is not among `ids`, they would never run: that is
+    /// refused. Those that were cancelled for a need have their start time and their hold again. Returns their lanes as
+    /// well, since a job of a run waits for that run to be continued.
     pub fn retry(&mut self, ids: &[JobId], terms: &Terms) -> Result<Vec<(JobId, LaneId)>, StoreError> {
         let now = self.now;
         let plan = self.plan(ids, |progress| progress.retry(now).map(drop))?;

@@ -1,8 +1,9 @@
 //! Editing: what a job is, is changed before it runs.
 //!
-//! Precondition: the job waits, for whatever, or is dead or cancelled and may be retried; and it is as its editor saw it: who
-//! edits takes minutes, in which it may have started, or somebody else may have edited it. The jobs of a run stay in it. What
-//! it is to wait for came before it and does not wait for it. All of that is checked before the first write. Afterwards the job has its number, its id and its history as before, and the place that its priority and its
+//! Precondition: the job waits, for whatever, or is dead or cancelled and may be retried; and it is as its editor saw
+//! it: who edits takes minutes, in which it may have started, or somebody else may have edited it. The jobs of a run
+//! stay in it. What it is to wait for came before it and does not wait for it. All of that is checked before the first
+//! write. Afterwards the job has its number, its id and its history as before, and the place that its priority and its
 //! number give it, in the lane of its queue; a job of a large batch leaves the lane of that only if its queue changes.
 //!
 //! # Crash points

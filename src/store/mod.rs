@@ -7,7 +7,8 @@
 //!
 //! Whole queues: `whole` reads jobs with everything of theirs, strictly or from what is left of a damaged file
 //! (`salvage`), and `adopt` takes them into another file with every index made anew; `repair`, backup and `portable`
-//! (export and import) stand on these two. `compact` copies rows as they are. `replace` puts a file in the place of another. `pages` verifies what is read.
+//! (export and import) stand on these two. `compact` copies rows as they are. `replace` puts a file in the place of
+//! another. `pages` verifies what is read.
 //!
 //! # Invariants
 //!

@@ -1,6 +1,7 @@
 //! Repair: the queue made anew from what can be read of its jobs, beside the damaged file and then in its place.
 //!
-//! The file itself is only read. redb's own check runs on a copy, since it repairs unasked. The queue stays [`Seized`] from the copy to the rename; the file as it was is kept.
+//! The file itself is only read. redb's own check runs on a copy, since it repairs unasked. The queue stays [`Seized`]
+//! from the copy to the rename; the file as it was is kept.
 //!
 //! # Crash points
 //!

@@ -1,9 +1,9 @@
 //! Clearing away: jobs that ended long ago go, or what they wrote does. A person asks for it ([`Tx::clear`]), or the
 //! settings of retention do, which pools carry out ([`Tx::sweep`]).
 //!
-//! A job goes only if nothing needs it any more: what a blocked job waits for stays, and a run that has jobs which could
-//! still run, or is worked on, is kept whole: whoever types its line again, or waits for its end, finds all of it. Afterwards it is as if the jobs had
-//! been removed by name: see `remove`, also for the crash points.
+//! A job goes only if nothing needs it any more: what a blocked job waits for stays, and a run that has jobs which
+//! could still run, or is worked on, is kept whole: whoever types its line again, or waits for its end, finds all of
+//! it. Afterwards it is as if the jobs had been removed by name: see `remove`, also for the crash points.
 //!
 //! A walk goes by when jobs ended, the oldest first, in pieces, each of them a transaction: what is kept is passed over,
 //! and the next piece begins behind it.

@@ -1,7 +1,8 @@
 //! A verb on all jobs that a filter lets through and it is legal for: found first, then taken piece by piece.
 //!
-//! Each piece is a transaction, except of signals, which are not in the queue. A kill, a signal or a full disk between two of them leaves those before it done and the
-//! others as they were; the same line does the rest. What moved out of reach meanwhile is left out.
+//! Each piece is a transaction, except of signals, which are not in the queue. A kill, a signal or a full disk between
+//! two of them leaves those before it done and the others as they were; the same line does the rest. What moved out of
+//! reach meanwhile is left out.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
